@@ -1,0 +1,48 @@
+"""The package's metadata; settings of tools are in pyproject.toml."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
+VERSION = re.search(r'^__version__ = "(.+)"$', (ROOT / "stclip/__init__.py").read_text(), re.M)
+assert VERSION, "stclip/__init__.py states no version"
+
+setup(
+    name="stclip",
+    version=VERSION[1],
+    description="Zero-shot human action detection in video: ST-CLIP in PyTorch",
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    author="The stclip authors",
+    license="MIT",
+    license_files=["LICENSE", "NOTICE"],
+    classifiers=[
+        "Programming Language :: Python :: 3",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
+    python_requires=">=3.10",
+    packages=find_packages(include=["stclip", "stclip.*"]),
+    package_data={"stclip": ["assets/*"]},
+    install_requires=[
+        "av",
+        "ftfy",
+        "numpy",
+        "pillow",
+        "pyyaml",
+        "regex",
+        "safetensors",
+        "tensorboard",
+        "torch>=2.6",
+        "tqdm",
+        "yacs",
+    ],
+    extras_require={
+        # tools/benchmark.py times torchvision's ViT as its yardstick.
+        "benchmark": ["torchvision"],
+        "dev": ["hypothesis", "mypy", "pre-commit", "pytest", "pytest-xdist", "ruff"],
+        # Other implementations of CLIP that the tests compare with.
+        "parity": ["open_clip_torch", "transformers"],
+    },
+)

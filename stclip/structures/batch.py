@@ -1,0 +1,151 @@
+"""The ragged batch that the data layer makes and the models read, and what comes out of them.
+
+Shape letters: F distinct frames, B keyframes, T frames of a window, N persons, C class names,
+H x W pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class FrameKey(NamedTuple):
+    """Names a keyframe: the video (``class/video`` on J-HMDB and UCF101-24) and its frame.
+
+    ``frame`` counts from 1, as the file names of frame folders do.
+    """
+
+    video: str
+    frame: int
+
+
+@dataclass
+class ClipBatch:
+    """Chunks of keyframes laid end to end.
+
+    Attributes:
+        frames: (F, 3, H, W) uint8 RGB, resized and cropped; every frame that a window needs, once.
+        window: (B, T) long, rows of ``frames``; -1 where the video is shorter than the window
+            (always at the end of the row).
+        keyframe: (B,) long, rows of ``frames``.
+        crops: (N, 3, H, W) uint8 RGB, the persons' boxes cut out, resized and cropped.
+        owner: (N,) long, ascending: the keyframe that a person belongs to.
+        boxes: (N, 4) float32, xyxy in pixels of the original frame.
+        det_scores: (N,) float32, the person detector's; 1 for ground truth.
+        labels: (N, C) float32 multi-hot over the vocabulary, or None at test time.
+        keys: B frame keys.
+    """
+
+    frames: Tensor
+    window: Tensor
+    keyframe: Tensor
+    crops: Tensor
+    owner: Tensor
+    boxes: Tensor
+    det_scores: Tensor
+    labels: Tensor | None
+    keys: tuple[FrameKey, ...]
+
+    def __post_init__(self) -> None:
+        keyframes, persons = len(self.keys), len(self.crops)
+        assert len(self.window) == len(self.keyframe) == keyframes, "window, keyframe, keys: B rows"
+        assert len(self.owner) == len(self.boxes) == len(self.det_scores) == persons, "N rows each"
+        assert self.boxes.shape == (persons, 4), f"boxes: {tuple(self.boxes.shape)}"
+        assert self.labels is None or len(self.labels) == persons, "labels: N rows"
+
+    def __len__(self) -> int:
+        """The number of keyframes."""
+        return len(self.keys)
+
+    @classmethod
+    def cat(cls, batches: Sequence[ClipBatch]) -> ClipBatch:
+        """Lay batches end to end; indices are shifted to keep pointing at their frames."""
+        assert batches, "no batch to lay end to end"
+        windows, keyframes, owners = [], [], []
+        frame_offset = keyframe_offset = 0
+        for batch in batches:
+            windows.append(torch.where(batch.window < 0, batch.window, batch.window + frame_offset))
+            keyframes.append(batch.keyframe + frame_offset)
+            owners.append(batch.owner + keyframe_offset)
+            frame_offset += len(batch.frames)
+            keyframe_offset += len(batch)
+        labels = [batch.labels for batch in batches if batch.labels is not None]
+        assert len(labels) in (0, len(batches)), "labels: either every batch has them, or none"
+        return cls(
+            frames=torch.cat([batch.frames for batch in batches]),
+            window=torch.cat(windows),
+            keyframe=torch.cat(keyframes),
+            crops=torch.cat([batch.crops for batch in batches]),
+            owner=torch.cat(owners),
+            boxes=torch.cat([batch.boxes for batch in batches]),
+            det_scores=torch.cat([batch.det_scores for batch in batches]),
+            labels=torch.cat(labels) if labels else None,
+            keys=tuple(key for batch in batches for key in batch.keys),
+        )
+
+    def to(self, device: torch.device, non_blocking: bool = False) -> ClipBatch:
+        """The same batch with its tensors on ``device``."""
+        return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> ClipBatch:
+        """The same batch in page-locked memory; the DataLoader calls this by its name."""
+        return self._map(lambda tensor: tensor.pin_memory())
+
+    def _map(self, function: Callable[[Tensor], Tensor]) -> ClipBatch:
+        names = [field.name for field in fields(self)]
+        moved: dict[str, Any] = {
+            name: function(getattr(self, name))
+            for name in names
+            if isinstance(getattr(self, name), Tensor)
+        }
+        return replace(self, **moved)
+
+
+@dataclass
+class Detections:
+    """Scored persons of some keyframes, on the CPU.
+
+    Attributes:
+        keys: B frame keys, keyframes without persons included.
+        owner: (N,) long, rows of ``keys``.
+        boxes: (N, 4) float32 xyxy pixels.
+        det_scores: (N,) float32.
+        scores: (N, C) float32 class scores over the vocabulary, NOT multiplied by det_scores.
+    """
+
+    keys: tuple[FrameKey, ...]
+    owner: Tensor
+    boxes: Tensor
+    det_scores: Tensor
+    scores: Tensor
+
+    def __post_init__(self) -> None:
+        lengths = {len(self.owner), len(self.boxes), len(self.det_scores), len(self.scores)}
+        assert len(lengths) == 1, f"owner, boxes, det_scores, scores differ in length: {lengths}"
+        assert self.boxes.shape[1:] == (4,), f"boxes: {tuple(self.boxes.shape)}"
+        assert self.scores.ndim == 2, f"scores: {tuple(self.scores.shape)}"
+
+    def __len__(self) -> int:
+        """The number of persons."""
+        return len(self.boxes)
+
+    @classmethod
+    def cat(cls, parts: Sequence[Detections]) -> Detections:
+        """Lay detections end to end."""
+        assert parts, "no detections to lay end to end"
+        offset, owners = 0, []
+        for part in parts:
+            owners.append(part.owner + offset)
+            offset += len(part.keys)
+        return cls(
+            keys=tuple(key for part in parts for key in part.keys),
+            owner=torch.cat(owners),
+            boxes=torch.cat([part.boxes for part in parts]),
+            det_scores=torch.cat([part.det_scores for part in parts]),
+            scores=torch.cat([part.scores for part in parts]),
+        )
