@@ -1,0 +1,113 @@
+"""Every config key with its default. A key that is not here does not exist.
+
+The defaults are the recipe of the reference on J-HMDB (ViT-B/16). Keys that people know from the
+reference keep their names; GETTING_STARTED.md says how a yaml file and the command line set them.
+"""
+
+from yacs.config import CfgNode
+
+_C = CfgNode()
+
+# Where everything that a run writes goes. A run never overwrites another one's files.
+_C.OUTPUT_DIR = "output"
+# Seeds initialisation, shuffling and the choice of boxes.
+_C.SEED = 2
+
+# ---------------------------------------------------------------- vocabularies
+# Text files, one class name a line. The order of TRAIN_LABEL and TEST_LABEL is the order of the
+# vocabulary; the names are read by the text encoder exactly as written.
+_C.ALL_LABEL = ""
+_C.TRAIN_LABEL = ""
+_C.TEST_LABEL = ""
+# Optional lists of videos, one a line; "" means all videos of the labels above.
+_C.TRAIN_VIDEO = ""
+_C.TEST_VIDEO = ""
+
+# ---------------------------------------------------------------- model
+_C.MODEL = CfgNode()
+# A checkpoint of ours or of the reference; it carries CLIP too. "" starts from MODEL.CLIP.
+_C.MODEL.WEIGHT = ""
+# A name (ViT-B/32, ViT-B/16, ViT-L/14, ViT-L/14@336px: downloaded once) or a file of CLIP weights.
+_C.MODEL.CLIP = "ViT-B/16"
+# auto (CUDA if there is one), cpu, cuda.
+_C.MODEL.DEVICE = "auto"
+# fp32, or autocast to bf16 or fp16.
+_C.MODEL.PRECISION = "fp32"
+
+# LoRA on the MLPs of the vision blocks. RANK 0 leaves it out.
+_C.MODEL.LORA = CfgNode()
+_C.MODEL.LORA.RANK = 8
+_C.MODEL.LORA.ALPHA = 1.0
+
+# Context tokens from a window of frames around the keyframe.
+_C.MODEL.TEMPORAL = CfgNode()
+_C.MODEL.TEMPORAL.FRAMES = 9
+
+# Context prompting of the class names, after every vision block.
+_C.MODEL.PROMPT = CfgNode()
+_C.MODEL.PROMPT.ALPHA = 0.2  # initial value of the learned scale
+
+# Cosine scores.
+_C.MODEL.HEAD = CfgNode()
+_C.MODEL.HEAD.TEMPERATURE = 0.07
+
+# ---------------------------------------------------------------- data
+_C.DATASETS = CfgNode()
+# Holds jhmdb/ and the others.
+_C.DATASETS.DATA_DIR = "data"
+# jhmdb, or a file in our annotations format (.json; see DATA.md).
+_C.DATASETS.TRAIN = "jhmdb"
+_C.DATASETS.TEST = "jhmdb"
+# A detections file in place of the dataset's own: .json (COCO-like) or .jsonl (see DATA.md).
+_C.DATASETS.DETECTIONS = ""
+
+_C.DATALOADER = CfgNode()
+_C.DATALOADER.NUM_WORKERS = 2
+
+# ---------------------------------------------------------------- training
+_C.SOLVER = CfgNode()
+_C.SOLVER.BASE_LR = 2.5e-4
+_C.SOLVER.MOMENTUM = 0.9
+_C.SOLVER.WEIGHT_DECAY = 1e-7
+_C.SOLVER.MAX_ITER = 3000
+# step (times GAMMA at each of STEPS) or cosine (half a period, to zero at MAX_ITER).
+_C.SOLVER.SCHEDULE = "step"
+_C.SOLVER.STEPS = (1500, 2250)
+_C.SOLVER.GAMMA = 0.1
+_C.SOLVER.WARMUP_ON = True
+_C.SOLVER.WARMUP_FACTOR = 0.25
+_C.SOLVER.WARMUP_ITERS = 800
+# Keyframes an iteration, over all processes and accumulation steps.
+_C.SOLVER.VIDEOS_PER_BATCH = 8
+# Each iteration's keyframes are passed through the model in this many parts.
+_C.SOLVER.ACCUMULATION_STEPS = 1
+# At most this many ground-truth boxes of a keyframe, drawn anew each time.
+_C.SOLVER.MAX_PERSONS = 10
+# Exponent of the focal loss.
+_C.SOLVER.FOCAL_GAMMA = 2.0
+# Iterations between checkpoints, validations (0: none) and log lines.
+_C.SOLVER.CHECKPOINT_PERIOD = 500
+_C.SOLVER.EVAL_PERIOD = 0
+_C.SOLVER.LOG_PERIOD = 20
+
+# ---------------------------------------------------------------- testing
+_C.TEST = CfgNode()
+# detected, or ground_truth (with a detector score of 1).
+_C.TEST.BOXES = "detected"
+# Person boxes that the detector scored lower are not used.
+_C.TEST.BOX_THRESH = 0.0
+# A keyframe's first boxes of the detection file. 0: all.
+_C.TEST.MAX_PERSONS = 3
+# Rows of the result with a score not above this are not written.
+_C.TEST.ACTION_THRESH = 0.0
+# Average the class scores over all persons of a video ("soft voting").
+_C.TEST.SINGLE_ACTION = False
+# Thresholds of the frame mAP.
+_C.TEST.IOU_THRESHOLDS = (0.2, 0.5, 0.75)
+# Consecutive keyframes of one video that go through the model at once.
+_C.TEST.VIDEOS_PER_BATCH = 8
+
+
+def get_cfg_defaults() -> CfgNode:
+    """A fresh, unfrozen config with every key at its default."""
+    return _C.clone()
