@@ -1,0 +1,260 @@
+"""The formats in which people hold CLIP weights, all brought to OpenAI's parameter names.
+
+Only tensors and their names are looked at here; weights.py reads the files. Known formats:
+
+- OpenAI's own, which open_clip's ``CLIP`` shares;
+- open_clip's ``CustomTextCLIP``: the text tower under ``text.``;
+- Hugging Face's ``CLIPModel``: other names, query, key and value apart, projections transposed.
+
+Shape letters: W width of a tower, E joint embedding width, L patch tokens.
+"""
+
+import math
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from stclip.errors import UserError
+from stclip.models.clip import HEAD_WIDTH
+
+# Numbers that OpenAI stored beside the weights; the shapes of the weights say the same.
+_NOT_WEIGHTS = {"input_resolution", "context_length", "vocab_size"}
+# Index tables that older versions of transformers saved.
+_HUGGING_FACE_NOT_WEIGHTS = {
+    "text_model.embeddings.position_ids",
+    "vision_model.embeddings.position_ids",
+}
+_EXPECTED = (
+    "expected CLIP with a vision transformer in OpenAI's, open_clip's or Hugging Face's names"
+)
+
+# (pattern, replacement) of Hugging Face's names; the first that matches is taken.
+_HUGGING_FACE_NAMES = [
+    (r"vision_model\.embeddings\.class_embedding", r"visual.class_embedding"),
+    (r"vision_model\.embeddings\.patch_embedding\.weight", r"visual.conv1.weight"),
+    (r"vision_model\.embeddings\.position_embedding\.weight", r"visual.positional_embedding"),
+    (r"vision_model\.pre_layrnorm\.", r"visual.ln_pre."),
+    (r"vision_model\.post_layernorm\.", r"visual.ln_post."),
+    (r"vision_model\.encoder\.layers\.", r"visual.transformer.resblocks."),
+    (r"visual_projection\.weight", r"visual.proj"),
+    (r"text_model\.embeddings\.token_embedding\.", r"token_embedding."),
+    (r"text_model\.embeddings\.position_embedding\.weight", r"positional_embedding"),
+    (r"text_model\.final_layer_norm\.", r"ln_final."),
+    (r"text_model\.encoder\.layers\.", r"transformer.resblocks."),
+    (r"text_projection\.weight", r"text_projection"),
+]
+_HUGGING_FACE_BLOCK_NAMES = [
+    (".layer_norm1.", ".ln_1."),
+    (".layer_norm2.", ".ln_2."),
+    (".mlp.fc1.", ".mlp.c_fc."),
+    (".mlp.fc2.", ".mlp.c_proj."),
+    (".self_attn.out_proj.", ".attn.out_proj."),
+]
+
+
+def unwrap(contents: Any, source: str) -> dict[str, Tensor]:
+    """The state dict in what a file holds, without the wrappings of training programs.
+
+    Args:
+        contents: a state dict, or a dict that holds one under ``state_dict`` or ``model``; all its
+            names may begin with ``module.``.
+        source: what error messages call it.
+
+    Raises:
+        UserError: there is no state dict in it.
+    """
+    for key in ("state_dict", "model"):
+        if isinstance(contents, Mapping) and isinstance(contents.get(key), Mapping):
+            contents = contents[key]
+    if not isinstance(contents, Mapping):
+        raise UserError(f"{source}: found a {type(contents).__name__}; {_EXPECTED}")
+    state = dict(contents)
+    others = [str(name) for name, value in state.items() if not isinstance(value, Tensor)]
+    if others or not state:
+        found = f"other things than tensors ({shorten(others)})" if others else "nothing"
+        raise UserError(f"{source}: found {found}; {_EXPECTED}")
+    while all(name.startswith("module.") for name in state):  # saved from a parallel wrapper
+        state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
+    return state
+
+
+def openai_names(state: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
+    """Bring a state dict of any known format to OpenAI's names, in float32.
+
+    Args:
+        state: {name: tensor}.
+        source: what error messages call it.
+
+    Returns:
+        {name: float32 tensor}.
+
+    Raises:
+        UserError: these are not the weights of a CLIP with a vision transformer.
+    """
+    _reject_others(state, source)
+    if is_hugging_face(state):
+        state = _from_hugging_face(state, source)
+    elif "text.token_embedding.weight" in state:
+        state = {name.removeprefix("text."): tensor for name, tensor in state.items()}
+    state = {name: tensor for name, tensor in state.items() if name not in _NOT_WEIGHTS}
+    odd = [name for name, tensor in state.items() if not tensor.is_floating_point()]
+    if odd:
+        raise UserError(f"{source}: found tensors of whole numbers ({shorten(odd)}); {_EXPECTED}")
+    return {name: tensor.to(torch.float32) for name, tensor in state.items()}
+
+
+def is_hugging_face(state: Iterable[str]) -> bool:
+    """Whether the names are Hugging Face's."""
+    return any(name.startswith(("vision_model.", "text_model.")) for name in state)
+
+
+def clip_sizes(state: Mapping[str, Tensor], source: str = "state dict") -> dict[str, int]:
+    """The sizes of a CLIP, from the shapes of its weights in OpenAI's names.
+
+    Args:
+        state: the weights; other tensors among them do no harm.
+        source: what error messages call it.
+
+    Returns:
+        The arguments of ``CLIP``: image_size, patch_size, vision_width, vision_layers, text_width,
+        text_layers, embed_dim, text_length, vocab_size. (The number of heads cannot be seen; it is
+        width // 64 in OpenAI's models.)
+
+    Raises:
+        UserError: tensors that show the sizes are missing, or do not fit a vision transformer.
+    """
+    needed = {
+        "visual.conv1.weight": 4,
+        "visual.positional_embedding": 2,
+        "positional_embedding": 2,
+        "token_embedding.weight": 2,
+        "text_projection": 2,
+    }
+    missing = [name for name in needed if name not in state]
+    if missing:
+        raise UserError(f"{source}: found no {shorten(missing)}; {_EXPECTED}")
+    for name, dimensions in needed.items():
+        if state[name].ndim != dimensions:
+            shape = tuple(state[name].shape)
+            raise UserError(f"{source}: found {name} of shape {shape}, expected {dimensions}-D")
+    vision_width, _, _, patch_size = state["visual.conv1.weight"].shape
+    tokens = state["visual.positional_embedding"].shape[0]
+    side = math.isqrt(tokens - 1)
+    if side * side != tokens - 1:
+        raise UserError(
+            f"{source}: found visual.positional_embedding with {tokens} positions, expected one "
+            "for the class token and a square of patches"
+        )
+    text_length, text_width = state["positional_embedding"].shape
+    for name, width in (("image", vision_width), ("text", text_width)):
+        if width % HEAD_WIDTH:
+            raise UserError(
+                f"{source}: found an {name} tower of width {width}, expected a multiple of "
+                f"{HEAD_WIDTH} (the width of a head in OpenAI's models)"
+            )
+    return {
+        "image_size": side * patch_size,
+        "patch_size": patch_size,
+        "vision_width": vision_width,
+        "vision_layers": _count_blocks(state, "visual.transformer.resblocks."),
+        "text_width": text_width,
+        "text_layers": _count_blocks(state, "transformer.resblocks."),
+        "embed_dim": state["text_projection"].shape[1],
+        "text_length": text_length,
+        "vocab_size": state["token_embedding.weight"].shape[0],
+    }
+
+
+def check_config(config: Any, source: str, hugging_face: bool) -> None:
+    """Refuse a model that its own config says would be computed wrongly here.
+
+    The weights themselves do not show the activation function or the number of heads.
+
+    Args:
+        config: a parsed ``config.json`` (Hugging Face) or ``open_clip_config.json``.
+        source: what error messages call it.
+        hugging_face: which of the two it is.
+
+    Raises:
+        UserError: the model uses another activation than QuickGELU, or heads of another width.
+    """
+    config = config if isinstance(config, dict) else {}
+    if hugging_face:  # what transformers takes where a key is absent: quick_gelu
+        towers = [config.get(f"{tower}_config") or {} for tower in ("vision", "text")]
+        quick = all(tower.get("hidden_act", "quick_gelu") == "quick_gelu" for tower in towers)
+        heads = all(
+            tower["hidden_size"] == tower["num_attention_heads"] * HEAD_WIDTH
+            for tower in towers
+            if {"hidden_size", "num_attention_heads"} <= tower.keys()
+        )
+    else:  # what open_clip takes where a key is absent: plain GELU, heads of width 64, 8 heads
+        model = config.get("model_cfg") or {}
+        quick = bool(model.get("quick_gelu", False))
+        vision, text = model.get("vision_cfg") or {}, model.get("text_cfg") or {}
+        text_heads = text.get("heads", 8) * HEAD_WIDTH == text.get("width", 512)
+        heads = vision.get("head_width", HEAD_WIDTH) == HEAD_WIDTH and text_heads
+    if not quick:
+        raise UserError(
+            f"{source}: found a model with plain GELU, expected QuickGELU as in OpenAI's models: "
+            "take weights that were trained with QuickGELU"
+        )
+    if not heads:
+        raise UserError(
+            f"{source}: found heads of another width, expected {HEAD_WIDTH} as in OpenAI's models: "
+            "take the weights of a ViT-B or ViT-L"
+        )
+
+
+def shorten(names: Iterable[str], shown: int = 4) -> str:
+    """Some names for an error message, and how many more there are."""
+    names = list(names)
+    more = f" and {len(names) - shown} more" if len(names) > shown else ""
+    return ", ".join(names[:shown]) + more
+
+
+def _reject_others(state: Mapping[str, Tensor], source: str) -> None:
+    """Name the models that people are likely to mistake for CLIP."""
+    if any(name.startswith("roi_heads.") for name in state):
+        found, remedy = "an ST-CLIP checkpoint", "give it as MODEL.WEIGHT"
+    elif any(name.startswith(("mit.", "prompts_generator.")) for name in state):
+        found, remedy = "X-CLIP", "take the CLIP weights that it started from"
+    elif any(name.startswith("visual.layer1.") for name in state):
+        found, remedy = "CLIP with a ResNet", "take one of the ViT models"
+    elif "visual.conv1.weight" in state or is_hugging_face(state):
+        return
+    else:
+        found, remedy = f"tensors named {shorten(state)}", "check that this is the right file"
+    raise UserError(f"{source}: found {found}; {_EXPECTED}: {remedy}")
+
+
+def _from_hugging_face(state: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
+    renamed = {}
+    for name, tensor in state.items():
+        if name in _HUGGING_FACE_NOT_WEIGHTS:
+            continue
+        for pattern, replacement in _HUGGING_FACE_NAMES:
+            new, matches = re.subn("^" + pattern, replacement, name)
+            if matches:
+                break
+        if ".resblocks." in new:
+            for old_part, new_part in _HUGGING_FACE_BLOCK_NAMES:
+                new = new.replace(old_part, new_part)
+        # Hugging Face's projections are linear layers (E, W); OpenAI's multiply from the right.
+        transposed = new in ("visual.proj", "text_projection") and tensor.ndim == 2
+        renamed[new] = tensor.T.contiguous() if transposed else tensor
+    for name in [name for name in renamed if ".self_attn.q_proj." in name]:
+        parts = [name.replace(".q_proj.", f".{part}_proj.") for part in "qkv"]
+        missing = [part for part in parts if part not in renamed]
+        if missing:
+            raise UserError(f"{source}: found no {shorten(missing)}, expected it beside {name}")
+        fused = name.replace(".self_attn.q_proj.", ".attn.in_proj_")
+        renamed[fused] = torch.cat([renamed.pop(part) for part in parts])
+    return renamed
+
+
+def _count_blocks(state: Iterable[str], prefix: str) -> int:
+    numbers = (name[len(prefix) :].split(".")[0] for name in state if name.startswith(prefix))
+    return 1 + max((int(number) for number in numbers if number.isdigit()), default=-1)

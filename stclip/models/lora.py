@@ -1,0 +1,73 @@
+"""Low-rank adaptation (LoRA) of linear layers.
+
+Shape letters: I features in, O features out, R rank.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class LoRALinear(nn.Linear):
+    """A frozen linear layer plus a trained low-rank one: y = x W' + b + (x A' B') * alpha / rank.
+
+    B starts at zero, so a fresh layer computes exactly what the frozen one does. The frozen weight
+    is never changed ("merged"): whatever mode a state dict is loaded in, nothing of it is lost.
+
+    Source: Hu et al., "LoRA", section 4.1; method.md section 4.
+
+    Args:
+        in_features: I.
+        out_features: O.
+        rank: R, at least 1.
+        alpha: the update is scaled by alpha / rank.
+        bias: whether the frozen layer has a bias.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        rank: int,
+        alpha: float = 1.0,
+        bias: bool = True,
+    ) -> None:
+        assert rank > 0, f"rank {rank}: use nn.Linear where there is no LoRA"
+        self.rank, self.scale = rank, alpha / rank
+        super().__init__(in_features, out_features, bias)
+        self.lora_A = nn.Parameter(torch.empty(rank, in_features))
+        self.lora_B = nn.Parameter(torch.empty(out_features, rank))
+        self.weight.requires_grad_(False)
+        if bias:
+            self.bias.requires_grad_(False)
+        self.reset_lora()
+
+    def reset_lora(self) -> None:
+        """Initialise A and B; the sum with the frozen layer is then the frozen layer."""
+        nn.init.kaiming_uniform_(self.lora_A, a=math.sqrt(5))
+        nn.init.zeros_(self.lora_B)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., I) -> (..., O)."""
+        if self.training:
+            # Two paths: the sum of the weights would cost a gradient of the size of the weight.
+            update = F.linear(F.linear(x, self.lora_A), self.lora_B)
+            return torch.add(F.linear(x, self.weight, self.bias), update, alpha=self.scale)
+        # One large matrix product instead of three; the sum of the weights is cheap beside it.
+        weight = torch.addmm(self.weight, self.lora_B, self.lora_A, alpha=self.scale)
+        return F.linear(x, weight, self.bias)
+
+    def extra_repr(self) -> str:
+        """What print() shows of the layer."""
+        return f"{super().extra_repr()}, rank={self.rank}, scale={self.scale:g}"
+
+
+def linear(
+    in_features: int, out_features: int, lora_rank: int = 0, lora_alpha: float = 1.0
+) -> nn.Linear:
+    """A linear layer, with LoRA if ``lora_rank`` is above 0."""
+    if lora_rank == 0:
+        return nn.Linear(in_features, out_features)
+    return LoRALinear(in_features, out_features, lora_rank, lora_alpha)

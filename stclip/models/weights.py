@@ -1,0 +1,221 @@
+"""CLIP weights: the list of models, and the reading of files of every format.
+
+With download.py, this is the only file of the models that touches the disk. Files of Hugging Face
+and open_clip do not say in their weights which activation function they were trained with; where
+the config of the model lies beside the weights (``config.json``, ``open_clip_config.json``) it is
+checked, and anything but QuickGELU refused. Without a config, QuickGELU and heads of width 64 are
+assumed, as in OpenAI's models.
+"""
+
+import difflib
+import pickle
+import warnings
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from stclip.errors import UserError
+from stclip.files import read_json
+from stclip.models.clip import CLIP
+from stclip.models.clip_formats import (
+    check_config,
+    clip_sizes,
+    is_hugging_face,
+    openai_names,
+    shorten,
+    unwrap,
+)
+from stclip.models.download import download
+from stclip.models.lora import LoRALinear
+
+_OPENAI = "https://openaipublic.azureedge.net/clip/models"
+
+
+class _Model(NamedTuple):
+    file: str
+    sha256: str
+
+    @property
+    def url(self) -> str:
+        return f"{_OPENAI}/{self.sha256}/{self.file}"
+
+
+# Source: openai/CLIP, clip/clip.py.
+_MODELS = {
+    "ViT-B/32": _Model(
+        "ViT-B-32.pt", "40d365715913c9da98579312b702a82c18be219cc2a73407c4526f58eba950af"
+    ),
+    "ViT-B/16": _Model(
+        "ViT-B-16.pt", "5806e77cd80f8b59890b7e101eabd078d9fb84e6937f9e85e4ecb61988df416f"
+    ),
+    "ViT-L/14": _Model(
+        "ViT-L-14.pt", "b8cca3fd41ae0c99ba7e8951adf17d267cdb84cd88be6f7c2e0eca1737a03836"
+    ),
+    "ViT-L/14@336px": _Model(
+        "ViT-L-14-336px.pt", "3035c92b350959924f9f00213499208652fc7ea050643e8b385c2dac08641f02"
+    ),
+}
+
+# What a folder of a published model may call its weights, in the order in which they are tried.
+_FILES_OF_A_FOLDER = (
+    "open_clip_model.safetensors",
+    "model.safetensors",
+    "open_clip_pytorch_model.bin",
+    "pytorch_model.bin",
+)
+
+
+def available_models() -> list[str]:
+    """The names that ``load_clip`` downloads."""
+    return list(_MODELS)
+
+
+def load_clip(
+    name_or_path: str | Path,
+    device: str | torch.device = "cpu",
+    lora_rank: int = 0,
+    lora_alpha: float = 1.0,
+) -> CLIP:
+    """Load CLIP, in float32 and in eval mode.
+
+    Args:
+        name_or_path: one of ``available_models()``, which is downloaded once, or a file or folder.
+        device: where to.
+        lora_rank: rank of LoRA on the MLPs of the image tower; 0 leaves it out.
+        lora_alpha: LoRA's scale times its rank.
+
+    Raises:
+        UserError: the name or the file is unknown, the file is damaged or not CLIP's, or the
+            download fails.
+    """
+    source = str(name_or_path)
+    if source in _MODELS:
+        path = download(_MODELS[source].url, _MODELS[source].sha256)
+    else:
+        path = Path(name_or_path).expanduser()
+        if not path.exists():
+            close = difflib.get_close_matches(source, _MODELS, n=1, cutoff=0.6)
+            hint = f" (did you mean {close[0]}?)" if close else ""
+            raise UserError(
+                f"{source}: no such file or folder, and not the name of a model{hint}; "
+                f"expected a file of CLIP weights or one of {', '.join(_MODELS)}"
+            )
+    state = clip_state_dict(path)
+    return clip_from_state_dict(state, lora_rank, lora_alpha, source=source).to(device)
+
+
+def clip_state_dict(path: str | Path) -> dict[str, Tensor]:
+    """Read a file of CLIP weights, whatever its format.
+
+    Args:
+        path: OpenAI's TorchScript archive, a state dict of ``torch.save``, safetensors, or a folder
+            as open_clip or Hugging Face publish them.
+
+    Returns:
+        {OpenAI's name: float32 tensor on the CPU}.
+
+    Raises:
+        UserError: the file is missing, damaged, or not CLIP's with a vision transformer.
+    """
+    path = Path(path)
+    if path.is_dir():
+        held = [path / name for name in _FILES_OF_A_FOLDER if (path / name).is_file()]
+        if not held:
+            raise UserError(f"{path}: found none of {', '.join(_FILES_OF_A_FOLDER)} in this folder")
+        path = held[0]
+    state = unwrap(_read_tensors(path), str(path))
+    hugging_face = is_hugging_face(state)
+    renamed = openai_names(state, str(path))
+    config = path.with_name("config.json" if hugging_face else "open_clip_config.json")
+    if config.is_file():
+        check_config(read_json(config), str(config), hugging_face)
+    return renamed
+
+
+def clip_from_state_dict(
+    state: Mapping[str, Tensor],
+    lora_rank: int = 0,
+    lora_alpha: float = 1.0,
+    source: str = "state dict",
+) -> CLIP:
+    """Build the CLIP that a state dict in OpenAI's names holds, in float32 and in eval mode.
+
+    Args:
+        state: the weights, which are copied. Those of LoRA may be absent, all of them; LoRA then
+            starts as the identity.
+        lora_rank: rank of LoRA on the MLPs of the image tower; 0 leaves it out.
+        lora_alpha: LoRA's scale times its rank.
+        source: what error messages call the state dict.
+
+    Raises:
+        UserError: weights are missing, unexpected or of the wrong shape.
+    """
+    with torch.device("meta"):  # nothing is initialised only to be overwritten
+        model = CLIP(**clip_sizes(state, source), lora_rank=lora_rank, lora_alpha=lora_alpha)
+    expected = model.state_dict()
+    lora = {name for name in expected if name.endswith((".lora_A", ".lora_B"))}
+    optional = lora if lora.isdisjoint(state) else set()  # a part of it would make no sense
+    missing = [name for name in expected if name not in state and name not in optional]
+    unexpected = [name for name in state if name not in expected]
+    if missing or unexpected:
+        found = [f"no {shorten(missing)}"] * bool(missing)
+        found += [f"unexpected {shorten(unexpected)}"] * bool(unexpected)
+        raise UserError(
+            f"{source}: found {' and '.join(found)}; expected exactly the {len(expected)} weights "
+            "of a CLIP with a vision transformer: is this another model?"
+        )
+    for name, tensor in state.items():
+        if tensor.shape != expected[name].shape:
+            raise UserError(
+                f"{source}: found {name} of shape {tuple(tensor.shape)}, expected "
+                f"{tuple(expected[name].shape)} beside the other weights: is this another model?"
+            )
+    # The copies become the parameters: what the caller does with the state dict does not matter.
+    values = {name: tensor.detach().to(torch.float32, copy=True) for name, tensor in state.items()}
+    values.update({name: torch.empty(expected[name].shape) for name in optional})
+    model.load_state_dict(values, assign=True)
+    if optional:
+        for module in model.modules():
+            if isinstance(module, LoRALinear):
+                module.reset_lora()
+    return model.eval()
+
+
+def _read_tensors(path: Path) -> Any:
+    """What a file of weights holds; its first bytes tell the format, whatever it is called."""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(9)
+        if head[8:9] == b"{":  # eight bytes of length, then JSON
+            return load_file(path)
+        if head.startswith(b"PK"):
+            with zipfile.ZipFile(path) as archive:
+                script = any(name.endswith("/constants.pkl") for name in archive.namelist())
+            if script:
+                with warnings.catch_warnings():  # deprecated, but the format of OpenAI's files
+                    warnings.simplefilter("ignore", FutureWarning)
+                    return dict(torch.jit.load(path, map_location="cpu").state_dict())
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (zipfile.BadZipFile, SafetensorError, EOFError) as error:
+        raise UserError(
+            f"{path}: found a damaged file of weights ({_one_line(error)}); "
+            "is it cut short? Fetch it again"
+        ) from error
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except (pickle.UnpicklingError, RuntimeError, ValueError, KeyError) as error:
+        raise UserError(
+            f"{path}: found no weights that can be read safely ({_one_line(error)}); expected a "
+            "TorchScript archive, a state dict of torch.save, or safetensors"
+        ) from error
+
+
+def _one_line(error: Exception) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 100 else text[:97] + "..."
