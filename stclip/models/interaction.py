@@ -1,0 +1,52 @@
+"""Person-context interaction: one sequence per keyframe (method.md section 4).
+
+A keyframes that have persons, N persons, P the most persons of a keyframe, L patch tokens, W width.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass
+class InteractionLayout:
+    """Where each person sits in the padded sequences.
+
+    Attributes:
+        row: (N,) long, the sequence of each person.
+        column: (N,) long, its position in the sequence [class, person_1..person_P, context].
+        key_mask: (A, 1 + P + L) bool, False for padding; None if nothing is padded.
+    """
+
+    row: Tensor
+    column: Tensor
+    key_mask: Tensor | None
+
+
+def lay_out(context: Tensor, persons: Tensor, owner: Tensor) -> tuple[Tensor, InteractionLayout]:
+    """Put the persons of each keyframe between its class token and its context tokens.
+
+    Args:
+        context: (A, 1 + L, W), class token first, after ln_pre.
+        persons: (N, W) person tokens; they get no positional embedding.
+        owner: (N,) long, ascending: the row of ``context`` that a person belongs to; every row
+            has at least one.
+
+    Returns:
+        The sequences (A, 1 + P + L, W), with zeros where a keyframe has fewer than P persons, and
+        their layout.
+    """
+    counts = torch.bincount(owner, minlength=len(context))  # (A,)
+    most = int(counts.max())
+    first = counts.cumsum(0) - counts
+    place = torch.arange(len(owner), device=owner.device) - first[owner]  # (N,) within a keyframe
+    padded = persons.new_zeros(len(context), most, persons.shape[1])
+    padded = padded.index_put((owner, place), persons)
+    sequence = torch.cat([context[:, :1], padded.to(context.dtype), context[:, 1:]], dim=1)
+    key_mask = None
+    if int(counts.min()) < most:  # without padding attention takes its faster path
+        key_mask = torch.ones(sequence.shape[:2], dtype=torch.bool, device=sequence.device)
+        places = torch.arange(most, device=owner.device)
+        key_mask[:, 1 : 1 + most] = places < counts[:, None]
+    return sequence, InteractionLayout(row=owner, column=1 + place, key_mask=key_mask)
