@@ -1,0 +1,158 @@
+"""Builds datasets and loaders from a config; the one place of the data layer that reads one."""
+
+from collections.abc import Sequence
+
+from yacs.config import CfgNode
+
+from stclip.data.annotation_dataset import build_annotation_dataset
+from stclip.data.annotations import DetectionDataset
+from stclip.data.jhmdb import build_jhmdb
+from stclip.data.labels import check_vocabulary, read_label_file
+from stclip.data.loaders import BatchLoader, TestSamples, TrainSamples, multi_hot
+from stclip.data.sampling import split_into_chunks
+from stclip.data.selection import Part, make_selection
+from stclip.errors import UserError
+
+
+def read_vocabulary(cfg: CfgNode, part: Part) -> list[str]:
+    """The names in TRAIN_LABEL or TEST_LABEL, which is the vocabulary in its order.
+
+    Raises:
+        UserError: a label file is unset, unreadable or empty, or has a name that ALL_LABEL lacks.
+    """
+    key = f"{part.upper()}_LABEL"
+    names = read_label_file(cfg[key], key)
+    check_vocabulary(names, read_label_file(cfg.ALL_LABEL, "ALL_LABEL"), key, cfg[key])
+    return names
+
+
+def build_dataset(cfg: CfgNode, part: Part) -> DetectionDataset:
+    """The dataset that DATASETS.TRAIN or DATASETS.TEST names, cut down to the config's labels.
+
+    For testing with TEST.BOXES detected it holds the detected persons too.
+
+    Raises:
+        UserError: a key has a value that cannot be, or a file or frame is missing or malformed.
+    """
+    vocabulary = read_vocabulary(cfg, part)
+    all_names = read_label_file(cfg.ALL_LABEL, "ALL_LABEL")
+    selection = make_selection(part, vocabulary, cfg[f"{part.upper()}_VIDEO"])
+    detections = cfg.DATASETS.DETECTIONS if part == "test" and _uses_detections(cfg) else None
+    name = cfg.DATASETS[part.upper()]
+    if name == "jhmdb":
+        dataset = build_jhmdb(cfg.DATASETS.DATA_DIR, selection, all_names, detections)
+    elif name.endswith(".json"):
+        if detections == "":
+            raise UserError(
+                "DATASETS.DETECTIONS: is empty; name a .jsonl or .json file of person boxes for "
+                f"{name}, or set TEST.BOXES to ground_truth"
+            )
+        dataset = build_annotation_dataset(name, selection, all_names, detections)
+    else:
+        raise UserError(
+            f"DATASETS.{part.upper()}: {name!r} is no dataset; choices: jhmdb, or the path of a "
+            ".json file in the annotations format"
+        )
+    if part == "train":
+        for keyframe in dataset.keyframes:
+            multi_hot(keyframe, vocabulary)
+    return dataset
+
+
+def build_train_loader(
+    cfg: CfgNode,
+    dataset: DetectionDataset,
+    vocabulary: Sequence[str],
+    image_size: int,
+    start_iteration: int = 0,
+    rank: int = 0,
+    world_size: int = 1,
+) -> BatchLoader:
+    """The micro-batches of one process, from ``start_iteration`` to SOLVER.MAX_ITER.
+
+    SOLVER.ACCUMULATION_STEPS of them, over all processes, make the SOLVER.VIDEOS_PER_BATCH
+    keyframes of an iteration. Which these are depends on SEED and the iteration alone.
+
+    Args:
+        cfg: the config.
+        dataset: what ``build_dataset`` made for training.
+        vocabulary: C class names; the labels are multi-hot over them.
+        image_size: side in pixels of frames and crops.
+        start_iteration: iterations that are done already.
+        rank: of this process.
+        world_size: number of processes.
+
+    Raises:
+        UserError: VIDEOS_PER_BATCH cannot be split evenly, or a key has a value that cannot be.
+            While iterating: a frame cannot be read.
+    """
+    solver = cfg.SOLVER
+    for key in ("VIDEOS_PER_BATCH", "ACCUMULATION_STEPS", "MAX_PERSONS"):
+        if solver[key] < 1:
+            raise UserError(f"SOLVER.{key}: {solver[key]}: at least 1 was expected")
+    parts = solver.ACCUMULATION_STEPS * world_size
+    if solver.VIDEOS_PER_BATCH % parts:
+        raise UserError(
+            f"SOLVER.VIDEOS_PER_BATCH: {solver.VIDEOS_PER_BATCH} keyframes cannot be split evenly "
+            f"over SOLVER.ACCUMULATION_STEPS {solver.ACCUMULATION_STEPS} x {world_size} processes; "
+            f"use a multiple of {parts}"
+        )
+    samples = TrainSamples(
+        dataset=dataset,
+        vocabulary=tuple(vocabulary),
+        window_length=cfg.MODEL.TEMPORAL.FRAMES,
+        image_size=image_size,
+        max_persons=solver.MAX_PERSONS,
+        seed=cfg.SEED,
+        start_iteration=start_iteration,
+        iterations=max(solver.MAX_ITER - start_iteration, 0),
+        batch=solver.VIDEOS_PER_BATCH,
+        steps=solver.ACCUMULATION_STEPS,
+        rank=rank,
+        world_size=world_size,
+    )
+    return BatchLoader(samples, cfg.DATALOADER.NUM_WORKERS)
+
+
+def build_test_loader(
+    cfg: CfgNode,
+    dataset: DetectionDataset,
+    image_size: int,
+    rank: int = 0,
+    world_size: int = 1,
+) -> BatchLoader:
+    """One process's share of the keyframes, TEST.VIDEOS_PER_BATCH neighbours at a time.
+
+    Every keyframe is in one batch of one process, also one without persons. The batches have no
+    labels.
+
+    Raises:
+        UserError: a key has a value that cannot be, or the detections that it asks for were not
+            read. While iterating: a frame cannot be read.
+    """
+    test = cfg.TEST
+    detected = _uses_detections(cfg)
+    if test.VIDEOS_PER_BATCH < 1:
+        raise UserError(f"TEST.VIDEOS_PER_BATCH: {test.VIDEOS_PER_BATCH}: at least 1 was expected")
+    if test.MAX_PERSONS < 0:
+        raise UserError(f"TEST.MAX_PERSONS: {test.MAX_PERSONS}: from 0 (all) was expected")
+    if detected and dataset.proposals is None:
+        raise UserError("TEST.BOXES: 'detected', but no detections were read with this dataset")
+    keys = [keyframe.key for keyframe in dataset.keyframes]
+    chunks = split_into_chunks(keys, test.VIDEOS_PER_BATCH)[rank::world_size]
+    samples = TestSamples(
+        dataset=dataset,
+        chunks=chunks,
+        window_length=cfg.MODEL.TEMPORAL.FRAMES,
+        image_size=image_size,
+        detected=detected,
+        threshold=test.BOX_THRESH,
+        max_persons=test.MAX_PERSONS,
+    )
+    return BatchLoader(samples, cfg.DATALOADER.NUM_WORKERS)
+
+
+def _uses_detections(cfg: CfgNode) -> bool:
+    if cfg.TEST.BOXES not in ("detected", "ground_truth"):
+        raise UserError(f"TEST.BOXES: {cfg.TEST.BOXES!r}; choices: detected, ground_truth")
+    return bool(cfg.TEST.BOXES == "detected")

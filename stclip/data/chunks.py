@@ -1,0 +1,95 @@
+"""Turns keyframes of one video into a batch, decoding each frame that they need once."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from stclip.data.proposals import Proposals
+from stclip.data.transforms import Picture, crop_box, preprocess, rounded
+from stclip.data.video import Video
+from stclip.data.windows import window
+from stclip.structures import ClipBatch, FrameKey
+from stclip.structures.boxes import clip
+
+
+@dataclass(frozen=True)
+class ChunkKeyframe:
+    """A keyframe that is to go into a batch.
+
+    Attributes:
+        key: its video and 1-based frame.
+        persons: its boxes, as they stand in the file.
+        labels: (n, C) float32 multi-hot, or None at test time.
+    """
+
+    key: FrameKey
+    persons: Proposals
+    labels: NDArray[np.float32] | None = None
+
+    def __post_init__(self) -> None:
+        assert self.labels is None or len(self.labels) == len(self.persons), "labels: n rows"
+
+
+def make_chunk(
+    video: Video, keyframes: Sequence[ChunkKeyframe], window_length: int, image_size: int
+) -> ClipBatch:
+    """Read the windows and persons of some keyframes of one video.
+
+    Boxes are clipped to the frame as it was decoded, [0, w - 1] x [0, h - 1]; those that are then
+    empty, as numbers or as whole pixels, are dropped.
+
+    Args:
+        video: the video of all keyframes.
+        keyframes: what to read; the closer together, the more frames they share.
+        window_length: T, frames of a window.
+        image_size: side in pixels of the preprocessed frames and crops.
+
+    Returns:
+        A batch of ``len(keyframes)`` keyframes. Its labels are None unless the keyframes have some.
+
+    Raises:
+        UserError: a frame cannot be read.
+    """
+    windows = [window(item.key.frame, len(video), window_length) for item in keyframes]
+    numbers = sorted({frame for frames in windows for frame in frames})
+    row = {number: index for index, number in enumerate(numbers)}
+    pictures = video.read(numbers)
+    owner: list[int] = []
+    kept: list[tuple[NDArray[np.float32], NDArray[np.float32]]] = []
+    crops: list[torch.Tensor] = []
+    labels: list[NDArray[np.float32]] = []
+    for index, item in enumerate(keyframes):
+        picture = pictures[row[item.key.frame]]
+        boxes = _clipped(item.persons, picture)
+        valid = [person for person, box in enumerate(boxes) if not _is_empty(box)]
+        kept.append((boxes[valid], item.persons.scores[valid]))
+        crops += [preprocess(crop_box(picture, boxes[person]), image_size) for person in valid]
+        owner += [index] * len(valid)
+        if item.labels is not None:
+            labels.append(item.labels[valid])
+    square = (3, image_size, image_size)
+    padded = [[row[n] for n in frames] + [-1] * (window_length - len(frames)) for frames in windows]
+    return ClipBatch(
+        frames=torch.stack([preprocess(picture, image_size) for picture in pictures]),
+        window=torch.tensor(padded, dtype=torch.long),
+        keyframe=torch.tensor([row[item.key.frame] for item in keyframes], dtype=torch.long),
+        crops=torch.stack(crops) if crops else torch.zeros((0, *square), dtype=torch.uint8),
+        owner=torch.tensor(owner, dtype=torch.long),
+        boxes=torch.from_numpy(np.concatenate([boxes for boxes, _ in kept])),
+        det_scores=torch.from_numpy(np.concatenate([scores for _, scores in kept])),
+        labels=torch.from_numpy(np.concatenate(labels)) if labels else None,
+        keys=tuple(item.key for item in keyframes),
+    )
+
+
+def _clipped(persons: Proposals, picture: Picture) -> NDArray[np.float32]:
+    height, width = picture.shape[:2]
+    return clip(persons.boxes, height, width).astype(np.float32)
+
+
+def _is_empty(box: NDArray[np.float32]) -> bool:
+    x1, y1, x2, y2 = rounded(box)
+    return bool(box[2] <= box[0] or box[3] <= box[1]) or x2 <= x1 or y2 <= y1

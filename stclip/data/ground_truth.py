@@ -1,0 +1,107 @@
+"""Ground truth alone, for scoring result files: which file it is in is found out by its content."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+from pathlib import Path
+
+from stclip.data.annotations import Keyframe, VideoEntry, read_annotations
+from stclip.data.jhmdb_ground_truth import CLASSES, read_ground_truth
+from stclip.data.safe_pickle import load_pickle
+from stclip.data.video import VideoFile
+from stclip.errors import UserError
+from stclip.files import read_json
+from stclip.structures import FrameKey
+
+
+@dataclass(frozen=True)
+class EvaluationTruth:
+    """What detections are compared with.
+
+    Attributes:
+        path: the file.
+        labels: the class names that the file knows.
+        keyframes: for every video its annotated frames; videos without any are keys too.
+    """
+
+    path: Path
+    labels: tuple[str, ...]
+    keyframes: dict[str, list[Keyframe]] = field(repr=False)
+
+    def listed(self, names: Sequence[str]) -> tuple[set[str], list[str]]:
+        """The videos that a list names (``video`` or ``class/video``), and the unknown names."""
+        known = {name: video for video in self.keyframes for name in (video, _base(video))}
+        return (
+            {known[name] for name in names if name in known},
+            [name for name in names if name not in known],
+        )
+
+
+def read_evaluation_truth(
+    path: str | Path, official_split: int = 1, all_names: Sequence[str] | None = None
+) -> EvaluationTruth:
+    """Read the ground truth of all test videos.
+
+    Args:
+        path: ``JHMDB-GT.pkl``, a ``jhmdb_*_gt_min.json``, or a file in our annotations format.
+        official_split: which of the test lists of ``JHMDB-GT.pkl``, from 1; the other files have
+            no such lists and take no notice of it.
+        all_names: ALL_LABEL's names, for class names worded differently than in the file.
+
+    Raises:
+        UserError: the file cannot be read or is in none of the formats.
+    """
+    path = Path(path)
+    is_json = _is_json(path)
+    content = read_json(path) if is_json else None
+    if isinstance(content, dict) and "keyframes" in content:
+        return _from_annotations(path)
+    if is_json != (path.suffix == ".json"):
+        kind = "JSON" if is_json else "no JSON"
+        raise UserError(f"{path}: holds {kind}; name J-HMDB's pickle .pkl, and its json .json")
+    names = tuple(CLASSES if all_names is None else all_names)
+    if is_json or official_split == 1:
+        return EvaluationTruth(path, names, read_ground_truth(path, "test", all_names).keyframes)
+    # Every video is in the train or the test list of split 1.
+    parts = [read_ground_truth(path, part, all_names).keyframes for part in ("train", "test")]
+    keyframes = dict(chain.from_iterable(part.items() for part in parts))
+    lists = load_pickle(path)["test_videos"]
+    if not 1 <= official_split <= len(lists):
+        raise UserError(f"{path}: has the official splits 1 to {len(lists)}, not {official_split}")
+    return EvaluationTruth(
+        path, names, {video: keyframes[video] for video in lists[official_split - 1]}
+    )
+
+
+def _from_annotations(path: Path) -> EvaluationTruth:
+    file = read_annotations(path)
+    keyframes: dict[str, list[Keyframe]] = {video: [] for video in file.videos}
+    opened: dict[str, VideoFile] = {}
+    for entry in file.keyframes:
+        frame = _frame(file.videos[entry.video], entry.timestamp, opened)
+        key = FrameKey(entry.video, frame)
+        keyframes[entry.video].append(Keyframe(key, entry.boxes, entry.labels))
+    return EvaluationTruth(path, file.labels, keyframes)
+
+
+def _frame(video: VideoEntry, seconds: float, opened: dict[str, VideoFile]) -> int:
+    """The frame at a time. Only a video file must be there: its frames carry their own times."""
+    if video.path.suffix.lower() == ".zip" or not video.path.is_file():
+        return round(seconds * video.fps) + 1
+    if video.id not in opened:
+        opened[video.id] = VideoFile(video.path, video.id)
+    return opened[video.id].frame_at(seconds, video.fps)
+
+
+def _is_json(path: Path) -> bool:
+    try:
+        with open(path, "rb") as file:
+            return file.read(64).lstrip(b"\xef\xbb\xbf \t\r\n")[:1] in (b"{", b"[")
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
+def _base(video: str) -> str:
+    return video.rpartition("/")[2]

@@ -1,0 +1,219 @@
+"""Batches in their order, read by worker processes."""
+
+import signal
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader, Dataset
+
+from stclip.data.annotations import DetectionDataset, Keyframe
+from stclip.data.chunks import ChunkKeyframe, make_chunk
+from stclip.data.proposals import NO_PROPOSALS, Proposals
+from stclip.data.sampling import ShuffledStream, choose_persons, micro_batch_positions
+from stclip.errors import UserError
+from stclip.structures import ClipBatch
+
+
+class Samples(Protocol):
+    """Batches by number. Must be picklable: workers may get a copy."""
+
+    def __len__(self) -> int:
+        """The number of batches."""
+
+    def __getitem__(self, index: int) -> ClipBatch:
+        """One batch; a UserError if a frame cannot be read."""
+
+
+@dataclass
+class TrainSamples:
+    """The micro-batches that one process trains on.
+
+    Attributes:
+        dataset: keyframes with boxes.
+        vocabulary: C class names.
+        window_length: T, frames of a window.
+        image_size: side in pixels.
+        max_persons: boxes of a keyframe at most, drawn at random.
+        seed: of the order and of that draw.
+        start_iteration: the iteration of the first micro-batch.
+        iterations: how many follow.
+        batch: keyframes of an iteration, over all processes and steps.
+        steps: accumulation steps of an iteration.
+        rank: of this process.
+        world_size: processes.
+    """
+
+    dataset: DetectionDataset
+    vocabulary: tuple[str, ...]
+    window_length: int
+    image_size: int
+    max_persons: int
+    seed: int
+    start_iteration: int
+    iterations: int
+    batch: int
+    steps: int
+    rank: int
+    world_size: int
+
+    def __post_init__(self) -> None:
+        self._stream = ShuffledStream(len(self.dataset.keyframes), self.seed)
+
+    def __len__(self) -> int:
+        """The number of micro-batches."""
+        return self.iterations * self.steps
+
+    def __getitem__(self, index: int) -> ClipBatch:
+        """One micro-batch, labels multi-hot over the vocabulary."""
+        positions = micro_batch_positions(
+            index, self.start_iteration, self.batch, self.steps, self.rank, self.world_size
+        )
+        return ClipBatch.cat([self._chunk(position) for position in positions])
+
+    def _chunk(self, position: int) -> ClipBatch:
+        keyframe = self.dataset.keyframes[self._stream[position]]
+        chosen = choose_persons(len(keyframe.boxes), self.max_persons, self.seed, position)
+        item = ChunkKeyframe(
+            keyframe.key,
+            Proposals.annotated(keyframe.boxes[chosen]),
+            multi_hot(keyframe, self.vocabulary)[chosen],
+        )
+        video = self.dataset.videos[keyframe.key.video]
+        return make_chunk(video, [item], self.window_length, self.image_size)
+
+
+@dataclass
+class TestSamples:
+    """The chunks that one process tests.
+
+    Attributes:
+        dataset: keyframes, with proposals if ``detected``.
+        chunks: runs of ``dataset.keyframes``, each of one video.
+        window_length: T, frames of a window.
+        image_size: side in pixels.
+        detected: use the proposals; otherwise the annotated boxes, with a score of 1.
+        threshold: proposals that score lower are left out.
+        max_persons: the first so many of the others are used; 0 for all.
+    """
+
+    dataset: DetectionDataset
+    chunks: Sequence[range]
+    window_length: int
+    image_size: int
+    detected: bool
+    threshold: float
+    max_persons: int
+
+    def __len__(self) -> int:
+        """The number of chunks."""
+        return len(self.chunks)
+
+    def __getitem__(self, index: int) -> ClipBatch:
+        """One chunk, without labels."""
+        keyframes = [self.dataset.keyframes[row] for row in self.chunks[index]]
+        items = [ChunkKeyframe(keyframe.key, self._persons(keyframe)) for keyframe in keyframes]
+        video = self.dataset.videos[keyframes[0].key.video]
+        return make_chunk(video, items, self.window_length, self.image_size)
+
+    def _persons(self, keyframe: Keyframe) -> Proposals:
+        if not self.detected:
+            return Proposals.annotated(keyframe.boxes)
+        assert self.dataset.proposals is not None
+        found = self.dataset.proposals.get(keyframe.key, NO_PROPOSALS)
+        return found.select(self.threshold, self.max_persons)
+
+
+def multi_hot(keyframe: Keyframe, vocabulary: Sequence[str]) -> NDArray[np.float32]:
+    """The labels of a keyframe's boxes: (n, C) float32, 1 where a box has the class.
+
+    Raises:
+        UserError: a box has not exactly one label of the vocabulary, which is what training takes.
+    """
+    targets = np.zeros((len(keyframe.boxes), len(vocabulary)), dtype=np.float32)
+    for row, names in enumerate(keyframe.labels):
+        columns = [vocabulary.index(name) for name in set(names) if name in vocabulary]
+        if len(columns) != 1:
+            raise UserError(
+                f"TRAIN_LABEL: box {row + 1} of frame {keyframe.key.frame} of video "
+                f"{keyframe.key.video} has {len(columns)} of its labels ({', '.join(names)}); "
+                "training takes boxes with exactly one: leave the video out with TRAIN_VIDEO, or "
+                "change its labels"
+            )
+        targets[row, columns] = 1
+    return targets
+
+
+class BatchLoader:
+    """Iterates over batches that worker processes read ahead; each iteration starts anew.
+
+    Args:
+        samples: the batches.
+        workers: processes that read; 0 reads in this one.
+
+    Raises:
+        UserError: while iterating, whatever a worker met, with its message as it was.
+    """
+
+    def __init__(self, samples: Samples, workers: int) -> None:
+        if workers < 0:
+            raise UserError(f"DATALOADER.NUM_WORKERS: {workers}: from 0 was expected")
+        self.samples = samples
+        # Workers run with one torch thread each; torch sets that itself.
+        self._loader: DataLoader[ClipBatch | _Failure] = DataLoader(
+            _Guarded(samples),
+            batch_size=None,
+            num_workers=workers,
+            collate_fn=_unchanged,
+            pin_memory=torch.cuda.is_available(),
+            worker_init_fn=_leave_signals_to_the_parent,
+            persistent_workers=workers > 0,
+            # Without its own the loader would draw its base seed from the global generator, and
+            # a resumed run would go on with other random numbers than an uninterrupted one.
+            generator=torch.Generator(),
+        )
+
+    def __len__(self) -> int:
+        """The number of batches."""
+        return len(self.samples)
+
+    def __iter__(self) -> Iterator[ClipBatch]:
+        """The batches in order."""
+        for item in self._loader:
+            if isinstance(item, _Failure):
+                raise UserError(item.message)
+            yield item
+
+
+@dataclass(frozen=True)
+class _Failure:
+    """A UserError on its way from a worker, where torch would wrap it in a traceback's text."""
+
+    message: str
+
+
+class _Guarded(Dataset[ClipBatch | _Failure]):
+    def __init__(self, samples: Samples) -> None:
+        self._samples = samples
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def __getitem__(self, index: int) -> ClipBatch | _Failure:
+        try:
+            return self._samples[index]
+        except UserError as error:
+            return _Failure(str(error))
+
+
+def _unchanged(item: Any) -> Any:
+    return item
+
+
+def _leave_signals_to_the_parent(worker: int) -> None:
+    """A terminal or a batch system signals the whole group; the parent must still get to save."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)

@@ -1,0 +1,185 @@
+"""Person boxes that a detector found: the files that they come in."""
+
+import json
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stclip.errors import UserError
+from stclip.files import read_json
+from stclip.structures import FrameKey
+
+# Finds the keyframe of a .jsonl row from (video, seconds or None, frame number or None); None for a
+# keyframe that exists and is not used. Raises a UserError that does not name the file.
+Locator = Callable[[str, float | None, int | None], FrameKey | None]
+
+
+@dataclass(frozen=True)
+class Proposals:
+    """The persons of one keyframe.
+
+    Attributes:
+        boxes: (n, 4) float32 xyxy in pixels, not clipped, in the order of the file.
+        scores: (n,) float32, the detector's; 1 for annotated boxes.
+    """
+
+    boxes: NDArray[np.float32]
+    scores: NDArray[np.float32]
+
+    def __post_init__(self) -> None:
+        assert self.boxes.shape == (len(self.scores), 4), f"{self.boxes.shape}, {len(self.scores)}"
+
+    def __len__(self) -> int:
+        """The number of boxes."""
+        return len(self.scores)
+
+    @classmethod
+    def annotated(cls, boxes: NDArray[np.float32]) -> "Proposals":
+        """Annotated boxes (n, 4) as if a perfect detector had found them."""
+        return cls(boxes, np.ones(len(boxes), dtype=np.float32))
+
+    def select(self, threshold: float, limit: int) -> "Proposals":
+        """The first ``limit`` boxes (0: all) that score at least ``threshold``."""
+        kept = np.flatnonzero(self.scores >= threshold)
+        kept = kept[:limit] if limit else kept
+        return Proposals(self.boxes[kept], self.scores[kept])
+
+
+NO_PROPOSALS = Proposals(np.zeros((0, 4), np.float32), np.zeros(0, np.float32))
+
+
+def read_coco_detections(
+    path: str | Path, image_ids: Mapping[Any, FrameKey], ids_from: str
+) -> dict[FrameKey, Proposals]:
+    """Read a json list of {image_id, bbox (xyxy pixels), score (number or its text)}.
+
+    This is the format of ``jhmdb_faster_RCNN_person.json``; other fields are ignored.
+
+    Args:
+        path: the file.
+        image_ids: the keyframe of every image id that there is.
+        ids_from: where the image ids come from, for error messages.
+
+    Raises:
+        UserError: the file cannot be read, a row is malformed, or its image id is unknown.
+    """
+    rows = read_json(path)
+    if not isinstance(rows, list):
+        raise UserError(
+            f"{path}: a list of {{image_id, bbox, score}} was expected, this is "
+            f"a {type(rows).__name__}"
+        )
+
+    def parsed() -> Iterable[tuple[FrameKey, list[float], float]]:
+        for number, row in enumerate(rows, start=1):
+            where = f"{path}: row {number}"
+            image_id = _field(row, "image_id", where)
+            try:
+                key = image_ids[image_id]
+            except (KeyError, TypeError):
+                raise UserError(
+                    f"{where}: image_id {image_id!r} is unknown: {ids_from} has no such image; "
+                    "do the two files belong together?"
+                ) from None
+            yield key, _box(row, "bbox", where), _score(row, where)
+
+    return _grouped(parsed())
+
+
+def read_jsonl_detections(path: str | Path, locate: Locator) -> dict[FrameKey, Proposals]:
+    """Read json lines of {video, timestamp (seconds) or frame (from 1), box (xyxy pixels), score}.
+
+    Blank lines are ignored.
+
+    Args:
+        path: the file.
+        locate: finds the keyframe of a row.
+
+    Raises:
+        UserError: the file cannot be read, or a line is malformed or belongs to no known video.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not a UTF-8 text file ({error.reason})") from error
+
+    def parsed() -> Iterable[tuple[FrameKey, list[float], float]]:
+        for number, line in enumerate(text.split("\n"), start=1):
+            if not line.strip():
+                continue
+            where = f"{path}: line {number}"
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise UserError(
+                    f"{where}: not valid JSON ({error.msg}); is it cut short?"
+                ) from error
+            video = _field(row, "video", where)
+            seconds, frame = row.get("timestamp"), row.get("frame")
+            if not isinstance(video, str):
+                raise UserError(f"{where}: video {video!r}: a text was expected")
+            if (seconds is None) == (frame is None):
+                raise UserError(f"{where}: give either timestamp (seconds) or frame (from 1)")
+            if seconds is not None and not (is_finite(seconds) and seconds >= 0):
+                raise UserError(f"{where}: timestamp {seconds!r}: seconds from 0 were expected")
+            if frame is not None and not (type(frame) is int and frame >= 1):
+                raise UserError(f"{where}: frame {frame!r}: a whole number from 1 was expected")
+            box, score = _box(row, "box", where), _score(row, where)
+            try:
+                key = locate(video, seconds, frame)
+            except UserError as error:
+                raise UserError(f"{where}: {error}") from error
+            if key is not None:
+                yield key, box, score
+
+    return _grouped(parsed())
+
+
+def _grouped(rows: Iterable[tuple[FrameKey, list[float], float]]) -> dict[FrameKey, Proposals]:
+    groups: dict[FrameKey, tuple[list[list[float]], list[float]]] = {}
+    for key, box, score in rows:
+        boxes, scores = groups.setdefault(key, ([], []))
+        boxes.append(box)
+        scores.append(score)
+    return {
+        key: Proposals(np.array(boxes, dtype=np.float32), np.array(scores, dtype=np.float32))
+        for key, (boxes, scores) in groups.items()
+    }
+
+
+def _field(row: Any, name: str, where: str) -> Any:
+    if not isinstance(row, dict):
+        raise UserError(f"{where}: a JSON object was expected, found {row!r:.60}")
+    if name not in row:
+        raise UserError(f"{where}: has no {name!r}; its fields are {', '.join(map(repr, row))}")
+    return row[name]
+
+
+def _box(row: Any, name: str, where: str) -> list[float]:
+    box = _field(row, name, where)
+    if not (isinstance(box, list) and len(box) == 4 and all(map(is_finite, box))):
+        raise UserError(f"{where}: {name} {box!r:.60}: four numbers x1, y1, x2, y2 were expected")
+    return box
+
+
+def _score(row: Any, where: str) -> float:
+    score = _field(row, "score", where)
+    try:
+        value = float(score) if isinstance(score, str | int | float) else math.nan
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise UserError(f"{where}: score {score!r:.60}: a number was expected")
+    return value
+
+
+def is_finite(value: Any) -> bool:
+    """Whether a JSON value is a number, and neither infinite nor NaN."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -1,0 +1,78 @@
+"""Pictures to what CLIP's image encoder takes, bar the pixel normalisation (method.md section 1).
+
+The pixels stay 8-bit here, so that batches are small; the models scale and normalise them.
+"""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+Picture = NDArray[np.uint8]
+
+# Sides longer than this many crops are resized in part only.
+_LONGEST = 64
+
+
+def preprocess(image: Picture, size: int) -> Tensor:
+    """Resize the shorter side to ``size`` (bicubic, antialiased) and cut out the centre.
+
+    Args:
+        image: (h, w, 3) uint8 RGB, not empty.
+        size: side of the square in pixels.
+
+    Returns:
+        (3, size, size) uint8.
+    """
+    height, width = image.shape[:2]
+    assert height * width > 0, f"an empty picture: {image.shape}"
+    new_width, new_height = _resized(width, height, size)
+    left, top = _margin(new_width, size), _margin(new_height, size)
+    picture, bicubic = Image.fromarray(image), Image.Resampling.BICUBIC
+    if max(new_width, new_height) <= _LONGEST * size:
+        picture = picture.resize((new_width, new_height), bicubic)
+        picture = picture.crop((left, top, left + size, top + size))
+    else:
+        # A box one pixel thin would become a picture of hundreds of megabytes on its way, so only
+        # the part that the crop keeps is made. Its pixels come out a little differently.
+        box = (
+            left * width / new_width,
+            top * height / new_height,
+            min((left + size) * width / new_width, width),
+            min((top + size) * height / new_height, height),
+        )
+        picture = picture.resize((size, size), bicubic, box=box)
+    return torch.from_numpy(np.array(picture)).permute(2, 0, 1).contiguous()
+
+
+def crop_box(image: Picture, box: NDArray[np.floating]) -> Picture:
+    """Cut a box out of a picture.
+
+    Args:
+        image: (h, w, 3) uint8.
+        box: (4,) xyxy in pixels, each rounded as ``round`` does it; x2 and y2 are exclusive.
+
+    Returns:
+        (h', w', 3) uint8, black where the box reaches over the edge of the picture.
+    """
+    x1, y1, x2, y2 = rounded(box)
+    return np.asarray(Image.fromarray(image).crop((x1, y1, x2, y2)))
+
+
+def rounded(box: NDArray[np.floating]) -> tuple[int, int, int, int]:
+    """The whole pixels of a box (4,), halves rounded to even (method.md section 2)."""
+    x1, y1, x2, y2 = (round(float(value)) for value in box)
+    return x1, y1, x2, y2
+
+
+def _resized(width: int, height: int, size: int) -> tuple[int, int]:
+    """The size (width, height) after the shorter side is resized to ``size``."""
+    if width <= height:
+        return size, int(size * height / width)
+    return int(size * width / height), size
+
+
+def _margin(length: int, size: int) -> int:
+    """Pixels that the centre crop leaves out before it; halves are rounded to even."""
+    return round((length - size) / 2.0)

@@ -1,0 +1,237 @@
+import json
+
+import numpy as np
+import pytest
+
+from stclip.config.defaults import get_cfg_defaults
+from stclip.data import build_dataset, build_test_loader
+from stclip.data.annotation_dataset import open_annotations
+from stclip.data.annotations import read_annotations
+from stclip.errors import UserError
+from tests.data.make import write_frames, write_video
+
+
+def content():
+    return {
+        "labels": ["run", {"name": "sit", "group": "pose"}, "wave"],
+        "videos": [
+            {"id": "v2", "path": "clips/v2.mp4", "size": [128, 32], "fps": 25},
+            {"id": "v1", "path": "frames/v1", "size": [40, 30], "fps": 10.0, "note": "kept"},
+            {"id": "v3", "path": "frames/v3", "size": [40, 30], "fps": 10},
+        ],
+        "keyframes": [
+            {"video": "v1", "timestamp": 0.5, "boxes": [[1, 2, 30, 28], [0, 0, 9.5, 9]],
+             "labels": [["sit"], ["run"]], "id": 7},
+            {"video": "v1", "timestamp": 0.2, "boxes": [[1, 2, 30, 28]], "labels": [["run"]]},
+            {"video": "v2", "timestamp": 0.4, "boxes": [[1, 2, 100, 30]], "labels": [["wave"]]},
+            {"video": "v2", "timestamp": 0.0, "id": "start"},
+        ],
+    }  # fmt: skip
+
+
+def write(tmp_path, value):
+    path = tmp_path / "a.json"
+    path.write_text(value if isinstance(value, str) else json.dumps(value))
+    return path
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    (tmp_path / "clips").mkdir()
+    write_video(tmp_path / "clips" / "v2.mp4", range(30, 60))
+    write_frames(tmp_path / "frames" / "v1", 8)
+    write_frames(tmp_path / "frames" / "v3", 3)
+    write(tmp_path, content())
+    (tmp_path / "all.txt").write_text("run\nsit\nwave\n")
+    (tmp_path / "seen.txt").write_text("sit\nrun\n")
+    (tmp_path / "unseen.txt").write_text("wave\n")
+    cfg = get_cfg_defaults()
+    cfg.DATASETS.TRAIN = cfg.DATASETS.TEST = str(tmp_path / "a.json")
+    cfg.ALL_LABEL = str(tmp_path / "all.txt")
+    cfg.TRAIN_LABEL = str(tmp_path / "seen.txt")
+    cfg.TEST_LABEL = str(tmp_path / "unseen.txt")
+    cfg.DATALOADER.NUM_WORKERS = 0
+    cfg.TEST.BOXES = "ground_truth"
+    return tmp_path, cfg
+
+
+def test_reading(tmp_path):
+    file = read_annotations(write(tmp_path, content()))
+    assert file.labels == ("run", "sit", "wave")
+    assert file.groups == {"sit": "pose"}
+    assert file.videos["v1"].path == tmp_path / "frames" / "v1"
+    assert (file.videos["v2"].size, file.videos["v2"].fps) == ((128, 32), 25.0)
+    first, _, _, last = file.keyframes
+    assert (first.video, first.timestamp, first.id) == ("v1", 0.5, 7)
+    assert first.boxes.dtype == np.float32
+    assert first.labels == (("sit",), ("run",))
+    assert (last.boxes.shape, last.labels) == ((0, 4), ())
+    assert file.video_labels() == {"v1": {"run", "sit"}, "v2": {"wave"}, "v3": set()}
+
+
+@pytest.mark.parametrize(
+    ("table", "change", "message"),
+    [
+        ("labels", "run", r"labels\[1\]: 'run': a name that stands there once"),
+        ("labels", 5, r"labels\[1\]: 5: a name"),
+        ("labels", {"group": "pose"}, r"labels\[1\]: None: a name"),
+        ("videos", {"id": "v2"}, r"videos\[1\]: id 'v2' stands there twice"),
+        ("videos", {"id": 5}, r"videos\[1\]: id 5: a text"),
+        ("videos", {"path": ""}, r"videos\[1\]: path '': a text"),
+        ("videos", {"size": [40.5, 30]}, r"videos\[1\]: size \[40\.5, 30\]"),
+        ("videos", {"size": 40}, r"videos\[1\]: size 40"),
+        ("videos", {"fps": 0}, r"videos\[1\]: fps 0"),
+        ("videos", {"fps": None}, r"videos\[1\]: fps None"),
+        ("keyframes", {"video": "v9"}, r"keyframes\[1\]: video 'v9' is not the id"),
+        ("keyframes", {"timestamp": -1}, r"keyframes\[1\]: timestamp -1"),
+        ("keyframes", {"timestamp": "1"}, r"keyframes\[1\]: timestamp '1'"),
+        ("keyframes", {"boxes": 5}, r"keyframes\[1\]: boxes 5: a list"),
+        ("keyframes", {"boxes": [[1, 2, 3]]}, r"keyframes\[1\]: box \[1, 2, 3\]: numbers"),
+        ("keyframes", {"boxes": [[5, 2, 3, 9]]}, r"keyframes\[1\]: box .*: x2 > x1"),
+        ("keyframes", {"labels": []}, r"keyframes\[1\]: labels: a list for each of the 1 boxes"),
+        ("keyframes", {"labels": ["run"]}, r"keyframes\[1\]: labels 'run': a list of names"),
+        ("keyframes", {"labels": [["rum"]]}, r"keyframes\[1\]: label 'rum' is not among"),
+        ("keyframes", {"id": 1.5}, r"keyframes\[1\]: id 1\.5"),
+    ],
+)
+def test_what_is_wrong_is_named(tmp_path, table, change, message):
+    value = content()
+    if table == "labels":
+        value[table][1] = change
+    else:
+        value[table][1].update(change)
+    path = write(tmp_path, value)
+    with pytest.raises(UserError, match=message) as error:
+        read_annotations(path)
+    assert str(error.value).startswith(f"{path}: ")
+    assert "\n" not in str(error.value)
+
+
+def test_files_that_are_something_else(tmp_path):
+    for value, message in (
+        ([], "a JSON object with"),
+        ({"labels": [], "videos": []}, "'keyframes' is missing"),
+        (json.dumps(content())[:200], "not valid JSON"),
+        ({**content(), "videos": ["v1"]}, r"videos\[0\]: id None"),
+        ({**content(), "keyframes": [5]}, r"keyframes\[0\]: video None"),
+    ):
+        with pytest.raises(UserError, match=message):
+            read_annotations(write(tmp_path, value))
+
+
+def test_training_keyframes(dataset):
+    _, cfg = dataset
+    built = build_dataset(cfg, "train")
+    assert built.name == "annotations"
+    assert list(built.videos) == ["v1"]
+    assert [(k.key, k.labels) for k in built.keyframes] == [
+        (("v1", 3), (("run",),)),
+        (("v1", 6), (("sit",), ("run",))),
+    ]
+
+
+def test_test_keyframes_and_frames_by_time(dataset):
+    _, cfg = dataset
+    built = build_dataset(cfg, "test")
+    # v3 has no labels, so it may be scored; nothing asks for one of its frames.
+    assert list(built.videos) == ["v2", "v3"]
+    assert [k.key for k in built.keyframes] == [("v2", 1), ("v2", 11)]
+
+
+def test_detections_make_keyframes(dataset):
+    tmp_path, cfg = dataset
+    rows = [
+        ("v2", 0.4, 0.9), ("v2", 0.401, 0.8), ("v2", 1.16, 0.7), ("v3", 0.2, 0.6), ("v1", 0, 0.5),
+    ]  # fmt: skip
+    path = tmp_path / "d.jsonl"
+    path.write_text(
+        "\n".join(
+            json.dumps({"video": v, "timestamp": t, "box": [1, 2, 30, 25], "score": s})
+            for v, t, s in rows
+        )
+    )
+    cfg.TEST.BOXES = "detected"
+    with pytest.raises(UserError, match=r"^DATASETS\.DETECTIONS: is empty"):
+        build_dataset(cfg, "test")
+    cfg.DATASETS.DETECTIONS = str(path)
+    built = build_dataset(cfg, "test")
+    assert [k.key for k in built.keyframes] == [("v2", 1), ("v2", 11), ("v2", 30), ("v3", 3)]
+    assert built.proposals["v2", 11].scores.tolist() == pytest.approx([0.9, 0.8])
+    batches = list(build_test_loader(cfg, built, 32))
+    assert [len(batch.boxes) for batch in batches] == [3, 1]
+    for row, message in (
+        ({"video": "v3", "timestamp": 0.3}, "video 'v3' has 3 frames at 10 a second, so none"),
+        ({"video": "v3", "frame": 4}, "video 'v3' has no frame 4, only 3"),
+        ({"video": "v4", "frame": 4}, "video 'v4' is unknown"),
+    ):
+        path.write_text(json.dumps({**row, "box": [1, 2, 30, 25], "score": 1}))
+        with pytest.raises(UserError, match=r"d\.jsonl: line 1: " + message):
+            build_dataset(cfg, "test")
+
+
+def test_detections_by_image_id(dataset):
+    tmp_path, cfg = dataset
+    cfg.TEST.BOXES = "detected"
+    cfg.DATASETS.DETECTIONS = str(tmp_path / "d.json")
+    rows = [{"image_id": id_, "bbox": [1, 2, 3, 4], "score": "0.5"} for id_ in ("start", 7)]
+    (tmp_path / "d.json").write_text(json.dumps(rows))
+    assert list(build_dataset(cfg, "test").proposals) == [("v2", 1)]
+    rows[0]["image_id"] = "end"
+    (tmp_path / "d.json").write_text(json.dumps(rows))
+    with pytest.raises(UserError, match=r"row 1: image_id 'end' is unknown: .*a\.json"):
+        build_dataset(cfg, "test")
+
+
+def test_a_video_without_any_ground_truth(dataset):
+    tmp_path, cfg = dataset
+    write(tmp_path, {**content(), "keyframes": []})
+    (tmp_path / "d.jsonl").write_text('{"video":"v3","frame":2,"box":[1,2,9,9],"score":1}')
+    cfg.TEST.BOXES = "detected"
+    cfg.DATASETS.DETECTIONS = str(tmp_path / "d.jsonl")
+    (batch,) = build_test_loader(cfg, build_dataset(cfg, "test"), 32)
+    assert batch.keys == (("v3", 2),)
+
+
+def test_training_needs_exactly_one_label_a_box(dataset):
+    tmp_path, cfg = dataset
+    for names in (["sit", "run"], [], ["wave"]):
+        value = content()
+        value["keyframes"][0]["labels"][0] = names
+        write(tmp_path, value)
+        with pytest.raises(UserError, match="TRAIN_LABEL: box 1 of frame 6 of video v1 has") as e:
+            build_dataset(cfg, "train")
+        assert "\n" not in str(e.value)
+
+
+def test_labels_outside_all_labels(dataset):
+    tmp_path, cfg = dataset
+    (tmp_path / "all.txt").write_text("sit\nrun\nwav\n")
+    (tmp_path / "unseen.txt").write_text("wav\n")
+    with pytest.raises(UserError, match=r"a\.json: label 'wave' is not in ALL_LABEL; .*'wav'"):
+        build_dataset(cfg, "test")
+
+
+@pytest.mark.parametrize(
+    ("table", "index", "change", "message"),
+    [
+        ("videos", 0, {"size": [32, 128]}, r"'v2' has size \[32, 128\], but .* is 128 wide and 32"),
+        ("videos", 1, {"path": "frames/v9"}, "video 'v1': .*v9: neither a folder"),
+        ("keyframes", 1, {"timestamp": 0.8}, "video 'v1' has 8 frames at 10 a second, so none"),
+        ("keyframes", 1, {"timestamp": 0.52}, "frame 6 of video v1 is annotated twice"),
+    ],
+)
+def test_what_does_not_fit_the_videos_is_named(dataset, table, index, change, message):
+    tmp_path, _ = dataset
+    value = content()
+    value[table][index].update(change)
+    with pytest.raises(UserError, match=message) as error:
+        open_annotations(read_annotations(write(tmp_path, value)))
+    assert "\n" not in str(error.value)
+
+
+def test_missing_frames_are_counted(dataset):
+    tmp_path, _ = dataset
+    for number in (2, 5):
+        (tmp_path / "frames" / "v1" / f"{number:05d}.png").unlink()
+    with pytest.raises(UserError, match="2 frames of 1 videos are missing, the first is frame 2"):
+        open_annotations(read_annotations(tmp_path / "a.json"))

@@ -1,0 +1,90 @@
+import logging
+
+import pytest
+
+from stclip.data.labels import (
+    check_vocabulary,
+    read_label_file,
+    read_video_list,
+    warn_overlap,
+)
+from stclip.errors import UserError
+from tests.helpers import REPOSITORY, shared_path
+
+
+def write(tmp_path, content):
+    path = tmp_path / "labels.txt"
+    path.write_bytes(content)
+    return path
+
+
+def test_text_is_kept_and_only_line_ends_go(tmp_path):
+    path = write(tmp_path, b"\xef\xbb\xbfbrush_hair\r\n\r\n Ice Dancing \n  \nrun")
+    assert read_label_file(path) == ["brush_hair", " Ice Dancing ", "run"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "no label in it"),
+        (b"\n \n", "no label in it"),
+        (b"run\nsit\nrun\n", "'run' stands there twice"),
+        (b"\xff\xfe\x00", "not a UTF-8 text file"),
+    ],
+)
+def test_bad_label_files(tmp_path, content, message):
+    path = write(tmp_path, content)
+    with pytest.raises(UserError, match=message) as error:
+        read_label_file(path, "TEST_LABEL")
+    assert str(error.value).startswith(f"TEST_LABEL {path}: ")
+    assert "\n" not in str(error.value)
+
+
+def test_unset_and_absent_files_name_the_key(tmp_path):
+    with pytest.raises(UserError, match=r"^TEST_LABEL: is empty"):
+        read_label_file("", "TEST_LABEL")
+    with pytest.raises(UserError, match=r"^TEST_LABEL .*none\.txt: cannot be read: No such file"):
+        read_label_file(tmp_path / "none.txt", "TEST_LABEL")
+
+
+def test_a_label_outside_all_labels_names_key_file_label_and_choices():
+    with pytest.raises(UserError) as error:
+        check_vocabulary(["run", "golff"], ["golf", "run"], "TEST_LABEL", "test.txt")
+    assert str(error.value) == (
+        "TEST_LABEL test.txt: label 'golff' is not in ALL_LABEL; did you mean 'golf'?"
+    )
+    with pytest.raises(UserError, match="choices: golf, run"):
+        check_vocabulary(["zzz"], ["golf", "run"], "TEST_LABEL", "test.txt")
+    check_vocabulary(["run"], ["golf", "run"], "TEST_LABEL", "test.txt")
+
+
+def test_video_list_drops_repetitions_and_blanks(tmp_path):
+    assert read_video_list(write(tmp_path, b"run/a\n\nb \nrun/a\n")) == ["run/a", "b"]
+    with pytest.raises(UserError, match="no video in it"):
+        read_video_list(write(tmp_path, b"\n"), "TEST_VIDEO")
+
+
+def test_overlap_is_a_warning(caplog):
+    with caplog.at_level(logging.WARNING):
+        warn_overlap(["run", "sit"], ["wave"])
+        assert not caplog.records
+        warn_overlap(["run", "sit"], ["sit", "wave"])
+    assert "not zero-shot: sit" in caplog.text
+
+
+@pytest.mark.parametrize("split", [1, 2, 3, 4])
+def test_the_label_splits_of_the_repository_are_disjoint_and_whole(split):
+    folder = REPOSITORY / "data" / "label_splits" / "jhmdb"
+    everything = read_label_file(folder / "all_label.txt")
+    assert everything == sorted(everything)
+    assert len(everything) == 21
+    train = read_label_file(folder / f"split_{split}" / "train_label.txt")
+    test = read_label_file(folder / f"split_{split}" / "test_label.txt")
+    assert (len(train), len(test)) == (15, 6)
+    assert sorted(train + test) == everything
+
+
+def test_all_labels_are_those_of_the_released_annotations():
+    released = shared_path("annotations/jhmdb/all_label.txt")
+    ours = REPOSITORY / "data" / "label_splits" / "jhmdb" / "all_label.txt"
+    assert read_label_file(ours) == read_label_file(released)

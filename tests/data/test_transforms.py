@@ -1,0 +1,80 @@
+import numpy as np
+import torch
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from stclip.data.transforms import crop_box, preprocess
+
+
+def picture(height, width, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def spelt_out(image, size):
+    """The whole picture resized, then the centre: what preprocess does in one step."""
+    height, width = image.shape[:2]
+    if width <= height:
+        new_width, new_height = size, int(size * height / width)
+    else:
+        new_width, new_height = int(size * width / height), size
+    whole = Image.fromarray(image).resize((new_width, new_height), Image.Resampling.BICUBIC)
+    top, left = round((new_height - size) / 2.0), round((new_width - size) / 2.0)
+    centre = np.asarray(whole)[top : top + size, left : left + size]
+    return torch.from_numpy(centre.copy()).permute(2, 0, 1)
+
+
+@settings(deadline=None, max_examples=150)
+@given(st.integers(1, 90), st.integers(1, 90), st.sampled_from([7, 32, 48]), st.integers(0, 99))
+def test_preprocess_is_resize_then_centre_crop(height, width, size, seed):
+    assume(max(height, width) <= 64 * min(height, width))  # thinner ones are made in part
+    image = picture(height, width, seed)
+    result = preprocess(image, size)
+    assert result.shape == (3, size, size)
+    assert result.dtype == torch.uint8
+    assert torch.equal(result, spelt_out(image, size))
+
+
+def test_preprocess_of_the_usual_sizes():
+    for height, width in [(240, 320), (320, 240), (224, 224), (110, 150), (239, 97)]:
+        image = picture(height, width)
+        assert torch.equal(preprocess(image, 224), spelt_out(image, 224))
+
+
+def test_preprocess_agrees_with_torchvision():
+    from torchvision.transforms import CenterCrop, InterpolationMode, Resize
+
+    for height, width in [(240, 320), (101, 77), (110, 151)]:
+        image = picture(height, width)
+        expected = CenterCrop(64)(Resize(64, InterpolationMode.BICUBIC)(Image.fromarray(image)))
+        assert np.array_equal(preprocess(image, 64).permute(1, 2, 0).numpy(), np.asarray(expected))
+
+
+def test_a_picture_of_the_right_size_is_unchanged():
+    image = picture(32, 32)
+    assert np.array_equal(preprocess(image, 32).permute(1, 2, 0).numpy(), image)
+
+
+def test_a_thin_box_costs_no_memory_and_looks_the_same():
+    assert preprocess(picture(4000, 1), 224).shape == (3, 224, 224)
+    for height, width in [(240, 3), (3, 240), (319, 2)]:
+        image = picture(height, width)
+        difference = preprocess(image, 224).float() - spelt_out(image, 224).float()
+        assert difference.abs().mean() < 1
+
+
+def test_crop_rounds_halves_to_even_and_excludes_the_far_edge():
+    image = picture(20, 30)
+    crop = crop_box(image, np.array([2.5, 3.5, 10.5, 11.4], dtype=np.float32))
+    assert np.array_equal(crop, image[4:11, 2:10])
+
+
+def test_crop_is_black_outside_the_picture():
+    image = picture(20, 30) | 1
+    crop = crop_box(image, np.array([-2, -3, 31, 22], dtype=np.float32))
+    assert crop.shape == (25, 33, 3)
+    assert np.array_equal(crop[3:23, 2:32], image)
+    assert not crop[:3].any()
+    assert not crop[:, :2].any()
+    assert not crop[23:].any()
+    assert not crop[:, 32:].any()
