@@ -1,0 +1,1 @@
+"""Metrics, and the result files they are computed from."""
