@@ -1,0 +1,82 @@
+"""One process or many: the same calls work in both."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+
+from stclip.errors import UserError
+
+T = TypeVar("T")
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of this process.
+
+    Args:
+        name: auto (CUDA if there is one), cpu or cuda; under torchrun each process of a machine
+            takes the CUDA device of its local rank.
+
+    Raises:
+        UserError: cuda is asked for and there is none, or fewer than processes.
+    """
+    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise UserError("MODEL.DEVICE is cuda, but torch finds no CUDA device; use cpu or auto")
+    local_rank = int(os.environ.get("LOCAL_RANK", 0))
+    if local_rank >= torch.cuda.device_count():
+        raise UserError(
+            f"local rank {local_rank} has no CUDA device: {torch.cuda.device_count()} found; start "
+            "torchrun with --nproc_per_node not above that, or set MODEL.DEVICE cpu"
+        )
+    torch.cuda.set_device(local_rank)
+    return torch.device("cuda", local_rank)
+
+
+@contextmanager
+def process_group(device: torch.device) -> Iterator[None]:
+    """Join torchrun's process group (nccl on CUDA, gloo on CPUs); nothing without torchrun."""
+    if "WORLD_SIZE" not in os.environ:
+        yield
+        return
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+def rank() -> int:
+    """The number of this process, 0 in a single one."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def world_size() -> int:
+    """How many processes there are."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def sum_over_ranks(tensor: torch.Tensor) -> torch.Tensor:
+    """The sum of a tensor over all processes, in place."""
+    if dist.is_initialized():
+        dist.all_reduce(tensor)
+    return tensor
+
+
+def gather(value: T) -> list[T]:
+    """Every process's value on process 0, an empty list on the others. Small things only."""
+    if not dist.is_initialized():
+        return [value]
+    values: list[T | None] | None = [None] * world_size() if rank() == 0 else None
+    dist.gather_object(value, values)
+    return [item for item in values or [] if item is not None]
+
+
+def barrier() -> None:
+    """Wait until every process is here."""
+    if dist.is_initialized():
+        dist.barrier()

@@ -1,0 +1,111 @@
+"""What a run says: console lines, log.txt, metrics.jsonl, TensorBoard."""
+
+import json
+import logging
+import resource
+import sys
+from collections import deque
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.tensorboard import SummaryWriter
+
+from stclip.files import write_text
+
+logger = logging.getLogger(__name__)
+
+
+def setup_logging(output_dir: str | Path | None, rank: int = 0) -> None:
+    """Log to the console and to OUTPUT_DIR/log.txt; ranks other than 0 report warnings only."""
+    root = logging.getLogger("stclip")
+    root.setLevel(logging.INFO if rank == 0 else logging.WARNING)
+    root.propagate = False
+    root.handlers.clear()
+    root.addHandler(logging.StreamHandler(sys.stderr))
+    if output_dir is not None and rank == 0:
+        Path(output_dir).mkdir(parents=True, exist_ok=True)
+        root.addHandler(logging.FileHandler(Path(output_dir) / "log.txt", encoding="utf-8"))
+    for handler in root.handlers:
+        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+
+
+def peak_memory_mb(device: torch.device) -> float:
+    """The most memory held so far in MB: the device's, or on a CPU the process's resident set."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e6
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6  # bytes there, KiB here
+
+
+class EventWriter:
+    """Writes every iteration to metrics.jsonl and TensorBoard, and some to the console.
+
+    Args:
+        output_dir: the run's folder.
+        start_iteration: iterations already done; what an interrupted run logged after its last
+            checkpoint is dropped, because it is about to be done again.
+        max_iter: for the time left.
+        log_period: iterations between console lines.
+    """
+
+    def __init__(
+        self, output_dir: str | Path, start_iteration: int, max_iter: int, log_period: int
+    ) -> None:
+        folder = Path(output_dir)
+        path = folder / "metrics.jsonl"
+        if path.exists():
+            write_text(path, "".join(_lines_up_to(path, start_iteration)))
+        self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 (held open for the run)
+        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=start_iteration + 1)
+        self._max_iter, self._log_period = max_iter, log_period
+        self._times: deque[float] = deque(maxlen=100)
+
+    def write(self, values: dict[str, Any]) -> None:
+        """Record one iteration's (or validation's) numbers; ``values`` holds ``iteration``."""
+        self._file.write(json.dumps(values) + "\n")
+        self._file.flush()
+        for name, value in values.items():
+            if name != "iteration" and isinstance(value, int | float):
+                self._board.add_scalar(name, value, values["iteration"])
+
+    def iteration(self, values: dict[str, Any]) -> None:
+        """Record one training iteration; every ``log_period`` of them gives a console line."""
+        self.write(values)
+        self._times.append(values["iter_time"])
+        done = values["iteration"]
+        if done % self._log_period and done not in (1, self._max_iter):
+            return
+        mean_time = sum(self._times) / len(self._times)
+        parts = " ".join(f"{k[5:]} {v:.4f}" for k, v in values.items() if k.startswith("loss_"))
+        logger.info(
+            "iteration %d/%d  loss %.4f (%s)  accuracy %.3f  lr %.3g  %.3f s (data %.3f)  "
+            "%.0f MB  eta %s",
+            done,
+            self._max_iter,
+            values["loss"],
+            parts,
+            values["accuracy"],
+            values["lr"],
+            mean_time,
+            values["data_time"],
+            values["max_mem"],
+            timedelta(seconds=round(mean_time * (self._max_iter - done))),
+        )
+
+    def close(self) -> None:
+        """Flush everything."""
+        self._file.close()
+        self._board.close()
+
+
+def _lines_up_to(path: Path, iteration: int) -> list[str]:
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
+        try:
+            if json.loads(line)["iteration"] <= iteration:
+                kept.append(line)
+        except (json.JSONDecodeError, KeyError):
+            continue  # the interrupt cut this line
+    return kept

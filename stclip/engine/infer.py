@@ -1,0 +1,109 @@
+"""Scoring: every keyframe of a dataset exactly once, on one process or many."""
+
+import sys
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from stclip.engine.distributed import gather, rank, world_size
+from stclip.engine.precision import autocast
+from stclip.structures import ClipBatch, Detections, FrameKey
+
+
+def score(
+    model: nn.Module,
+    loader: Iterable[ClipBatch],
+    vocabulary: Tensor,
+    order: Sequence[FrameKey],
+    *,
+    device: torch.device,
+    precision: str = "fp32",
+) -> Detections | None:
+    """``infer`` on every rank, then ``merge``: all detections on rank 0, None on the others."""
+    local = infer(model, loader, vocabulary, device=device, precision=precision, total=len(order))
+    return merge(local, order)
+
+
+@torch.inference_mode()
+def infer(
+    model: nn.Module,
+    loader: Iterable[ClipBatch],
+    vocabulary: Tensor,
+    *,
+    device: torch.device,
+    precision: str = "fp32",
+    total: int | None = None,
+) -> Detections:
+    """Score this rank's keyframes.
+
+    Args:
+        model: ST-CLIP, or any model with its output, in evaluation mode on ``device``.
+        loader: batches without labels.
+        vocabulary: (C, E) features of the class names, on ``device``.
+        device: where the model is.
+        precision: fp32, bf16 or fp16.
+        total: keyframes over all ranks, for rank 0's progress bar.
+
+    Returns:
+        The scored persons, in the order of the loader, on the CPU in float32; scores are the
+        softmax over the vocabulary.
+    """
+    parts = [_no_detections(len(vocabulary))]
+    if total is not None:
+        total = -(-total // world_size())  # the bar shows this rank's share
+    hidden, period = rank() != 0, 0.2 if sys.stderr.isatty() else 30  # a log needs few lines
+    with tqdm(
+        total=total, unit="keyframe", desc="scoring", disable=hidden, mininterval=period
+    ) as progress:
+        for batch in loader:
+            moved = batch.to(device, non_blocking=True)
+            with autocast(precision, device):
+                output = model(moved, vocabulary)
+            parts.append(
+                Detections(
+                    keys=batch.keys,
+                    owner=batch.owner,
+                    boxes=batch.boxes,
+                    det_scores=batch.det_scores,
+                    scores=output.logits.float().softmax(dim=1).cpu(),
+                )
+            )
+            progress.update(len(batch))
+    return Detections.cat(parts)
+
+
+def merge(local: Detections, order: Sequence[FrameKey]) -> Detections | None:
+    """All ranks' detections on rank 0, keyframes in ``order``; None on the other ranks.
+
+    The result does not depend on how many ranks there were.
+    """
+    parts = gather(local)
+    if rank() != 0:
+        return None
+    merged = Detections.cat(parts)
+    assert len(merged.keys) == len(order), f"{len(merged.keys)} keyframes scored of {len(order)}"
+    place = {key: number for number, key in enumerate(order)}
+    new_row = torch.tensor([place[key] for key in merged.keys], dtype=torch.long)
+    assert len(set(new_row.tolist())) == len(order), "a keyframe was scored twice"
+    owner = new_row[merged.owner]
+    owner, permutation = owner.sort(stable=True)
+    return Detections(
+        keys=tuple(order),
+        owner=owner,
+        boxes=merged.boxes[permutation],
+        det_scores=merged.det_scores[permutation],
+        scores=merged.scores[permutation],
+    )
+
+
+def _no_detections(classes: int) -> Detections:
+    """So that a rank without work has something of the right shapes to give."""
+    return Detections(
+        keys=(),
+        owner=torch.zeros(0, dtype=torch.long),
+        boxes=torch.zeros(0, 4),
+        det_scores=torch.zeros(0),
+        scores=torch.zeros(0, classes),
+    )

@@ -1,0 +1,32 @@
+import json
+from pathlib import Path
+
+from stclip.engine.events import EventWriter
+
+
+def record(iteration: int) -> dict[str, float]:
+    return {
+        "iteration": iteration,
+        "loss": 1.0,
+        "loss_action": 1.0,
+        "accuracy": 0.5,
+        "lr": 0.1,
+        "data_time": 0.0,
+        "iter_time": 0.1,
+        "max_mem": 1.0,
+    }
+
+
+def test_a_resumed_run_drops_what_it_is_about_to_do_again(tmp_path: Path) -> None:
+    writer = EventWriter(tmp_path, 0, max_iter=4, log_period=2)
+    for iteration in (1, 2, 3):
+        writer.iteration(record(iteration))
+    writer.close()
+    with open(tmp_path / "metrics.jsonl", "a") as file:
+        file.write('{"iteration": 4, "lo')  # cut by the interrupt
+    writer = EventWriter(tmp_path, 2, max_iter=4, log_period=2)
+    writer.iteration(record(3))
+    writer.close()
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["iteration"] for line in lines] == [1, 2, 3]
+    assert list((tmp_path / "tensorboard").iterdir())
