@@ -1,0 +1,68 @@
+"""What every command-line tool does around its main function."""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
+from stclip.errors import UserError
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are one line, like all others."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise what ``run`` prints."""
+        raise UserError(f"{message}; see {self.prog} --help")
+
+
+def config_parser(description: str | None) -> Parser:
+    """The parser of tools that read a config: --config-file FILE [KEY VALUE ...].
+
+    Parsed, these are ``config_file`` and ``opts``, what ``load_config`` takes.
+    """
+    parser = Parser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config-file", required=True, metavar="FILE", help="a yaml file")
+    parser.add_argument(
+        "opts",
+        nargs="*",
+        metavar="KEY VALUE",
+        help="config keys to change, such as SOLVER.BASE_LR 1e-4 SEED 3; "
+        "stclip/config/defaults.py explains every key",
+    )
+    return parser
+
+
+def run(main: Callable[[], int | None]) -> NoReturn:
+    """Call ``main`` and leave the process with its status.
+
+    A UserError or an OSError becomes one line on standard error and status 2, an interrupt status
+    130. Anything else is a mistake in this program and keeps its traceback.
+    """
+    try:
+        status = main()
+        sys.stdout.flush()  # a full disk or a closed pipe must show here, not at shutdown
+    except BrokenPipeError:
+        # Whoever read our output has gone (`| head`). Python flushes standard output once more
+        # when it ends, and that must not fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except UserError as error:
+        _fail(str(error))
+    except OSError as error:
+        _fail(_describe(error))
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+    sys.exit(status)
+
+
+def _describe(error: OSError) -> str:
+    reason = error.strerror or str(error) or type(error).__name__
+    return reason if error.filename is None else f"{error.filename}: {reason}"
+
+
+def _fail(message: str) -> NoReturn:
+    print("error: " + " ".join(message.split()), file=sys.stderr)
+    sys.exit(2)

@@ -1,0 +1,116 @@
+"""ST-CLIP for people who have frames and boxes of their own: load a checkpoint, get scores."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+import yaml
+from numpy.typing import NDArray
+
+from stclip.config import get_cfg_defaults
+from stclip.data.chunks import ChunkKeyframe, make_chunk
+from stclip.data.frames import FrameList
+from stclip.data.proposals import Proposals
+from stclip.engine.checkpoint import Checkpoint, read_checkpoint
+from stclip.engine.distributed import choose_device
+from stclip.errors import UserError
+from stclip.models.build import build_model, encode_labels
+from stclip.models.stclip import STCLIP
+from stclip.structures import FrameKey
+
+NO_BOXES = np.zeros((0, 4), dtype=np.float32)
+
+
+class Detector:
+    """A model with a vocabulary.
+
+    Args:
+        model: ST-CLIP, on the device that it is to run on.
+        labels: C action names, in any words; they need not have been trained on.
+    """
+
+    def __init__(self, model: STCLIP, labels: Sequence[str]) -> None:
+        self.model = model.eval()
+        self.device = model.context_tokens.temporal_embedding.device
+        self.labels = labels
+
+    @property
+    def labels(self) -> list[str]:
+        """The vocabulary; setting it encodes the new names."""
+        return self._labels
+
+    @labels.setter
+    def labels(self, labels: Sequence[str]) -> None:
+        names = list(labels)
+        if isinstance(labels, str) or not names or not all(isinstance(n, str) for n in names):
+            raise UserError(f"labels: a list of action names expected, found {labels!r:.60}")
+        self._labels = names
+        self._vocabulary = encode_labels(self.model, names)
+
+    def score(
+        self,
+        frames: Sequence[NDArray[np.uint8]],
+        boxes: NDArray[np.floating] | Sequence[Sequence[float]],
+        keyframe: int | None = None,
+    ) -> NDArray[np.float32]:
+        """What each person of a keyframe is doing.
+
+        Args:
+            frames: consecutive RGB frames, each (h, w, 3) uint8 and of one size; the model looks at
+                those around the keyframe (nine of them, by default).
+            boxes: (N, 4) xyxy in pixels, the persons in the keyframe.
+            keyframe: its place in ``frames``, from 0; by default the middle one.
+
+        Returns:
+            (N, C) float32: a softmax over the vocabulary for each box, in the order of ``boxes``.
+            NaN for a box that is empty once it is clipped to the frame.
+
+        Raises:
+            UserError: an argument of the wrong shape or type.
+        """
+        video = FrameList(frames)
+        place = len(video) // 2 if keyframe is None else keyframe
+        if not 0 <= place < len(video):
+            raise UserError(f"keyframe: 0 to {len(video) - 1} expected, found {place}")
+        array = np.asarray(boxes, dtype=np.float32).reshape(-1, 4) if len(boxes) else NO_BOXES
+        # The detector's score numbers the boxes, so that dropped ones can be told.
+        numbers = np.arange(len(array), dtype=np.float32)
+        persons = ChunkKeyframe(FrameKey("", place + 1), Proposals(array, numbers))
+        window = len(self.model.context_tokens.temporal_embedding)
+        batch = make_chunk(video, [persons], window, self.model.clip.image_size)
+        with torch.inference_mode():
+            output = self.model(batch.to(self.device), self._vocabulary)
+        scores = np.full((len(array), len(self._labels)), np.nan, dtype=np.float32)
+        scores[batch.det_scores.long().numpy()] = output.logits.softmax(dim=1).cpu().numpy()
+        return scores
+
+
+def load(checkpoint: str | Path, labels: Sequence[str], device: str = "auto") -> Detector:
+    """Read a checkpoint, ours or the reference's, and give it a vocabulary.
+
+    Args:
+        checkpoint: a file that ``tools/train_net.py`` or the reference wrote.
+        labels: C action names.
+        device: auto, cpu or cuda.
+
+    Raises:
+        UserError: the file cannot be read, or is no such checkpoint; or there are no labels.
+    """
+    content = read_checkpoint(checkpoint)
+    cfg = get_cfg_defaults()
+    cfg.MODEL.LORA.RANK, cfg.MODEL.TEMPORAL.FRAMES = _sizes(content)
+    trained = yaml.safe_load(content.config or "") or {}
+    model_keys = trained.get("MODEL", {})
+    cfg.MODEL.LORA.ALPHA = model_keys.get("LORA", {}).get("ALPHA", cfg.MODEL.LORA.ALPHA)
+    cfg.MODEL.HEAD.TEMPERATURE = model_keys.get("HEAD", {}).get(
+        "TEMPERATURE", cfg.MODEL.HEAD.TEMPERATURE
+    )
+    model = build_model(cfg, content.model)
+    return Detector(model.to(choose_device(device)), labels)
+
+
+def _sizes(content: Checkpoint) -> tuple[int, int]:
+    lora = content.model.get("clip.visual.transformer.resblocks.0.mlp.c_fc.lora_A")
+    temporal = content.model.get("context_tokens.temporal_embedding")
+    return 0 if lora is None else len(lora), 9 if temporal is None else len(temporal)

@@ -1,0 +1,74 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import stclip
+from stclip.engine.checkpoint import Checkpoint, save_checkpoint
+from stclip.errors import UserError
+from tests.helpers import tiny_model
+
+LABELS = ["wave", "sit down", "a person who runs"]
+
+
+@pytest.fixture(scope="module")
+def detector(tmp_path_factory: pytest.TempPathFactory) -> stclip.Detector:
+    path = tmp_path_factory.mktemp("weights") / "a.pth"
+    save_checkpoint(path, Checkpoint(tiny_model().state_dict()))
+    return stclip.load(path, labels=LABELS, device="cpu")
+
+
+def frames(count: int = 12) -> list[np.ndarray]:
+    rng = np.random.default_rng(0)
+    return [rng.integers(0, 256, (60, 80, 3), dtype=np.uint8) for _ in range(count)]
+
+
+def test_scores_are_probabilities(detector: stclip.Detector) -> None:
+    scores = detector.score(frames(), [[5, 5, 40, 50], [20.5, 0, 90, 59]])
+    assert scores.shape == (2, 3)
+    np.testing.assert_allclose(scores.sum(axis=1), 1, rtol=1e-5)
+
+
+def test_an_empty_box_has_no_score_and_moves_no_other(detector: stclip.Detector) -> None:
+    box, empty = [5, 5, 40, 50], [100, 5, 120, 50]
+    scores = detector.score(frames(), [empty, box])
+    assert np.isnan(scores[0]).all()
+    np.testing.assert_allclose(scores[1], detector.score(frames(), [box])[0], rtol=1e-5)
+
+
+def test_no_boxes(detector: stclip.Detector) -> None:
+    assert detector.score(frames(), []).shape == (0, 3)
+
+
+def test_only_frames_around_the_keyframe_count(detector: stclip.Detector) -> None:
+    pictures, box = frames(20), [[5, 5, 40, 50]]
+    before = detector.score(pictures, box, keyframe=4)
+    pictures[15] = 255 - pictures[15]
+    np.testing.assert_array_equal(before, detector.score(pictures, box, keyframe=4))
+    pictures[8] = 255 - pictures[8]
+    assert not np.array_equal(before, detector.score(pictures, box, keyframe=4))
+
+
+def test_new_labels(tmp_path: Path) -> None:
+    detector = stclip.Detector(tiny_model(), LABELS)
+    detector.labels = ["jump", "clap"]
+    assert detector.score(frames(), [[5, 5, 40, 50]]).shape == (1, 2)
+    with pytest.raises(UserError, match="labels"):
+        detector.labels = "jump"  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize(
+    ("pictures", "keyframe", "message"),
+    [
+        ([], None, "no frame"),
+        ([*frames(2), np.zeros((5, 5, 3), np.uint8)], None, "one size"),
+        ([np.zeros((9, 9, 3))], None, "float64"),
+        ([np.zeros((9, 9), np.uint8)], None, "uint8"),
+        (frames(3), 3, "keyframe: 0 to 2"),
+    ],
+)
+def test_arguments(
+    detector: stclip.Detector, pictures: list[np.ndarray], keyframe: int | None, message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        detector.score(pictures, [[0, 0, 5, 5]], keyframe=keyframe)

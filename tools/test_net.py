@@ -1,0 +1,137 @@
+"""Score a dataset with a checkpoint and report the frame mAP.
+
+    python tools/test_net.py --config-file configs/jhmdb/split_1.yaml \\
+        MODEL.WEIGHT output/split_1/model_0003000.pth OUTPUT_DIR output/split_1
+    torchrun --nproc_per_node=4 tools/test_net.py --config-file configs/jhmdb/split_1.yaml ...
+
+OUTPUT_DIR/inference/<dataset>/ receives result_<dataset>.csv, detections/, predictions.npz and
+metrics.json; results that are already there are kept under another name. Without MODEL.WEIGHT the
+freshly initialised model is tested.
+"""
+
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from yacs.config import CfgNode
+
+from stclip.cli import config_parser, run
+from stclip.config import load_config, save_config
+from stclip.data.annotations import DetectionDataset
+from stclip.data.build import build_dataset, build_test_loader, read_vocabulary
+from stclip.data.labels import warn_overlap
+from stclip.engine.checkpoint import read_checkpoint
+from stclip.engine.distributed import choose_device, process_group, rank, world_size
+from stclip.engine.events import peak_memory_mb, setup_logging
+from stclip.engine.infer import score
+from stclip.evaluation.frame_map import FrameMapEvaluator
+from stclip.evaluation.results import format_table, soft_voting, write_results
+from stclip.files import write_json
+from stclip.models.build import build_model, encode_labels
+from stclip.structures import Detections
+
+logger = logging.getLogger("stclip.test_net")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Command line; see the head of this file."""
+    args = config_parser(__doc__).parse_intermixed_args(argv)
+    cfg = load_config(args.config_file, args.opts)
+    device = choose_device(cfg.MODEL.DEVICE)
+    with process_group(device):
+        test(cfg, device)
+    return 0
+
+
+def test(cfg: CfgNode, device: torch.device) -> None:
+    """Put the parts together and run."""
+    setup_logging(cfg.OUTPUT_DIR, rank())
+    torch.manual_seed(cfg.SEED)
+    labels = read_vocabulary(cfg, "test")
+    if cfg.TRAIN_LABEL:
+        warn_overlap(read_vocabulary(cfg, "train"), labels)
+    dataset = build_dataset(cfg, "test")
+    if cfg.MODEL.WEIGHT:
+        model = build_model(cfg, read_checkpoint(cfg.MODEL.WEIGHT).model)
+    else:
+        logger.warning("MODEL.WEIGHT is empty: testing a model that was never trained")
+        model = build_model(cfg)
+    model.to(device)
+    loader = build_test_loader(cfg, dataset, model.clip.image_size, rank(), world_size())
+    logger.info(
+        "testing on %d keyframes of %d videos, %d classes; %d process(es) on %s",
+        len(dataset.keyframes),
+        len(dataset.videos),
+        len(labels),
+        world_size(),
+        device,
+    )
+    start = time.perf_counter()
+    detections = score(
+        model,
+        loader,
+        encode_labels(model, labels),
+        [keyframe.key for keyframe in dataset.keyframes],
+        device=device,
+        precision=cfg.MODEL.PRECISION,
+    )
+    if detections is None:
+        return
+    seconds = time.perf_counter() - start
+    facts = {
+        "keyframes": len(dataset.keyframes),
+        "keyframes_with_boxes": len(detections.owner.unique()),
+        "boxes": len(detections),
+        "seconds": round(seconds, 3),
+        "keyframes_per_second": round(len(dataset.keyframes) / seconds, 3),
+        "peak_memory_mb": round(peak_memory_mb(device), 1),
+        "device": str(device),
+        "weight": cfg.MODEL.WEIGHT,
+    }
+    report(cfg, dataset, labels, detections, facts)
+
+
+def report(
+    cfg: CfgNode,
+    dataset: DetectionDataset,
+    labels: list[str],
+    detections: Detections,
+    facts: dict[str, Any],
+) -> None:
+    """Write the result folder and print the table."""
+    voted = soft_voting(detections) if cfg.TEST.SINGLE_ACTION else detections
+    metrics: dict[str, Any] = {}
+    annotated = any(set(names) & set(labels) for k in dataset.keyframes for names in k.labels)
+    if annotated:
+        evaluator = FrameMapEvaluator(
+            dataset.keyframes, labels, cfg.TEST.IOU_THRESHOLDS, cfg.TEST.ACTION_THRESH
+        )
+        evaluator.process(voted)
+        metrics = evaluator.evaluate()
+    folder = write_results(
+        Path(cfg.OUTPUT_DIR) / "inference",
+        dataset.name,
+        labels,
+        voted,
+        action_thresh=cfg.TEST.ACTION_THRESH,
+        unvoted=detections,
+    )
+    write_json(folder / "metrics.json", {**metrics, **facts})
+    save_config(cfg, folder / "config.yaml")
+    if annotated:
+        print(format_table(metrics))
+    else:
+        print("no ground truth of these classes: scores only, no mAP")
+    logger.info(
+        "%d keyframes, %d boxes in %.1f s; results: %s",
+        facts["keyframes"],
+        facts["boxes"],
+        facts["seconds"],
+        folder,
+    )
+
+
+if __name__ == "__main__":
+    run(main)

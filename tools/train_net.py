@@ -1,0 +1,202 @@
+"""Train ST-CLIP on the seen classes of a dataset.
+
+    python tools/train_net.py --config-file configs/jhmdb/split_1.yaml OUTPUT_DIR output/split_1
+    torchrun --nproc_per_node=4 tools/train_net.py --config-file configs/jhmdb/split_1.yaml
+
+OUTPUT_DIR receives config.yaml, log.txt, metrics.jsonl (every iteration), TensorBoard events, and
+checkpoints model_<iteration>.pth. An interrupted run continues with --resume.
+"""
+
+import argparse
+import logging
+from functools import partial
+from pathlib import Path
+
+import torch
+from yacs.config import CfgNode
+
+from stclip.cli import config_parser, run
+from stclip.config import load_config, save_config
+from stclip.data.build import (
+    build_dataset,
+    build_test_loader,
+    build_train_loader,
+    read_vocabulary,
+)
+from stclip.data.labels import warn_overlap
+from stclip.engine.checkpoint import (
+    Checkpoint,
+    checkpoint_path,
+    latest_checkpoint,
+    read_checkpoint,
+    save_checkpoint,
+)
+from stclip.engine.distributed import barrier, choose_device, process_group, rank, world_size
+from stclip.engine.events import EventWriter, setup_logging
+from stclip.engine.infer import score
+from stclip.engine.optim import build_optimizer, learning_rate
+from stclip.engine.train import Interrupted, Trainer
+from stclip.errors import UserError
+from stclip.evaluation.frame_map import FrameMapEvaluator
+from stclip.evaluation.results import soft_voting
+from stclip.models.build import build_model, encode_labels
+from stclip.models.losses import FocalCriterion
+from stclip.models.stclip import STCLIP
+
+logger = logging.getLogger("stclip.train_net")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Command line; see the head of this file."""
+    parser = config_parser(__doc__)
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="continue from the last checkpoint in OUTPUT_DIR; from the start if there is none",
+    )
+    args = parser.parse_intermixed_args(argv)
+    cfg = load_config(args.config_file, args.opts)
+    device = choose_device(cfg.MODEL.DEVICE)
+    with process_group(device):
+        return train(cfg, args, device)
+
+
+def train(cfg: CfgNode, args: argparse.Namespace, device: torch.device) -> int:
+    """Put the parts together and run."""
+    output_dir = Path(cfg.OUTPUT_DIR)
+    last = latest_checkpoint(output_dir)
+    if not args.resume and (last is not None or (output_dir / "metrics.jsonl").exists()):
+        raise UserError(
+            f"OUTPUT_DIR {output_dir} holds a training run already: continue it with --resume, or "
+            "choose another OUTPUT_DIR"
+        )
+    barrier()  # every rank has looked before one of them writes
+    setup_logging(output_dir, rank())
+    torch.manual_seed(cfg.SEED)
+
+    labels = read_vocabulary(cfg, "train")
+    dataset = build_dataset(cfg, "train")
+    validation = Validation(cfg, device) if cfg.SOLVER.EVAL_PERIOD else None
+
+    resumed = read_checkpoint(last) if last is not None else None
+    if resumed is not None and resumed.training is None:
+        raise UserError(f"{last}: a converted checkpoint cannot be resumed; set MODEL.WEIGHT to it")
+    source = resumed
+    if source is None and cfg.MODEL.WEIGHT:
+        source = read_checkpoint(cfg.MODEL.WEIGHT)
+    model = build_model(cfg, source.model if source is not None else None).to(device)
+    # Goes with the weights, so that they can be turned into the reference's format again.
+    unused = (source.reference or {}).get("unused") if source is not None else None
+    reference = {"unused": unused} if unused else None
+
+    solver = cfg.SOLVER
+    start = resumed.training["iteration"] if resumed is not None and resumed.training else 0
+    if start > solver.MAX_ITER:
+        raise UserError(
+            f"{last}: is at iteration {start}, beyond SOLVER.MAX_ITER {solver.MAX_ITER}"
+        )
+    loader = build_train_loader(
+        cfg, dataset, labels, model.clip.image_size, start, rank(), world_size()
+    )
+    events = None
+    if rank() == 0:
+        save_config(cfg, output_dir / "config.yaml")
+        events = EventWriter(output_dir, start, solver.MAX_ITER, solver.LOG_PERIOD)
+    trainer = Trainer(
+        model=model,
+        vocabulary=encode_labels(model, labels),
+        criterion=FocalCriterion(solver.FOCAL_GAMMA),
+        optimizer=build_optimizer(model, solver.BASE_LR, solver.MOMENTUM, solver.WEIGHT_DECAY),
+        learning_rate=partial(
+            learning_rate,
+            base_lr=solver.BASE_LR,
+            schedule=solver.SCHEDULE,
+            max_iter=solver.MAX_ITER,
+            steps=solver.STEPS,
+            gamma=solver.GAMMA,
+            warmup_iters=solver.WARMUP_ITERS if solver.WARMUP_ON else 0,
+            warmup_factor=solver.WARMUP_FACTOR,
+        ),
+        device=device,
+        max_iter=solver.MAX_ITER,
+        accumulation_steps=solver.ACCUMULATION_STEPS,
+        precision=cfg.MODEL.PRECISION,
+        checkpoint_period=solver.CHECKPOINT_PERIOD,
+        save=lambda iteration, training: save_checkpoint(
+            checkpoint_path(output_dir, iteration),
+            Checkpoint(model.state_dict(), cfg.dump(), training, reference),
+        ),
+        eval_period=solver.EVAL_PERIOD,
+        validate=partial(validation.run, model) if validation is not None else None,
+        events=events,
+    )
+    if resumed is not None and resumed.training is not None:
+        trainer.load_state(resumed.training)
+        logger.info("continuing %s at iteration %d", last, start)
+    elif args.resume:
+        logger.warning("--resume: no checkpoint in %s, starting from the beginning", output_dir)
+    logger.info(
+        "training on %d keyframes of %d videos, %d classes; %d process(es) on %s",
+        len(dataset.keyframes),
+        len(dataset.videos),
+        len(labels),
+        world_size(),
+        device,
+    )
+    try:
+        trainer.run(loader)
+    except Interrupted as interrupted:
+        logger.warning("%s", interrupted)
+        return 128 + interrupted.signal_number
+    finally:
+        if events is not None:
+            events.close()
+    logger.info("done: %s", checkpoint_path(output_dir, solver.MAX_ITER))
+    return 0
+
+
+class Validation:
+    """The frame mAP on the test part with the TEST keys, while training goes on.
+
+    Everything is read when this is made, so that a mistake in the TEST keys shows at the start and
+    not at the first validation.
+    """
+
+    def __init__(self, cfg: CfgNode, device: torch.device) -> None:
+        self.cfg, self.device = cfg, device
+        self.labels = read_vocabulary(cfg, "test")
+        warn_overlap(read_vocabulary(cfg, "train"), self.labels)
+        self.dataset = build_dataset(cfg, "test")
+        self.evaluator = FrameMapEvaluator(
+            self.dataset.keyframes, self.labels, cfg.TEST.IOU_THRESHOLDS, cfg.TEST.ACTION_THRESH
+        )
+
+    def run(self, model: STCLIP) -> dict[str, float] | None:
+        """Numbers to record, on rank 0; None on the others."""
+        loader = build_test_loader(
+            self.cfg, self.dataset, model.clip.image_size, rank(), world_size()
+        )
+        detections = score(
+            model,
+            loader,
+            encode_labels(model, self.labels),
+            [keyframe.key for keyframe in self.dataset.keyframes],
+            device=self.device,
+            precision=self.cfg.MODEL.PRECISION,
+        )
+        if detections is None:
+            return None
+        if self.cfg.TEST.SINGLE_ACTION:
+            detections = soft_voting(detections)
+        self.evaluator.reset()
+        self.evaluator.process(detections)
+        metrics = self.evaluator.evaluate()
+        numbers = {
+            f"val_{name}": value for name, value in metrics.items() if name.startswith("frame_mAP@")
+        }
+        logger.info("validation: %s", "  ".join(f"{k} {v:.2f}" for k, v in numbers.items()))
+        return numbers
+
+
+if __name__ == "__main__":
+    run(main)
