@@ -65,9 +65,10 @@ class Selection:
             )
         if self.listed is not None:
             chosen = self._listed(chosen, labels, source)
-        unseen = wanted - set().union(*(labels[video] for video in chosen))
-        if unseen:
-            logger.warning("%s: no video of %s", self.label_key, ", ".join(sorted(unseen)))
+        found = set().union(*(labels[video] for video in chosen))
+        if found and wanted - found:  # without any annotation there is nothing to miss
+            absent = ", ".join(sorted(wanted - found))
+            logger.warning("%s: no video of %s", self.label_key, absent)
         return sorted(chosen)
 
     def _listed(self, chosen: set[str], labels: Mapping[str, Set[str]], source: str) -> set[str]:

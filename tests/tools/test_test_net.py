@@ -1,0 +1,142 @@
+"""test_net.py, evaluate.py and convert_checkpoint.py on what is not in the reference's case."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+import torch
+
+from tests.helpers import load_tool
+from tests.tools.conftest import CASE
+
+
+def test_net(config: Path, *pairs: str) -> tuple[Path, dict[str, Any]]:
+    """The result folder and the metrics."""
+    load_tool("test_net").main(["--config-file", str(config), *pairs])
+    (folder,) = (config.parent / "run" / "inference").glob("[!.]*[!0-9]")
+    return folder, json.loads((folder / "metrics.json").read_text())
+
+
+test_net.__test__ = False  # type: ignore[attr-defined]
+
+
+def test_ground_truth_boxes(case_config: Path) -> None:
+    folder, metrics = test_net(case_config, "TEST.BOXES", "ground_truth")
+    predictions = np.load(folder / "predictions.npz")
+    assert (predictions["det_scores"] == 1).all()
+    assert len(predictions["boxes"]) == metrics["boxes"] == 33  # one a frame
+    assert metrics["keyframes_with_boxes"] == 33
+
+
+def test_seen_vocabulary(case_config: Path) -> None:
+    """Base classes: the same command with the seen labels as the test labels."""
+    split = CASE / "data" / "split"
+    pairs = ("TEST_LABEL", f"{split}/train_label.txt", "TEST_VIDEO", f"{split}/train_video.txt")
+    _, metrics = test_net(case_config, *pairs)
+    assert sorted(metrics["per_class"]) == ["catch", "golf", "pick"]
+    assert metrics["keyframes"] == 27
+
+
+def test_single_action(case_config: Path) -> None:
+    folder, voted = test_net(case_config, "TEST.SINGLE_ACTION", "True")
+    raw = np.load(folder / "predictions.npz")  # before voting
+    rows = [line.split(",") for line in (folder / "result_jhmdb.csv").read_text().splitlines()]
+    in_video = raw["videos"][raw["owner"]] == "stand/foxtrot_stand_s1"
+    mean = raw["scores"][in_video].mean(axis=0)
+    expected = (raw["det_scores"][in_video, None] * mean).flatten()
+    found = [float(row[-1]) for row in rows if row[0] == "stand/foxtrot_stand_s1"]
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    _, plain = test_net(case_config)
+    assert plain["frame_mAP@0.5"] != voted["frame_mAP@0.5"]
+
+
+def test_earlier_results_are_kept(case_config: Path) -> None:
+    folder, _ = test_net(case_config)
+    first = (folder / "result_jhmdb.csv").read_bytes()
+    test_net(case_config, "TEST.BOXES", "ground_truth")
+    assert (folder.with_name("jhmdb.old-1") / "result_jhmdb.csv").read_bytes() == first
+    assert (folder / "result_jhmdb.csv").read_bytes() != first
+
+
+def test_no_box_anywhere(case_config: Path) -> None:
+    folder, metrics = test_net(case_config, "TEST.BOX_THRESH", "2")
+    assert metrics["boxes"] == metrics["frame_mAP@0.5"] == 0
+    assert metrics["keyframes"] == 33
+    assert (folder / "result_jhmdb.csv").read_text() == ""
+
+
+def test_evaluate_gives_the_number_of_the_run(case_config: Path, tmp_path: Path) -> None:
+    folder, metrics = test_net(case_config)
+    arguments = ["--ground-truth", CASE / "data/jhmdb/annotations/jhmdb_test_gt_min.json"]
+    arguments += ["--detections", folder / "result_jhmdb.csv"]
+    arguments += ["--test-label", CASE / "data/split/test_label.txt"]
+    arguments += ["--videos", CASE / "data/split/test_video.txt", "--json", tmp_path / "map.json"]
+    load_tool("evaluate").main(["frame-map", *map(str, arguments)])
+    found = json.loads((tmp_path / "map.json").read_text())
+    for threshold in ("0.2", "0.5", "0.75"):
+        assert found[f"frame_mAP@{threshold}"] == metrics[f"frame_mAP@{threshold}"]
+
+
+def test_a_video_file_without_ground_truth(case_config: Path, tmp_path: Path) -> None:
+    """Somebody's own footage: a video, boxes for two moments, and a list of actions."""
+    with av.open(str(tmp_path / "street.mp4"), "w") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        for shade in range(30):
+            picture = np.full((64, 96, 3), 8 * shade, dtype=np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode(None))
+    annotations = {
+        "labels": ["walk", "wave"],
+        "videos": [{"id": "street", "path": "street.mp4", "size": [96, 64], "fps": 10}],
+        "keyframes": [],
+    }
+    (tmp_path / "annotations.json").write_text(json.dumps(annotations))
+    detections = [
+        {"video": "street", "timestamp": 1.2, "box": [5, 5, 40, 60], "score": 0.9},
+        {"video": "street", "timestamp": 1.2, "box": [50, 5, 90, 60], "score": 0.8},
+        {"video": "street", "timestamp": 2.9, "box": [5, 5, 40, 60], "score": 0.7},
+    ]
+    (tmp_path / "boxes.jsonl").write_text("\n".join(map(json.dumps, detections)))
+    (tmp_path / "labels.txt").write_text("walk\nwave\n")
+    pairs = ["DATASETS.TEST", str(tmp_path / "annotations.json"), "TEST_VIDEO", ""]
+    pairs += ["DATASETS.DETECTIONS", str(tmp_path / "boxes.jsonl"), "TRAIN_LABEL", ""]
+    pairs += ["ALL_LABEL", str(tmp_path / "labels.txt"), "TEST_LABEL", str(tmp_path / "labels.txt")]
+    folder, metrics = test_net(case_config, *pairs)
+    assert metrics["keyframes"] == 2
+    assert metrics["boxes"] == 3
+    rows = (folder / "result_annotations.csv").read_text().splitlines()
+    assert [row.split(",")[:2] for row in rows[::2]] == [
+        ["street", "0013"],
+        ["street", "0013"],
+        ["street", "0030"],
+    ]
+
+
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_converting_there_and_back(reference_checkpoint: Path, tmp_path: Path, prefix: str) -> None:
+    state = torch.load(reference_checkpoint, weights_only=True)["model"]
+    state = {prefix + name: tensor for name, tensor in state.items()}
+    first, ours, back = (tmp_path / name for name in ("first.pth", "ours.pth", "back.pth"))
+    torch.save({"model": state, "iteration": 5}, first)
+    convert = load_tool("convert_checkpoint").main
+    convert(["--to", "stclip", str(first), str(ours)])
+    convert(["--to", "reference", str(ours), str(back)])
+    found = torch.load(back, weights_only=True)
+    assert list(found["model"]) == list(state)
+    assert all(torch.equal(found["model"][name], state[name]) for name in state)
+    assert found["iteration"] == 5
+
+
+def test_a_converted_checkpoint_scores_the_same(
+    case_config: Path, reference_checkpoint: Path, tmp_path: Path
+) -> None:
+    ours = tmp_path / "ours.pth"
+    load_tool("convert_checkpoint").main(["--to", "stclip", str(reference_checkpoint), str(ours)])
+    folder, _ = test_net(case_config)
+    first = (folder / "result_jhmdb.csv").read_bytes()
+    test_net(case_config, "MODEL.WEIGHT", str(ours))
+    assert (folder / "result_jhmdb.csv").read_bytes() == first
