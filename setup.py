@@ -35,12 +35,12 @@ setup(
         "safetensors",
         "tensorboard",
         "torch>=2.6",
+        # Beside torch, so that pip picks two that fit each other.
+        "torchvision",
         "tqdm",
         "yacs",
     ],
     extras_require={
-        # tools/benchmark.py times torchvision's ViT as its yardstick.
-        "benchmark": ["torchvision"],
         "dev": ["hypothesis", "mypy", "pre-commit", "pytest", "pytest-xdist", "ruff"],
         # Other implementations of CLIP that the tests compare with.
         "parity": ["open_clip_torch", "transformers"],

@@ -1,0 +1,58 @@
+# Each of install, quickstart and test is enough by itself on a fresh machine: it makes .venv and
+# installs what it needs. Nothing outside this folder is written, pip's cache aside.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install
+# torch's threads and pytest's workers would fight for the cores.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
+
+.DEFAULT_GOAL := help
+.PHONY: help install quickstart test test-slow lint benchmark clean
+
+help:
+	@echo "make install     make .venv and install the package into it"
+	@echo "make quickstart  draw a sample dataset, train on it and test (minutes, on a CPU)"
+	@echo "make test        the fast tests; make test-slow: the others"
+	@echo "make lint        ruff and mypy"
+	@echo "make benchmark   time training and testing against the yardstick"
+	@echo "make clean       remove .venv, the sample, quickstart runs, caches and builds"
+	@echo "PYTHON=python3.12 make ... chooses the interpreter that .venv is made with"
+
+install: $(VENV)/installed
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/installed: setup.py | $(BIN)/python
+	$(PIP) --editable .
+	touch $@
+
+$(VENV)/installed-dev: setup.py | $(BIN)/python
+	$(PIP) --editable ".[dev,parity]"
+	touch $(VENV)/installed $@
+
+quickstart: $(VENV)/installed
+	$(BIN)/python tools/quickstart.py
+
+test: $(VENV)/installed-dev
+	$(PYTEST)
+
+# The last of pytest's -m options counts; pyproject.toml has one that leaves the slow tests out.
+test-slow: $(VENV)/installed-dev
+	$(PYTEST) -m slow
+
+lint: $(VENV)/installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+benchmark: $(VENV)/installed
+	$(BIN)/python tools/benchmark.py infer
+	$(BIN)/python tools/benchmark.py train
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info data/sample output/quickstart-*
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find stclip tests tools -name __pycache__ -prune -exec rm -rf {} +
