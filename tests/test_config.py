@@ -3,10 +3,17 @@ from pathlib import Path
 
 import pytest
 
-from stclip.config import get_cfg_defaults, load_config, save_config
+from stclip.config import differences, get_cfg_defaults, load_config, save_config
 from stclip.config.load import flatten
 from stclip.errors import UserError
 from tests.helpers import REPOSITORY
+
+
+def test_differences() -> None:
+    before = load_config(None, ["SEED", "5", "SOLVER.STEPS", "[3]"])
+    after = load_config(None, ["SEED", "5", "SOLVER.STEPS", "[4]"])
+    assert differences(before, before.dump()) == []
+    assert differences(after, before.dump()) == ["SOLVER.STEPS (3,) -> (4,)"]
 
 
 def write(path: Path, text: str) -> Path:

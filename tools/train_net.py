@@ -16,7 +16,7 @@ import torch
 from yacs.config import CfgNode
 
 from stclip.cli import config_parser, run
-from stclip.config import load_config, save_config
+from stclip.config import differences, load_config, save_config
 from stclip.data.build import (
     build_dataset,
     build_test_loader,
@@ -133,6 +133,8 @@ def train(cfg: CfgNode, args: argparse.Namespace, device: torch.device) -> int:
     if resumed is not None and resumed.training is not None:
         trainer.load_state(resumed.training)
         logger.info("continuing %s at iteration %d", last, start)
+        for change in differences(cfg, resumed.config or ""):
+            logger.warning("the config has changed since that checkpoint: %s", change)
     elif args.resume:
         logger.warning("--resume: no checkpoint in %s, starting from the beginning", output_dir)
     logger.info(

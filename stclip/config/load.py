@@ -83,6 +83,21 @@ def save_config(cfg: CfgNode, path: str | Path) -> None:
     write_text(path, cfg.dump())
 
 
+def differences(cfg: CfgNode, saved: str) -> list[str]:
+    """How a config differs from the yaml text that ``save_config`` or a checkpoint keeps.
+
+    Returns:
+        ``KEY old -> new`` for each key with another value.
+    """
+    old = dict(flatten(CfgNode(yaml.safe_load(saved) or {})))  # may be another version's
+    old = {key: tuple(value) if isinstance(value, list) else value for key, value in old.items()}
+    return [
+        f"{key} {old[key]!r} -> {value!r}"
+        for key, value in flatten(cfg)
+        if key in old and old[key] != value
+    ]
+
+
 def flatten(cfg: CfgNode, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """The (dotted key, value) pairs of a config."""
     for name, value in cfg.items():

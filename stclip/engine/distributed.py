@@ -40,7 +40,7 @@ def choose_device(name: str) -> torch.device:
 @contextmanager
 def process_group(device: torch.device) -> Iterator[None]:
     """Join torchrun's process group (nccl on CUDA, gloo on CPUs); nothing without torchrun."""
-    if "WORLD_SIZE" not in os.environ:
+    if not {"RANK", "WORLD_SIZE", "MASTER_ADDR"} <= os.environ.keys():
         yield
         return
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
