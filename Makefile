@@ -23,7 +23,7 @@ help:
 install: $(VENV)/installed
 
 $(BIN)/python:
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 
 $(VENV)/installed: setup.py | $(BIN)/python
 	$(PIP) --editable .

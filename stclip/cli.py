@@ -6,6 +6,8 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
+import torch
+
 from stclip.errors import UserError
 
 
@@ -52,6 +54,11 @@ def run(main: Callable[[], int | None]) -> NoReturn:
         _fail(str(error))
     except OSError as error:
         _fail(_describe(error))
+    except torch.OutOfMemoryError as error:
+        _fail(
+            f"{str(error).splitlines()[0]} Use fewer keyframes at a time: TEST.VIDEOS_PER_BATCH to "
+            "test, a larger SOLVER.ACCUMULATION_STEPS to train; or MODEL.PRECISION bf16"
+        )
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)

@@ -19,8 +19,6 @@ from stclip.models.build import build_model, encode_labels
 from stclip.models.stclip import STCLIP
 from stclip.structures import FrameKey
 
-NO_BOXES = np.zeros((0, 4), dtype=np.float32)
-
 
 class Detector:
     """A model with a vocabulary.
@@ -73,7 +71,7 @@ class Detector:
         place = len(video) // 2 if keyframe is None else keyframe
         if not 0 <= place < len(video):
             raise UserError(f"keyframe: 0 to {len(video) - 1} expected, found {place}")
-        array = np.asarray(boxes, dtype=np.float32).reshape(-1, 4) if len(boxes) else NO_BOXES
+        array = _as_boxes(boxes)
         # The detector's score numbers the boxes, so that dropped ones can be told.
         numbers = np.arange(len(array), dtype=np.float32)
         persons = ChunkKeyframe(FrameKey("", place + 1), Proposals(array, numbers))
@@ -107,7 +105,22 @@ def load(checkpoint: str | Path, labels: Sequence[str], device: str = "auto") ->
         "TEMPERATURE", cfg.MODEL.HEAD.TEMPERATURE
     )
     model = build_model(cfg, content.model)
-    return Detector(model.to(choose_device(device)), labels)
+    return Detector(model.to(choose_device(str(device))), labels)
+
+
+def _as_boxes(boxes: NDArray[np.floating] | Sequence[Sequence[float]]) -> NDArray[np.float32]:
+    try:
+        array = np.asarray(boxes, dtype=np.float32)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"boxes: (N, 4) numbers expected: {error}") from error
+    if array.size == 0:
+        return np.zeros((0, 4), dtype=np.float32)
+    if array.ndim != 2 or array.shape[1] != 4 or not np.isfinite(array).all():
+        raise UserError(
+            f"boxes: finite numbers of shape (N, 4) expected, found shape {array.shape}"
+            f"{'' if np.isfinite(array).all() else ' with NaN or infinity'}"
+        )
+    return array
 
 
 def _sizes(content: Checkpoint) -> tuple[int, int]:

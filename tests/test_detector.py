@@ -40,6 +40,14 @@ def test_no_boxes(detector: stclip.Detector) -> None:
     assert detector.score(frames(), []).shape == (0, 3)
 
 
+@pytest.mark.parametrize(
+    "boxes", [[[1, 2, 3]], [1, 2, 3, 4], [[1, 2, float("nan"), 4]], [["a"] * 4], [[1] * 4, [2]]]
+)
+def test_boxes_of_another_shape(detector: stclip.Detector, boxes: list) -> None:
+    with pytest.raises(UserError, match="boxes: "):
+        detector.score(frames(), boxes)
+
+
 def test_only_frames_around_the_keyframe_count(detector: stclip.Detector) -> None:
     pictures, box = frames(20), [[5, 5, 40, 50]]
     before = detector.score(pictures, box, keyframe=4)

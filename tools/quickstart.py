@@ -23,7 +23,7 @@ CONFIG = "configs/sample/split_1.yaml"
 
 def main(argv: list[str] | None = None) -> int:
     """Run the commands that a person would type, and sum up."""
-    Parser(description="Train and test on the drawn sample, on a CPU.").parse_args(argv)
+    Parser(description="Train and test on the drawn sample.").parse_args(argv)
     cfg = load_config(ROOT / CONFIG)
     if not (ROOT / cfg.DATASETS.DATA_DIR).exists():
         call("tools/prepare_sample.py", "--out", cfg.DATASETS.DATA_DIR)

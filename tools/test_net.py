@@ -9,6 +9,7 @@ metrics.json; results that are already there are kept under another name. Withou
 freshly initialised model is tested.
 """
 
+import json
 import logging
 import time
 from pathlib import Path
@@ -18,8 +19,7 @@ import torch
 from yacs.config import CfgNode
 
 from stclip.cli import config_parser, run
-from stclip.config import load_config, save_config
-from stclip.data.annotations import DetectionDataset
+from stclip.config import load_config, warn_scales
 from stclip.data.build import build_dataset, build_test_loader, read_vocabulary
 from stclip.data.labels import warn_overlap
 from stclip.engine.checkpoint import read_checkpoint
@@ -28,7 +28,6 @@ from stclip.engine.events import peak_memory_mb, setup_logging
 from stclip.engine.infer import score
 from stclip.evaluation.frame_map import FrameMapEvaluator
 from stclip.evaluation.results import format_table, soft_voting, write_results
-from stclip.files import write_json
 from stclip.models.build import build_model, encode_labels
 from stclip.structures import Detections
 
@@ -53,8 +52,15 @@ def test(cfg: CfgNode, device: torch.device) -> None:
     if cfg.TRAIN_LABEL:
         warn_overlap(read_vocabulary(cfg, "train"), labels)
     dataset = build_dataset(cfg, "test")
+    evaluator = None
+    if dataset.annotates(labels):
+        evaluator = FrameMapEvaluator(
+            dataset.keyframes, labels, cfg.TEST.IOU_THRESHOLDS, cfg.TEST.ACTION_THRESH
+        )
     if cfg.MODEL.WEIGHT:
-        model = build_model(cfg, read_checkpoint(cfg.MODEL.WEIGHT).model)
+        checkpoint = read_checkpoint(cfg.MODEL.WEIGHT)
+        warn_scales(cfg, checkpoint.config)
+        model = build_model(cfg, checkpoint.model)
     else:
         logger.warning("MODEL.WEIGHT is empty: testing a model that was never trained")
         model = build_model(cfg)
@@ -90,37 +96,36 @@ def test(cfg: CfgNode, device: torch.device) -> None:
         "device": str(device),
         "weight": cfg.MODEL.WEIGHT,
     }
-    report(cfg, dataset, labels, detections, facts)
+    report(cfg, dataset.name, labels, detections, evaluator, facts)
 
 
 def report(
     cfg: CfgNode,
-    dataset: DetectionDataset,
+    dataset_name: str,
     labels: list[str],
     detections: Detections,
+    evaluator: FrameMapEvaluator | None,
     facts: dict[str, Any],
 ) -> None:
     """Write the result folder and print the table."""
     voted = soft_voting(detections) if cfg.TEST.SINGLE_ACTION else detections
     metrics: dict[str, Any] = {}
-    annotated = any(set(names) & set(labels) for k in dataset.keyframes for names in k.labels)
-    if annotated:
-        evaluator = FrameMapEvaluator(
-            dataset.keyframes, labels, cfg.TEST.IOU_THRESHOLDS, cfg.TEST.ACTION_THRESH
-        )
+    if evaluator is not None:
         evaluator.process(voted)
         metrics = evaluator.evaluate()
     folder = write_results(
         Path(cfg.OUTPUT_DIR) / "inference",
-        dataset.name,
+        dataset_name,
         labels,
         voted,
         action_thresh=cfg.TEST.ACTION_THRESH,
         unvoted=detections,
+        texts={
+            "metrics.json": json.dumps({**metrics, **facts}, indent=2) + "\n",
+            "config.yaml": cfg.dump(),
+        },
     )
-    write_json(folder / "metrics.json", {**metrics, **facts})
-    save_config(cfg, folder / "config.yaml")
-    if annotated:
+    if evaluator is not None:
         print(format_table(metrics))
     else:
         print("no ground truth of these classes: scores only, no mAP")

@@ -16,7 +16,7 @@ import torch
 from yacs.config import CfgNode
 
 from stclip.cli import config_parser, run
-from stclip.config import differences, load_config, save_config
+from stclip.config import differences, load_config, save_config, warn_scales
 from stclip.data.build import (
     build_dataset,
     build_test_loader,
@@ -31,7 +31,14 @@ from stclip.engine.checkpoint import (
     read_checkpoint,
     save_checkpoint,
 )
-from stclip.engine.distributed import barrier, choose_device, process_group, rank, world_size
+from stclip.engine.distributed import (
+    barrier,
+    choose_device,
+    process_group,
+    rank,
+    sum_over_ranks,
+    world_size,
+)
 from stclip.engine.events import EventWriter, setup_logging
 from stclip.engine.infer import score
 from stclip.engine.optim import build_optimizer, learning_rate
@@ -84,6 +91,7 @@ def train(cfg: CfgNode, args: argparse.Namespace, device: torch.device) -> int:
     source = resumed
     if source is None and cfg.MODEL.WEIGHT:
         source = read_checkpoint(cfg.MODEL.WEIGHT)
+        warn_scales(cfg, source.config)
     model = build_model(cfg, source.model if source is not None else None).to(device)
     # Goes with the weights, so that they can be turned into the reference's format again.
     unused = (source.reference or {}).get("unused") if source is not None else None
@@ -94,6 +102,11 @@ def train(cfg: CfgNode, args: argparse.Namespace, device: torch.device) -> int:
     if start > solver.MAX_ITER:
         raise UserError(
             f"{last}: is at iteration {start}, beyond SOLVER.MAX_ITER {solver.MAX_ITER}"
+        )
+    if sum_over_ranks(torch.tensor([start], device=device)).item() != start * world_size():
+        raise UserError(
+            f"OUTPUT_DIR {output_dir}: the processes do not see the same checkpoints; with several "
+            "machines it must be a folder that they share"
         )
     loader = build_train_loader(
         cfg, dataset, labels, model.clip.image_size, start, rank(), world_size()
@@ -169,6 +182,11 @@ class Validation:
         self.labels = read_vocabulary(cfg, "test")
         warn_overlap(read_vocabulary(cfg, "train"), self.labels)
         self.dataset = build_dataset(cfg, "test")
+        if not self.dataset.annotates(self.labels):
+            raise UserError(
+                "SOLVER.EVAL_PERIOD: DATASETS.TEST has no ground truth of the labels of TEST_LABEL "
+                "to validate on; set SOLVER.EVAL_PERIOD 0"
+            )
         self.evaluator = FrameMapEvaluator(
             self.dataset.keyframes, self.labels, cfg.TEST.IOU_THRESHOLDS, cfg.TEST.ACTION_THRESH
         )

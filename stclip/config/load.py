@@ -6,6 +6,8 @@ when a key is wrong, and takes no integer where the default is a float.
 
 import ast
 import difflib
+import logging
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -17,6 +19,8 @@ from yacs.config import CfgNode
 from stclip.config.defaults import get_cfg_defaults
 from stclip.errors import UserError
 from stclip.files import write_text
+
+logger = logging.getLogger(__name__)
 
 BASE_KEY = "_BASE_"
 
@@ -98,6 +102,13 @@ def differences(cfg: CfgNode, saved: str) -> list[str]:
     ]
 
 
+def warn_scales(cfg: CfgNode, saved: str | None) -> None:
+    """Warn if weights were trained with other scales than the config has; shapes do not show it."""
+    for change in differences(cfg, saved or ""):
+        if change.startswith(("MODEL.LORA.ALPHA ", "MODEL.HEAD.TEMPERATURE ")):
+            logger.warning("the weights were trained with another value of %s", change)
+
+
 def flatten(cfg: CfgNode, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """The (dotted key, value) pairs of a config."""
     for name, value in cfg.items():
@@ -155,7 +166,7 @@ def _coerce(key: str, value: Any, default: Any, source: str) -> Any:
     expected = type(default)
     if isinstance(value, str) and expected is not str:
         text = {"true": "True", "false": "False"}.get(value.lower(), value)
-        with suppress(ValueError, SyntaxError):  # then it stays text, and is refused below
+        with suppress(ValueError, SyntaxError, TypeError):  # it stays text, and is refused below
             value = ast.literal_eval(text)
     if expected is str and isinstance(value, int | float) and not isinstance(value, bool):
         value = str(value)  # a folder may be called 2024
@@ -164,7 +175,7 @@ def _coerce(key: str, value: Any, default: Any, source: str) -> Any:
     if expected is tuple:
         value = tuple(value) if isinstance(value, list | tuple) else (value,)
         number = float if any(isinstance(item, float) for item in default) else int
-        numeric = all(isinstance(x, int | float) and not isinstance(x, bool) for x in value)
+        numeric = all(_is_number(x) for x in value)
         if numeric and (number is float or all(item == int(item) for item in value)):
             return tuple(number(item) for item in value)
         raise UserError(f"{source}: {key}: a list of {number.__name__}s expected, found {value!r}")
@@ -174,6 +185,10 @@ def _coerce(key: str, value: Any, default: Any, source: str) -> Any:
             f"found {type(value).__name__} {value!r:.60}"
         )
     return value
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _known(cfg: CfgNode, key: str) -> bool:
@@ -205,12 +220,17 @@ def _validate(cfg: CfgNode) -> None:
     for key, choices in CHOICES.items():
         if values[key] not in choices:
             raise UserError(f"{key}: one of {', '.join(choices)} expected, found {values[key]!r}")
+    for key, value in values.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UserError(f"{key}: a finite number expected, found {value}")
     for key in POSITIVE:
         if values[key] <= 0:
             raise UserError(f"{key}: a number above 0 expected, found {values[key]}")
     for key in NOT_NEGATIVE:
         if values[key] < 0:
             raise UserError(f"{key}: a number not below 0 expected, found {values[key]}")
+    if not values["TEST.IOU_THRESHOLDS"]:
+        raise UserError("TEST.IOU_THRESHOLDS: at least one number expected, found none")
     for threshold in values["TEST.IOU_THRESHOLDS"]:
         if not 0 < threshold <= 1:
             raise UserError(f"TEST.IOU_THRESHOLDS: numbers in (0, 1] expected, found {threshold}")

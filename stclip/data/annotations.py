@@ -19,7 +19,7 @@ keyframes: ``timestamp`` is seconds since the first frame of the video: of a vid
 Further fields are ignored.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -67,6 +67,11 @@ class DetectionDataset:
     videos: Mapping[str, Video]
     keyframes: list[Keyframe]
     proposals: Mapping[FrameKey, Proposals] | None = None
+
+    def annotates(self, vocabulary: Collection[str]) -> bool:
+        """Whether any box has a label of a vocabulary, so that a metric can be computed."""
+        wanted = set(vocabulary)
+        return any(wanted & set(names) for frame in self.keyframes for names in frame.labels)
 
 
 @dataclass(frozen=True)

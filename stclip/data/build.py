@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 
+import torch
 from yacs.config import CfgNode
 
 from stclip.data.annotation_dataset import build_annotation_dataset
 from stclip.data.annotations import DetectionDataset
 from stclip.data.jhmdb import build_jhmdb
 from stclip.data.labels import check_vocabulary, read_label_file
-from stclip.data.loaders import BatchLoader, TestSamples, TrainSamples, multi_hot
+from stclip.data.loaders import BatchLoader, Samples, TestSamples, TrainSamples, multi_hot
 from stclip.data.sampling import split_into_chunks
 from stclip.data.selection import Part, make_selection
 from stclip.errors import UserError
@@ -87,9 +88,6 @@ def build_train_loader(
             While iterating: a frame cannot be read.
     """
     solver = cfg.SOLVER
-    for key in ("VIDEOS_PER_BATCH", "ACCUMULATION_STEPS", "MAX_PERSONS"):
-        if solver[key] < 1:
-            raise UserError(f"SOLVER.{key}: {solver[key]}: at least 1 was expected")
     parts = solver.ACCUMULATION_STEPS * world_size
     if solver.VIDEOS_PER_BATCH % parts:
         raise UserError(
@@ -111,7 +109,7 @@ def build_train_loader(
         rank=rank,
         world_size=world_size,
     )
-    return BatchLoader(samples, cfg.DATALOADER.NUM_WORKERS)
+    return _loader(samples, cfg)
 
 
 def build_test_loader(
@@ -132,10 +130,6 @@ def build_test_loader(
     """
     test = cfg.TEST
     detected = _uses_detections(cfg)
-    if test.VIDEOS_PER_BATCH < 1:
-        raise UserError(f"TEST.VIDEOS_PER_BATCH: {test.VIDEOS_PER_BATCH}: at least 1 was expected")
-    if test.MAX_PERSONS < 0:
-        raise UserError(f"TEST.MAX_PERSONS: {test.MAX_PERSONS}: from 0 (all) was expected")
     if detected and dataset.proposals is None:
         raise UserError("TEST.BOXES: 'detected', but no detections were read with this dataset")
     keys = [keyframe.key for keyframe in dataset.keyframes]
@@ -149,10 +143,13 @@ def build_test_loader(
         threshold=test.BOX_THRESH,
         max_persons=test.MAX_PERSONS,
     )
-    return BatchLoader(samples, cfg.DATALOADER.NUM_WORKERS)
+    return _loader(samples, cfg)
 
 
 def _uses_detections(cfg: CfgNode) -> bool:
-    if cfg.TEST.BOXES not in ("detected", "ground_truth"):
-        raise UserError(f"TEST.BOXES: {cfg.TEST.BOXES!r}; choices: detected, ground_truth")
     return bool(cfg.TEST.BOXES == "detected")
+
+
+def _loader(samples: Samples, cfg: CfgNode) -> BatchLoader:
+    pin_memory = cfg.MODEL.DEVICE != "cpu" and torch.cuda.is_available()
+    return BatchLoader(samples, cfg.DATALOADER.NUM_WORKERS, pin_memory)

@@ -90,6 +90,8 @@ def _read_pickle(path: Path, part: Part, all_names: Sequence[str] | None) -> Gro
             for number, tubes in content["gttubes"][video].items():
                 for row in (row for tube in tubes for row in tube.tolist()):
                     frame, *box = row
+                    if frame < 1 or not np.isfinite(row).all():
+                        raise ValueError(f"{video}: frame and box {row}: frames count from 1")
                     boxes, labels = frames.setdefault(int(frame), ([], []))
                     boxes.append(box)
                     labels.append((names[number],))
@@ -114,6 +116,8 @@ def _read_json(path: Path, all_names: Sequence[str] | None) -> GroundTruth:
         try:
             id_ = image["id"]
             places[id_] = (str(image["movie"]), int(image["timestamp"]))
+            if places[id_][1] < 1:
+                raise ValueError("frames count from 1")
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(
                 f"{where}: id, movie and timestamp (a frame from 1) were expected, found "
@@ -125,6 +129,8 @@ def _read_json(path: Path, all_names: Sequence[str] | None) -> GroundTruth:
         try:
             boxes, labels = rows[annotation["image_id"]]
             x1, y1, x2, y2 = map(float, annotation["bbox"])
+            if not np.isfinite((x1, y1, x2, y2)).all():
+                raise ValueError("not a finite box")
             numbers = [int(number) for number in annotation["action_ids"]]
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(

@@ -1,5 +1,6 @@
 """Batches in their order, read by worker processes."""
 
+import re
 import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,11 @@ from stclip.data.proposals import NO_PROPOSALS, Proposals
 from stclip.data.sampling import ShuffledStream, choose_persons, micro_batch_positions
 from stclip.errors import UserError
 from stclip.structures import ClipBatch
+
+# What torch says when a worker was killed or the machine ran out of something.
+_MACHINE_FAULT = re.compile(
+    r"DataLoader worker \(pid|Too many open files|shared memory|No space left", re.IGNORECASE
+)
 
 
 class Samples(Protocol):
@@ -153,14 +159,13 @@ class BatchLoader:
     Args:
         samples: the batches.
         workers: processes that read; 0 reads in this one.
+        pin_memory: put the batches into page-locked memory, for a GPU.
 
     Raises:
         UserError: while iterating, whatever a worker met, with its message as it was.
     """
 
-    def __init__(self, samples: Samples, workers: int) -> None:
-        if workers < 0:
-            raise UserError(f"DATALOADER.NUM_WORKERS: {workers}: from 0 was expected")
+    def __init__(self, samples: Samples, workers: int, pin_memory: bool = False) -> None:
         self.samples = samples
         # Workers run with one torch thread each; torch sets that itself.
         self._loader: DataLoader[ClipBatch | _Failure] = DataLoader(
@@ -168,7 +173,7 @@ class BatchLoader:
             batch_size=None,
             num_workers=workers,
             collate_fn=_unchanged,
-            pin_memory=torch.cuda.is_available(),
+            pin_memory=pin_memory,
             worker_init_fn=_leave_signals_to_the_parent,
             persistent_workers=workers > 0,
             # Without its own the loader would draw its base seed from the global generator, and
@@ -182,10 +187,19 @@ class BatchLoader:
 
     def __iter__(self) -> Iterator[ClipBatch]:
         """The batches in order."""
-        for item in self._loader:
-            if isinstance(item, _Failure):
-                raise UserError(item.message)
-            yield item
+        try:
+            for item in self._loader:
+                if isinstance(item, _Failure):
+                    raise UserError(item.message)
+                yield item
+        except RuntimeError as error:
+            if not _MACHINE_FAULT.search(str(error)):
+                raise
+            raise UserError(
+                f"a loader process failed ({str(error).splitlines()[0]}); memory, shared memory "
+                "(/dev/shm) or open files (ulimit -n) may be short: allow more, or set "
+                "DATALOADER.NUM_WORKERS 0"
+            ) from error
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """One process or many: the same calls work in both."""
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TypeVar
@@ -17,24 +18,27 @@ def choose_device(name: str) -> torch.device:
     """The device of this process.
 
     Args:
-        name: auto (CUDA if there is one), cpu or cuda; under torchrun each process of a machine
-            takes the CUDA device of its local rank.
+        name: auto (CUDA if there is one), cpu, cuda (under torchrun each process of a machine takes
+            the device of its local rank) or cuda:N.
 
     Raises:
-        UserError: cuda is asked for and there is none, or fewer than processes.
+        UserError: another name; or CUDA is asked for and there is none, or fewer than processes.
     """
+    match = re.fullmatch(r"auto|cpu|cuda(?::(\d+))?", name)
+    if match is None:
+        raise UserError(f"device {name!r}: auto, cpu, cuda or cuda:N expected")
     if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
     if not torch.cuda.is_available():
-        raise UserError("MODEL.DEVICE is cuda, but torch finds no CUDA device; use cpu or auto")
-    local_rank = int(os.environ.get("LOCAL_RANK", 0))
-    if local_rank >= torch.cuda.device_count():
+        raise UserError(f"device {name}: torch finds no CUDA device; use cpu or auto")
+    number = int(match[1] or os.environ.get("LOCAL_RANK", 0))
+    if number >= torch.cuda.device_count():
         raise UserError(
-            f"local rank {local_rank} has no CUDA device: {torch.cuda.device_count()} found; start "
-            "torchrun with --nproc_per_node not above that, or set MODEL.DEVICE cpu"
+            f"there is no CUDA device {number}: {torch.cuda.device_count()} found; start torchrun "
+            "with --nproc_per_node not above that, or set MODEL.DEVICE cpu"
         )
-    torch.cuda.set_device(local_rank)
-    return torch.device("cuda", local_rank)
+    torch.cuda.set_device(number)
+    return torch.device("cuda", number)
 
 
 @contextmanager

@@ -16,6 +16,8 @@ from stclip.files import write_text
 
 logger = logging.getLogger(__name__)
 
+_INFINITE = (float("inf"), float("-inf"))
+
 
 def setup_logging(output_dir: str | Path | None, rank: int = 0) -> None:
     """Log to the console and to OUTPUT_DIR/log.txt; ranks other than 0 report warnings only."""
@@ -64,7 +66,8 @@ class EventWriter:
 
     def write(self, values: dict[str, Any]) -> None:
         """Record one iteration's (or validation's) numbers; ``values`` holds ``iteration``."""
-        self._file.write(json.dumps(values) + "\n")
+        finite = {k: None if v != v or v in _INFINITE else v for k, v in values.items()}
+        self._file.write(json.dumps(finite) + "\n")  # JSON has no infinity
         self._file.flush()
         for name, value in values.items():
             if name != "iteration" and isinstance(value, int | float):
@@ -101,10 +104,12 @@ class EventWriter:
 
 
 def _lines_up_to(path: Path, iteration: int) -> list[str]:
+    """The lines of what will not be done again; a validation after that iteration will be."""
     kept = []
     for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
         try:
-            if json.loads(line)["iteration"] <= iteration:
+            record = json.loads(line)
+            if record["iteration"] < iteration + ("loss" in record):
                 kept.append(line)
         except (json.JSONDecodeError, KeyError):
             continue  # the interrupt cut this line

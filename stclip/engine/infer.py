@@ -62,11 +62,12 @@ def infer(
             with autocast(precision, device):
                 output = model(moved, vocabulary)
             parts.append(
+                # Copies: a tensor from a worker keeps a file descriptor open as long as it lives.
                 Detections(
                     keys=batch.keys,
-                    owner=batch.owner,
-                    boxes=batch.boxes,
-                    det_scores=batch.det_scores,
+                    owner=batch.owner.clone(),
+                    boxes=batch.boxes.clone(),
+                    det_scores=batch.det_scores.clone(),
                     scores=output.logits.float().softmax(dim=1).cpu(),
                 )
             )

@@ -97,8 +97,12 @@ class Trainer:
     def load_state(self, state: dict[str, Any]) -> None:
         """Continue from ``state``; the parameters are loaded by the caller."""
         self.iteration = self._saved_iteration = state["iteration"]
+        chosen = [dict(group, params=None) for group in self.optimizer.param_groups]
         self.optimizer.load_state_dict(state["optimizer"])
-        self.scaler.load_state_dict(state["scaler"])
+        for group, values in zip(self.optimizer.param_groups, chosen, strict=True):
+            group.update({name: values[name] for name in ("momentum", "weight_decay")})
+        if state["scaler"]:  # empty if that part of the run was not in fp16
+            self.scaler.load_state_dict(state["scaler"])
         torch.set_rng_state(state["rng"]["cpu"])
         if self.device.type == "cuda" and "cuda" in state["rng"]:
             torch.cuda.set_rng_state(state["rng"]["cuda"], self.device)
@@ -119,6 +123,8 @@ class Trainer:
             ids = [self.device.index] if self.device.type == "cuda" else None
             model = DistributedDataParallel(self.model, device_ids=ids)
         batches = iter(loader)
+        if self.iteration > 0:  # the run may have ended between a checkpoint and its validation
+            self._validate_if_due()
         with _stop_signals() as stop:
             while self.iteration < self.max_iter:
                 self._one_iteration(model, batches, stop)
@@ -141,7 +147,7 @@ class Trainer:
         if stop_signal:
             self._save()
             raise Interrupted(stop["signal"] or signal.SIGTERM, self.iteration)
-        divisor = max(all_boxes / world_size(), 1)  # DistributedDataParallel averages over ranks
+        divisor = max(all_boxes, 1) / world_size()  # DistributedDataParallel averages over ranks
 
         rate = self.learning_rate(self.iteration)
         for group in self.optimizer.param_groups:
@@ -238,7 +244,8 @@ def _stop_signals() -> Iterator[dict[str, int]]:
     def note(number: int, frame: FrameType | None) -> None:
         received["signal"] = number
         logger.warning(
-            "%s: stopping after this iteration; once more stops at once without saving",
+            "%s: stopping when this iteration or validation is done; once more stops at once "
+            "without saving",
             signal.Signals(number).name,
         )
         for each, handler in previous.items():

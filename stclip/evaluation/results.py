@@ -11,13 +11,14 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from stclip.errors import UserError
 from stclip.evaluation.rows import DECIMALS, DetectionRows, rows_of
 from stclip.structures import Detections, FrameKey
 
@@ -55,6 +56,7 @@ def write_results(
     *,
     action_thresh: float = 0.0,
     unvoted: Detections | None = None,
+    texts: Mapping[str, str] | None = None,
 ) -> Path:
     """Write the folder ``out_dir/dataset``, whole or not at all, and return its path.
 
@@ -79,10 +81,10 @@ def write_results(
         action_thresh: see above.
         unvoted: the detections before soft voting, where that was applied; predictions.npz keeps
             these, since voting cannot be undone.
+        texts: further files of the folder by name: metrics, the config.
 
     Raises:
-        UserError: a score or a box is not finite.
-        OSError: the disk is full or not writable.
+        UserError: a score or a box is not finite, or the disk is full or not writable.
     """
     assert detections.scores.shape[1] == len(vocabulary), "scores: one column for each class"
     rows = rows_of(detections, action_thresh)
@@ -96,8 +98,14 @@ def write_results(
         _write_text_files(filled / "detections", rows)
         raw = detections if unvoted is None else unvoted
         _write_predictions(filled / "predictions.npz", vocabulary, raw)
+        for name, text in (texts or {}).items():
+            (filled / name).write_text(text, encoding="utf-8")
         _retire(folder)
         os.rename(filled, folder)
+    except OSError as error:
+        raise UserError(
+            f"{folder}: results cannot be written: {error.strerror or error}"
+        ) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return folder

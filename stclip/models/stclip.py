@@ -118,5 +118,6 @@ class STCLIP(nn.Module):
         # Section 7: cosine scores, in float32 because the temperature magnifies rounding 14 times.
         query = F.normalize(person_features.float(), dim=-1)
         names = F.normalize(text.float(), dim=-1)
-        logits = torch.einsum("ne,nce->nc", query, names[owner]) / self.temperature
+        # A product and a sum, because autocast would take a matrix product down to 16 bits again.
+        logits = (query[:, None] * names[owner]).sum(dim=-1) / self.temperature
         return STCLIPOutput(logits, person_features, text, owner)

@@ -1,5 +1,7 @@
 import os
 import pickle
+import subprocess
+import sys
 from collections import OrderedDict
 
 import numpy as np
@@ -100,3 +102,41 @@ def test_the_released_ground_truth():
     content = load_pickle(shared_path("annotations/jhmdb/JHMDB-GT.pkl"))
     assert len(content["gttubes"]) == 928
     assert sum(content["nframes"].values()) == 31852
+
+
+READ = """
+import sys
+from stclip.data.safe_pickle import load_pickle
+from stclip.errors import UserError
+try:
+    load_pickle(sys.argv[1])
+except UserError as error:
+    print(error)
+    sys.exit(2)
+"""
+# Arrays of objects whose "pointers" are bytes of the file, made in two ways.
+POINTERS = [
+    b"cnumpy\nndarray\n((I1\ntS'O'\nc__builtin__\nbytearray\n(S'AAAAAAAA'\ntRtR.",
+    b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(I0\ntS'b'\ntR"
+    b"(I1\n(I1\ntcnumpy\ndtype\n(S'V8'\nI0\nI1\ntR(I3\nS'|'\nN(S'a'\nt(dS'a'\n"
+    b"(cnumpy\ndtype\n(S'O8'\nI0\nI1\ntRI0\ntsI8\nI1\nI0\ntbI00\nS'AAAAAAAA'\ntb.",
+    b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(I0\ntS'b'\ntR"
+    b"(I1\n(I9\ntcnumpy\ndtype\n(S'f8'\nI0\nI1\ntR(I3\nS'<'\nNNNI-1\nI-1\nI0\ntbI00\nS'AAAAAAAA'\ntb.",
+]
+
+
+@pytest.mark.parametrize("content", POINTERS, ids=["ndarray", "record", "short"])
+def test_arrays_never_reach_outside_their_bytes(tmp_path, content):
+    path = tmp_path / "a.pkl"
+    path.write_bytes(content)
+    command = [sys.executable, "-c", READ, str(path)]  # a process of its own: it might crash
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert run.returncode == 2, run.stderr
+    assert "a.pkl" in run.stdout
+
+
+def test_big_endian_and_fortran_order(tmp_path):
+    array = np.asfortranarray(np.arange(6, dtype=">f4").reshape(2, 3))
+    path = tmp_path / "a.pkl"
+    path.write_bytes(pickle.dumps(array, protocol=2))
+    assert np.array_equal(load_pickle(path), array)

@@ -3,8 +3,10 @@ import pickle
 import resource
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -133,6 +135,19 @@ def test_a_truncated_checkpoint_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.pth").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(UserError, match=r"a\.pth"):
         read_checkpoint(tmp_path / "a.pth")
+
+
+def test_damaged_checkpoints_are_refused(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "a.pth", Checkpoint({"a": torch.arange(4.0)}, config="SEED: 1"))
+    whole = bytearray((tmp_path / "a.pth").read_bytes())
+    rng = np.random.default_rng(0)
+    for _ in range(150):
+        damaged = bytearray(whole)
+        for place in rng.integers(0, len(whole), 8):
+            damaged[place] ^= 1 << rng.integers(8)
+        (tmp_path / "bad.pth").write_bytes(damaged)
+        with suppress(UserError):  # anything else would be a traceback to the user
+            read_checkpoint(tmp_path / "bad.pth")
 
 
 def test_other_weights_are_refused(tmp_path: Path) -> None:

@@ -21,12 +21,16 @@ def test_a_resumed_run_drops_what_it_is_about_to_do_again(tmp_path: Path) -> Non
     writer = EventWriter(tmp_path, 0, max_iter=4, log_period=2)
     for iteration in (1, 2, 3):
         writer.iteration(record(iteration))
+        if iteration == 2:
+            writer.write({"iteration": 2, "val": 0.5})  # done anew after a resume at 2
     writer.close()
     with open(tmp_path / "metrics.jsonl", "a") as file:
         file.write('{"iteration": 4, "lo')  # cut by the interrupt
     writer = EventWriter(tmp_path, 2, max_iter=4, log_period=2)
     writer.iteration(record(3))
+    writer.write({"iteration": 3, "grad_norm": float("inf")})
     writer.close()
     lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert json.loads(lines.pop()) == {"iteration": 3, "grad_norm": None}
     assert [json.loads(line)["iteration"] for line in lines] == [1, 2, 3]
     assert list((tmp_path / "tensorboard").iterdir())

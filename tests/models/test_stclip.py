@@ -104,6 +104,29 @@ def test_training_and_evaluation_mode_agree() -> None:
     torch.testing.assert_close(train, test, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_logits_are_float32_under_autocast(dtype: torch.dtype) -> None:
+    """In 16 bits the temperature would turn rounding into ties between classes."""
+    model, batch, text = tiny_model().eval(), random_batch([1, 2]), torch.randn(5, 64)
+    with torch.inference_mode():
+        expected = model(batch, text).logits
+        with torch.autocast("cpu", dtype=dtype):
+            logits = model(batch, text).logits
+    assert logits.dtype == torch.float32
+    assert (logits != logits.to(dtype).float()).any()
+    torch.testing.assert_close(logits, expected, rtol=0, atol=0.3)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_cuda_equals_cpu() -> None:
+    model, batch, text = tiny_model().eval(), random_batch([1, 0, 2]), torch.randn(5, 64)
+    with torch.inference_mode():
+        expected = model(batch, text).logits
+        found = model.cuda()(batch.to(torch.device("cuda")), text.cuda()).logits.cpu()
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
+
+
 def test_a_forward_draws_no_random_numbers() -> None:
     model, batch, text = tiny_model().train(), random_batch([1]), torch.randn(5, 64)
     before = torch.get_rng_state()

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -18,6 +19,7 @@ from stclip.config import load_config
 from stclip.engine.checkpoint import read_checkpoint
 from stclip.errors import UserError
 from tests.helpers import REPOSITORY, load_tool
+from tests.tools.conftest import CASE
 
 SMALL = ["SOLVER.VIDEOS_PER_BATCH", "4", "SOLVER.MAX_ITER", "4", "SOLVER.CHECKPOINT_PERIOD", "2"]
 
@@ -125,6 +127,50 @@ def test_two_processes_give_the_losses_of_one(
     one, two = (read_checkpoint(tmp_path / n / "model_0000004.pth").model for n in ("one", "two"))
     for name in one:
         torch.testing.assert_close(two[name], one[name], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_a_process_without_boxes_and_validation_on_two(case_config: Path, tmp_path: Path) -> None:
+    """Half of the boxes are empty and dropped, so that ranks run out of them now and then."""
+    data = shutil.copytree(CASE / "data", tmp_path / "data")
+    path = data / "jhmdb/annotations/jhmdb_train_gt_min.json"
+    content = json.loads(path.read_text())
+    for row in content["annotations"][::2]:
+        row["bbox"][2:] = row["bbox"][:2]
+    path.write_text(json.dumps(content))
+    pairs = ["DATASETS.DATA_DIR", str(data), "SOLVER.EVAL_PERIOD", "3", *SMALL]
+    pairs += ["SOLVER.VIDEOS_PER_BATCH", "2", "SOLVER.MAX_ITER", "6", "OUTPUT_DIR"]
+    train(case_config, *pairs, str(tmp_path / "one"))
+    torchrun("train_net.py", 2, "--config-file", str(case_config), *pairs, str(tmp_path / "two"))
+    assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=1e-5)
+    boxes = [record["boxes"] for record in records(tmp_path / "one") if "loss" in record]
+    assert min(boxes) < 2
+    validated = [
+        [(r["iteration"], r["val_frame_mAP@0.5"]) for r in records(tmp_path / n) if "loss" not in r]
+        for n in ("one", "two")
+    ]
+    assert [iteration for iteration, _ in validated[0]] == [3, 6]
+    assert validated[0] == pytest.approx(validated[1])
+
+
+def test_resuming_in_another_precision(case_config: Path, tmp_path: Path) -> None:
+    train(case_config, "SOLVER.MAX_ITER", "1")
+    changes = ("MODEL.PRECISION", "fp16", "SOLVER.MOMENTUM", "0.5", "SOLVER.MAX_ITER", "2")
+    train(case_config, "--resume", *changes)
+    training = read_checkpoint(tmp_path / "run" / "model_0000002.pth").training
+    assert training is not None
+    assert training["optimizer"]["param_groups"][0]["momentum"] == 0.5
+
+
+def test_a_validation_that_was_cut_off_is_done_after_resuming(
+    case_config: Path, tmp_path: Path
+) -> None:
+    pairs = ("SOLVER.EVAL_PERIOD", "2", "SOLVER.MAX_ITER", "2")
+    train(case_config, *pairs)
+    path = tmp_path / "run" / "metrics.jsonl"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
+    train(case_config, *pairs, "--resume")
+    assert [("loss" in record) for record in records(tmp_path / "run")] == [True, True, False]
 
 
 @pytest.mark.slow
