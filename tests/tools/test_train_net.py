@@ -150,7 +150,7 @@ def test_a_process_without_boxes_and_validation_on_two(case_config: Path, tmp_pa
         for n in ("one", "two")
     ]
     assert [iteration for iteration, _ in validated[0]] == [3, 6]
-    assert validated[0] == pytest.approx(validated[1])
+    assert dict(validated[0]) == pytest.approx(dict(validated[1]))
 
 
 def test_resuming_in_another_precision(case_config: Path, tmp_path: Path) -> None:
