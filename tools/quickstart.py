@@ -65,8 +65,9 @@ def summarise(folder: Path) -> None:
         classes, value = len(metrics["per_class"]), metrics["frame_mAP@0.5"]
         print(f"frame mAP at 0.5 on the {classes} {name} classes: {value:.2f}")
     print(
-        "The sample's CLIP has random weights and knows no words: what comes out on unseen classes "
-        "is luck (guessing gives about 17) and says nothing about the method."
+        "The sample's CLIP has random weights and knows no words. On unseen classes, with two test "
+        "videos each that are right or wrong as a whole, the number is luck (about 17 if every box "
+        "were guessed by itself) and says nothing about the method."
     )
     print(f"Everything is in {folder.relative_to(ROOT)}.")
 
