@@ -113,7 +113,7 @@ def test_a_failure_leaves_earlier_results_and_no_rubbish(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(results, "_write_predictions", full)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(UserError, match="jhmdb: results cannot be written: No space"):
         write_results(tmp_path, "jhmdb", ["sit", "wave"], few())
     assert [path.name for path in tmp_path.iterdir()] == ["jhmdb"]
     assert (folder / "result_jhmdb.csv").read_bytes() == before
