@@ -82,6 +82,8 @@ def train(cfg: CfgNode, args: argparse.Namespace, device: torch.device) -> int:
     torch.manual_seed(cfg.SEED)
 
     labels = read_vocabulary(cfg, "train")
+    if cfg.TEST_LABEL:
+        warn_overlap(labels, read_vocabulary(cfg, "test"))
     dataset = build_dataset(cfg, "train")
     validation = Validation(cfg, device) if cfg.SOLVER.EVAL_PERIOD else None
 
@@ -180,7 +182,6 @@ class Validation:
     def __init__(self, cfg: CfgNode, device: torch.device) -> None:
         self.cfg, self.device = cfg, device
         self.labels = read_vocabulary(cfg, "test")
-        warn_overlap(read_vocabulary(cfg, "train"), self.labels)
         self.dataset = build_dataset(cfg, "test")
         if not self.dataset.annotates(self.labels):
             raise UserError(

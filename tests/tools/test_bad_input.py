@@ -170,14 +170,13 @@ def test_a_checkpoint_of_other_sizes(
     assert "(128,)" in error
 
 
+@pytest.mark.parametrize("tool", ["train_net", "test_net"])
 def test_labels_that_overlap_are_a_warning(
-    capsys: pytest.CaptureFixture[str], config: Path, data: Path
+    capsys: pytest.CaptureFixture[str], config: Path, data: Path, tool: str
 ) -> None:
     (data / "split/train_label.txt").write_text("catch\npush\n")
-    load_tool("test_net").main(["--config-file", str(config)])
-    captured = capsys.readouterr()
-    assert "not zero-shot: push" in captured.err
-    assert "mean" in captured.out
+    load_tool(tool).main(["--config-file", str(config), "SOLVER.MAX_ITER", "1"])
+    assert "not zero-shot: push" in capsys.readouterr().err
 
 
 def test_converting_does_not_overwrite(
