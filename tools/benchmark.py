@@ -35,6 +35,7 @@ from stclip.data.video import open_video
 from stclip.engine.distributed import choose_device
 from stclip.engine.events import peak_memory_mb
 from stclip.engine.infer import infer
+from stclip.engine.memory import keep_freed_memory
 from stclip.engine.optim import build_optimizer
 from stclip.engine.train import Trainer
 from stclip.errors import UserError
@@ -69,6 +70,7 @@ def main(argv: list[str] | None = None) -> int:
         raise UserError(f"{args.json}: exists already; choose another name")
     if args.threads:
         torch.set_num_threads(args.threads)
+    keep_freed_memory()
     device = choose_device(args.device)
     torch.manual_seed(0)
     persons = args.persons or (3 if args.work == "infer" else 1)

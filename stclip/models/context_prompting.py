@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stclip.models.clip import MLP, LayerNorm
+from stclip.models.transformer import MLP, LayerNorm
 
 
 class CrossAttention(nn.Module):

@@ -56,8 +56,11 @@ class LoRALinear(nn.Linear):
             update = F.linear(F.linear(x, self.lora_A), self.lora_B)
             return torch.add(F.linear(x, self.weight, self.bias), update, alpha=self.scale)
         # One large matrix product instead of three; the sum of the weights is cheap beside it.
-        weight = torch.addmm(self.weight, self.lora_B, self.lora_A, alpha=self.scale)
-        return F.linear(x, weight, self.bias)
+        return F.linear(x, self.merged_weight(), self.bias)
+
+    def merged_weight(self) -> Tensor:
+        """The weight (O, I) of the plain linear layer that computes the same."""
+        return torch.addmm(self.weight, self.lora_B, self.lora_A, alpha=self.scale)
 
     def extra_repr(self) -> str:
         """What print() shows of the layer."""
@@ -71,3 +74,11 @@ def linear(
     if lora_rank == 0:
         return nn.Linear(in_features, out_features)
     return LoRALinear(in_features, out_features, lora_rank, lora_alpha)
+
+
+def scaled_linear(layer: nn.Linear, x: Tensor, scale: float, bias_scale: float = 1.0) -> Tensor:
+    """A layer with W (O, I) and b gives scale * x W' + bias_scale * b: (..., I) -> (..., O)."""
+    weight = layer.merged_weight() if isinstance(layer, LoRALinear) else layer.weight
+    rows = x.reshape(-1, x.shape[-1])
+    out = torch.addmm(layer.bias, rows, weight.T, beta=bias_scale, alpha=scale)
+    return out.view(*x.shape[:-1], -1)

@@ -5,7 +5,7 @@ N persons, W vision width.
 
 from torch import Tensor, nn
 
-from stclip.models.clip import MLP, LayerNorm
+from stclip.models.transformer import MLP, LayerNorm
 
 
 class PersonTokens(nn.Module):

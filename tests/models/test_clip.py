@@ -5,16 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from stclip.errors import UserError
-from stclip.models.clip import (
-    CLIP,
-    PIXEL_MEAN,
-    PIXEL_STD,
-    Attention,
-    Block,
-    LayerNorm,
-    QuickGELU,
-    normalize_pixels,
-)
+from stclip.models.clip import CLIP, PIXEL_MEAN, PIXEL_STD, normalize_pixels
 from stclip.models.tokenizer import tokenize
 
 # image size, patch size, vision width, vision layers, text width, text layers, E
@@ -88,7 +79,8 @@ def test_the_steps_of_the_image_tower_make_the_whole():
     assert tokens.shape == (3, 5, 128)
     encoded = visual.encode(patches)
     assert encoded.shape == (3, 128)
-    assert torch.equal(encoded, visual.ln_post(visual.transformer(tokens)[:, 0]))
+    whole = visual.ln_post(visual.transformer(tokens)[:, 0])
+    torch.testing.assert_close(encoded, whole, rtol=1e-5, atol=1e-5)
     assert torch.equal(model.encode_image(images), visual.project(encoded))
     row = patches[0, 0]  # the first patch's pixels against the convolution's kernel
     kernel = visual.conv1.weight.flatten(1)
@@ -120,48 +112,6 @@ def test_what_follows_end_of_text_does_not_matter():
     torch.testing.assert_close(model.encode_text(other), model.encode_text(tokens))
     short = tokens[:, :12]
     torch.testing.assert_close(model.encode_text(short), model.encode_text(tokens))
-
-
-@pytest.mark.parametrize("causal", [False, True])
-def test_key_mask_is_as_if_the_tokens_were_not_there(causal):
-    torch.manual_seed(0)
-    block = Block(128, 2).eval()
-    x = torch.randn(2, 7, 128)
-    key_mask = torch.tensor([[1, 1, 0, 1, 0, 1, 1], [1, 0, 0, 0, 0, 0, 0]], dtype=torch.bool)
-    out = block(x, key_mask, causal)
-    for row in range(2):
-        kept = key_mask[row]
-        alone = block(x[row : row + 1, kept], None, causal)
-        torch.testing.assert_close(out[row : row + 1, kept], alone, atol=1e-5, rtol=1e-5)
-    whole = torch.ones_like(key_mask)
-    torch.testing.assert_close(block(x, whole, causal), block(x, None, causal))
-
-
-@pytest.mark.parametrize("causal", [False, True])
-def test_attention_equals_pytorch(causal):
-    torch.manual_seed(0)
-    ours, theirs = Attention(128, 2), nn.MultiheadAttention(128, 2, batch_first=True)
-    nn.init.normal_(ours.in_proj_bias)
-    theirs.load_state_dict(ours.state_dict())
-    x, keep = torch.randn(2, 5, 128), torch.tensor([[1, 1, 1, 0, 1], [1, 1, 1, 1, 1]]).bool()
-    later = torch.ones(5, 5).triu(1).bool() if causal else None
-    expected = theirs(x, x, x, key_padding_mask=~keep, attn_mask=later, need_weights=False)[0]
-    torch.testing.assert_close(ours(x, keep, causal), expected, atol=1e-5, rtol=1e-5)
-
-
-def test_small_parts():
-    x = torch.tensor([-1.0, 0.0, 2.0])
-    torch.testing.assert_close(QuickGELU()(x), x / (1 + torch.exp(-1.702 * x)))
-    norm = LayerNorm(3)
-    nn.init.normal_(norm.weight)
-    x = torch.tensor([[1.0, 2.0, 4.0]], dtype=torch.float16)
-    torch.testing.assert_close(
-        norm(x), nn.functional.layer_norm(x.float(), (3,), norm.weight).half()
-    )
-    assert norm.half()(x).dtype == torch.float16
-    # 300 and its square do not both fit float16, so only a norm in float32 gets this right
-    wide = LayerNorm(3)(torch.tensor([[0.0, 300.0, 600.0]], dtype=torch.float16))
-    torch.testing.assert_close(wide, torch.tensor([[-1.2247, 0, 1.2247]]).half())
 
 
 def test_normalize_pixels_equals_torchvision():

@@ -7,8 +7,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from stclip.models.clip import CLIP, MLP
+from stclip.models.clip import CLIP
 from stclip.models.lora import LoRALinear, linear
+from stclip.models.transformer import MLP
 
 
 def random_lora(rank: int = 3, alpha: float = 2.0, bias: bool = True) -> LoRALinear:
