@@ -12,25 +12,31 @@ from stclip.config import get_cfg_defaults
 from stclip.data.chunks import ChunkKeyframe, make_chunk
 from stclip.data.frames import FrameList
 from stclip.data.proposals import Proposals
-from stclip.engine.checkpoint import Checkpoint, read_checkpoint
+from stclip.engine.checkpoint import read_checkpoint
 from stclip.engine.distributed import choose_device
 from stclip.errors import UserError
-from stclip.models.build import build_model, encode_labels
-from stclip.models.stclip import STCLIP
+from stclip.models.build import Model, build_model, config_of_state, encode_labels
 from stclip.structures import FrameKey
+
+# Keys under MODEL that no parameter tells.
+_WITHOUT_SHAPE = {
+    "LORA": ("ALPHA",),
+    "HEAD": ("TEMPERATURE",),
+    "INTEREST_TOKENS": ("ENABLED", "TOP_K", "INCLUDE_PERSON"),
+}
 
 
 class Detector:
     """A model with a vocabulary.
 
     Args:
-        model: ST-CLIP, on the device that it is to run on.
+        model: ST-CLIP or a baseline, on the device that it is to run on.
         labels: C action names, in any words; they need not have been trained on.
     """
 
-    def __init__(self, model: STCLIP, labels: Sequence[str]) -> None:
+    def __init__(self, model: Model, labels: Sequence[str]) -> None:
         self.model = model.eval()
-        self.device = model.context_tokens.temporal_embedding.device
+        self.device = model.clip.text_projection.device
         self.labels = labels
 
     @property
@@ -75,8 +81,8 @@ class Detector:
         # The detector's score numbers the boxes, so that dropped ones can be told.
         numbers = np.arange(len(array), dtype=np.float32)
         persons = ChunkKeyframe(FrameKey("", place + 1), Proposals(array, numbers))
-        window = len(self.model.context_tokens.temporal_embedding)
-        batch = make_chunk(video, [persons], window, self.model.clip.image_size)
+        image_size = self.model.clip.image_size
+        batch = make_chunk(video, [persons], self.model.window_length, image_size)
         with torch.inference_mode():
             output = self.model(batch.to(self.device), self._vocabulary)
         scores = np.full((len(array), len(self._labels)), np.nan, dtype=np.float32)
@@ -97,13 +103,14 @@ def load(checkpoint: str | Path, labels: Sequence[str], device: str = "auto") ->
     """
     content = read_checkpoint(checkpoint)
     cfg = get_cfg_defaults()
-    cfg.MODEL.LORA.RANK, cfg.MODEL.TEMPORAL.FRAMES = _sizes(content)
-    trained = yaml.safe_load(content.config or "") or {}
-    model_keys = trained.get("MODEL", {})
-    cfg.MODEL.LORA.ALPHA = model_keys.get("LORA", {}).get("ALPHA", cfg.MODEL.LORA.ALPHA)
-    cfg.MODEL.HEAD.TEMPERATURE = model_keys.get("HEAD", {}).get(
-        "TEMPERATURE", cfg.MODEL.HEAD.TEMPERATURE
-    )
+    for key, value in config_of_state(content.model).items():
+        group, name = key.split(".")
+        cfg.MODEL[group][name] = value
+    # What shapes do not show stands in the config that the weights were trained with.
+    trained = (yaml.safe_load(content.config or "") or {}).get("MODEL", {})
+    for group, names in _WITHOUT_SHAPE.items():
+        for name in names:
+            cfg.MODEL[group][name] = trained.get(group, {}).get(name, cfg.MODEL[group][name])
     model = build_model(cfg, content.model)
     return Detector(model.to(choose_device(str(device))), labels)
 
@@ -121,9 +128,3 @@ def _as_boxes(boxes: NDArray[np.floating] | Sequence[Sequence[float]]) -> NDArra
             f"{'' if np.isfinite(array).all() else ' with NaN or infinity'}"
         )
     return array
-
-
-def _sizes(content: Checkpoint) -> tuple[int, int]:
-    lora = content.model.get("clip.visual.transformer.resblocks.0.mlp.c_fc.lora_A")
-    temporal = content.model.get("context_tokens.temporal_embedding")
-    return 0 if lora is None else len(lora), 9 if temporal is None else len(temporal)

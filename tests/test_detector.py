@@ -6,6 +6,9 @@ import pytest
 import stclip
 from stclip.engine.checkpoint import Checkpoint, save_checkpoint
 from stclip.errors import UserError
+from stclip.models.baselines import Baseline
+from stclip.models.interest_tokens import InterestTokens
+from stclip.models.stclip import STCLIP
 from tests.helpers import tiny_model
 
 LABELS = ["wave", "sit down", "a person who runs"]
@@ -55,6 +58,24 @@ def test_only_frames_around_the_keyframe_count(detector: stclip.Detector) -> Non
     np.testing.assert_array_equal(before, detector.score(pictures, box, keyframe=4))
     pictures[8] = 255 - pictures[8]
     assert not np.array_equal(before, detector.score(pictures, box, keyframe=4))
+
+
+def test_switches_of_a_checkpoint_are_found(tmp_path: Path) -> None:
+    clip = tiny_model(lora_rank=0).clip
+    config = "MODEL: {INTEREST_TOKENS: {ENABLED: true, TOP_K: 4, INCLUDE_PERSON: false}}"
+    model = STCLIP(clip, temporal=False)
+    save_checkpoint(tmp_path / "a.pth", Checkpoint(model.state_dict(), config=config))
+    loaded = stclip.load(tmp_path / "a.pth", labels=LABELS, device="cpu")
+    assert loaded.model.state_dict().keys() == model.state_dict().keys()
+    assert loaded.model.interest_tokens == InterestTokens(top_k=4, include_person=False)
+    assert loaded.score(frames(), [[5, 5, 40, 50]]).shape == (1, 3)
+
+
+def test_a_baseline_scores_too() -> None:
+    baseline = Baseline(tiny_model(lora_rank=0).clip, frame=False, crop=True)
+    scores = stclip.Detector(baseline, LABELS).score(frames(), [[5, 5, 40, 50], [20, 0, 60, 59]])
+    assert scores.shape == (2, 3)
+    assert not np.allclose(scores[0], scores[1])
 
 
 def test_new_labels(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@
 
 OUTPUT_DIR/inference/<dataset>/ receives result_<dataset>.csv, detections/, predictions.npz and
 metrics.json; results that are already there are kept under another name. Without MODEL.WEIGHT the
-freshly initialised model is tested.
+freshly initialised model is tested. MODEL.NAME frame, crop or frame_crop tests CLIP as it is.
 """
 
 import json
@@ -26,6 +26,7 @@ from stclip.engine.checkpoint import read_checkpoint
 from stclip.engine.distributed import choose_device, process_group, rank, world_size
 from stclip.engine.events import peak_memory_mb, setup_logging
 from stclip.engine.infer import score
+from stclip.engine.memory import keep_freed_memory
 from stclip.evaluation.frame_map import FrameMapEvaluator
 from stclip.evaluation.results import format_table, soft_voting, write_results
 from stclip.models.build import build_model, encode_labels
@@ -37,6 +38,7 @@ logger = logging.getLogger("stclip.test_net")
 def main(argv: list[str] | None = None) -> int:
     """Command line; see the head of this file."""
     args = config_parser(__doc__).parse_intermixed_args(argv)
+    keep_freed_memory()
     cfg = load_config(args.config_file, args.opts)
     device = choose_device(cfg.MODEL.DEVICE)
     with process_group(device):
@@ -57,12 +59,15 @@ def test(cfg: CfgNode, device: torch.device) -> None:
         evaluator = FrameMapEvaluator(
             dataset.keyframes, labels, cfg.TEST.IOU_THRESHOLDS, cfg.TEST.ACTION_THRESH
         )
+    baseline = cfg.MODEL.NAME != "stclip"
     if cfg.MODEL.WEIGHT:
         checkpoint = read_checkpoint(cfg.MODEL.WEIGHT)
-        warn_scales(cfg, checkpoint.config)
+        if not baseline:
+            warn_scales(cfg, checkpoint.config)
         model = build_model(cfg, checkpoint.model)
     else:
-        logger.warning("MODEL.WEIGHT is empty: testing a model that was never trained")
+        if not baseline:
+            logger.warning("MODEL.WEIGHT is empty: testing a model that was never trained")
         model = build_model(cfg)
     model.to(device)
     loader = build_test_loader(cfg, dataset, model.clip.image_size, rank(), world_size())
@@ -94,6 +99,7 @@ def test(cfg: CfgNode, device: torch.device) -> None:
         "keyframes_per_second": round(len(dataset.keyframes) / seconds, 3),
         "peak_memory_mb": round(peak_memory_mb(device), 1),
         "device": str(device),
+        "model": cfg.MODEL.NAME,
         "weight": cfg.MODEL.WEIGHT,
     }
     report(cfg, dataset.name, labels, detections, evaluator, facts)

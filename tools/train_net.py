@@ -41,14 +41,14 @@ from stclip.engine.distributed import (
 )
 from stclip.engine.events import EventWriter, setup_logging
 from stclip.engine.infer import score
+from stclip.engine.memory import keep_freed_memory
 from stclip.engine.optim import build_optimizer, learning_rate
 from stclip.engine.train import Interrupted, Trainer
 from stclip.errors import UserError
 from stclip.evaluation.frame_map import FrameMapEvaluator
 from stclip.evaluation.results import soft_voting
-from stclip.models.build import build_model, encode_labels
+from stclip.models.build import Model, build_model, encode_labels
 from stclip.models.losses import FocalCriterion
-from stclip.models.stclip import STCLIP
 
 logger = logging.getLogger("stclip.train_net")
 
@@ -62,6 +62,7 @@ def main(argv: list[str] | None = None) -> int:
         help="continue from the last checkpoint in OUTPUT_DIR; from the start if there is none",
     )
     args = parser.parse_intermixed_args(argv)
+    keep_freed_memory()
     cfg = load_config(args.config_file, args.opts)
     device = choose_device(cfg.MODEL.DEVICE)
     with process_group(device):
@@ -70,6 +71,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def train(cfg: CfgNode, args: argparse.Namespace, device: torch.device) -> int:
     """Put the parts together and run."""
+    check_trainable(cfg)
     output_dir = Path(cfg.OUTPUT_DIR)
     last = latest_checkpoint(output_dir)
     if not args.resume and (last is not None or (output_dir / "metrics.jsonl").exists()):
@@ -172,6 +174,26 @@ def train(cfg: CfgNode, args: argparse.Namespace, device: torch.device) -> int:
     return 0
 
 
+def check_trainable(cfg: CfgNode) -> None:
+    """Refuse a model without anything to train.
+
+    Raises:
+        UserError: it is a baseline, or everything that has parameters is switched off.
+    """
+    model = cfg.MODEL
+    if model.NAME != "stclip":
+        raise UserError(
+            f"MODEL.NAME: stclip expected, found {model.NAME}: a baseline has nothing to train; "
+            "tools/test_net.py tests it as it is"
+        )
+    parts = (model.PERSON_TOKENS, model.TEMPORAL, model.PROMPT)
+    if not any(part.ENABLED for part in parts) and model.LORA.RANK == 0:
+        raise UserError(
+            "MODEL: nothing to train: PERSON_TOKENS.ENABLED, TEMPORAL.ENABLED and PROMPT.ENABLED "
+            "are False and LORA.RANK is 0; switch at least one on"
+        )
+
+
 class Validation:
     """The frame mAP on the test part with the TEST keys, while training goes on.
 
@@ -192,7 +214,7 @@ class Validation:
             self.dataset.keyframes, self.labels, cfg.TEST.IOU_THRESHOLDS, cfg.TEST.ACTION_THRESH
         )
 
-    def run(self, model: STCLIP) -> dict[str, float] | None:
+    def run(self, model: Model) -> dict[str, float] | None:
         """Numbers to record, on rank 0; None on the others."""
         loader = build_test_loader(
             self.cfg, self.dataset, model.clip.image_size, rank(), world_size()

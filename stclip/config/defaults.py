@@ -25,7 +25,12 @@ _C.TEST_VIDEO = ""
 
 # ---------------------------------------------------------------- model
 _C.MODEL = CfgNode()
-# A checkpoint of ours or of the reference; it carries CLIP too. "" starts from MODEL.CLIP.
+# stclip, or CLIP without any training: frame (the whole keyframe against the class names), crop
+# (the person's crop), frame_crop (the sum of both features). Of the keys below, those three read
+# only WEIGHT, CLIP, DEVICE, PRECISION and HEAD.
+_C.MODEL.NAME = "stclip"
+# A checkpoint of ours or of the reference; it carries CLIP too. "" starts from MODEL.CLIP. A
+# baseline takes the CLIP out of it, as it was before LoRA.
 _C.MODEL.WEIGHT = ""
 # A name (ViT-B/32, ViT-B/16, ViT-L/14, ViT-L/14@336px: downloaded once) or a file of CLIP weights.
 _C.MODEL.CLIP = "ViT-B/16"
@@ -39,13 +44,27 @@ _C.MODEL.LORA = CfgNode()
 _C.MODEL.LORA.RANK = 8
 _C.MODEL.LORA.ALPHA = 1.0
 
-# Context tokens from a window of frames around the keyframe.
+# Person tokens from the crops. Without them the class token's output stands for every person.
+_C.MODEL.PERSON_TOKENS = CfgNode()
+_C.MODEL.PERSON_TOKENS.ENABLED = True
+
+# Context tokens from a window of frames around the keyframe. Without them: its own patches.
 _C.MODEL.TEMPORAL = CfgNode()
+_C.MODEL.TEMPORAL.ENABLED = True
 _C.MODEL.TEMPORAL.FRAMES = 9
 
-# Context prompting of the class names, after every vision block.
+# Context prompting of the class names, after every vision block. Without it they stay CLIP's.
 _C.MODEL.PROMPT = CfgNode()
+_C.MODEL.PROMPT.ENABLED = True
 _C.MODEL.PROMPT.ALPHA = 0.2  # initial value of the learned scale
+
+# Interest token spotting: each person's class names are prompted only by the tokens that the person
+# attends to most. It has no parameters; needs PERSON_TOKENS and PROMPT.
+_C.MODEL.INTEREST_TOKENS = CfgNode()
+_C.MODEL.INTEREST_TOKENS.ENABLED = False
+# How many of the class and patch tokens (197 in ViT-B/16). 0: all.
+_C.MODEL.INTEREST_TOKENS.TOP_K = 20
+_C.MODEL.INTEREST_TOKENS.INCLUDE_PERSON = True  # the person's own token prompts too
 
 # Cosine scores.
 _C.MODEL.HEAD = CfgNode()

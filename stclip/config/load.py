@@ -25,6 +25,7 @@ logger = logging.getLogger(__name__)
 BASE_KEY = "_BASE_"
 
 CHOICES: dict[str, tuple[str, ...]] = {
+    "MODEL.NAME": ("stclip", "frame", "crop", "frame_crop"),
     "MODEL.DEVICE": ("auto", "cpu", "cuda"),
     "MODEL.PRECISION": ("fp32", "bf16", "fp16"),
     "SOLVER.SCHEDULE": ("step", "cosine"),
@@ -44,6 +45,7 @@ POSITIVE = (
 NOT_NEGATIVE = (
     "SEED",
     "MODEL.LORA.RANK",
+    "MODEL.INTEREST_TOKENS.TOP_K",
     "DATALOADER.NUM_WORKERS",
     "SOLVER.BASE_LR",
     "SOLVER.MOMENTUM",
@@ -103,9 +105,10 @@ def differences(cfg: CfgNode, saved: str) -> list[str]:
 
 
 def warn_scales(cfg: CfgNode, saved: str | None) -> None:
-    """Warn if weights were trained with other scales than the config has; shapes do not show it."""
+    """Warn if weights were trained with other values of what their shapes do not show."""
+    keys = ("MODEL.LORA.ALPHA ", "MODEL.HEAD.TEMPERATURE ", "MODEL.INTEREST_TOKENS.")
     for change in differences(cfg, saved or ""):
-        if change.startswith(("MODEL.LORA.ALPHA ", "MODEL.HEAD.TEMPERATURE ")):
+        if change.startswith(keys):
             logger.warning("the weights were trained with another value of %s", change)
 
 
@@ -229,6 +232,12 @@ def _validate(cfg: CfgNode) -> None:
     for key in NOT_NEGATIVE:
         if values[key] < 0:
             raise UserError(f"{key}: a number not below 0 expected, found {values[key]}")
+    if values["MODEL.INTEREST_TOKENS.ENABLED"]:
+        for needed in ("MODEL.PERSON_TOKENS.ENABLED", "MODEL.PROMPT.ENABLED"):
+            if not values[needed]:
+                raise UserError(
+                    f"MODEL.INTEREST_TOKENS.ENABLED: with it {needed} True expected, found False"
+                )
     if not values["TEST.IOU_THRESHOLDS"]:
         raise UserError("TEST.IOU_THRESHOLDS: at least one number expected, found none")
     for threshold in values["TEST.IOU_THRESHOLDS"]:

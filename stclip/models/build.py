@@ -1,62 +1,61 @@
 """From config keys and weights to a model."""
 
 import logging
+from typing import Any
 
 from torch import Tensor
 from yacs.config import CfgNode
 
 from stclip.errors import UserError
+from stclip.models.baselines import BASELINES, Baseline
+from stclip.models.clip import CLIP
+from stclip.models.interest_tokens import InterestTokens
 from stclip.models.stclip import STCLIP
 from stclip.models.tokenizer import tokenize
 from stclip.models.weights import clip_from_state_dict, load_clip
 
 logger = logging.getLogger(__name__)
 
+Model = STCLIP | Baseline
 
-def build_model(cfg: CfgNode, state: dict[str, Tensor] | None = None) -> STCLIP:
-    """ST-CLIP on the CPU in float32, in evaluation mode.
+
+def build_model(cfg: CfgNode, state: dict[str, Tensor] | None = None) -> Model:
+    """The model of MODEL.NAME on the CPU in float32, in evaluation mode.
 
     Args:
         cfg: its MODEL keys.
         state: a state dict of ours, CLIP included: all sizes follow from its shapes, and MODEL.CLIP
-            is not read. None: CLIP from MODEL.CLIP, the rest freshly initialised.
+            is not read. A baseline takes CLIP alone out of it, without LoRA, which is the CLIP that
+            the training started from. None: CLIP from MODEL.CLIP, the rest freshly initialised.
 
     Raises:
         UserError: the state dict is not one of ST-CLIP, lacks or has too many parameters, or its
-            sizes contradict each other or the config.
+            sizes or parts contradict each other or the config.
     """
-    rank, alpha = cfg.MODEL.LORA.RANK, cfg.MODEL.LORA.ALPHA
-    if state is None:
-        clip = load_clip(cfg.MODEL.CLIP, lora_rank=rank, lora_alpha=alpha)
+    model: Model
+    if cfg.MODEL.NAME == "stclip":
+        model = _build_stclip(cfg, state)
     else:
-        _check_against_config(cfg, state)
-        clip_state = {k.removeprefix("clip."): v for k, v in state.items() if k.startswith("clip.")}
-        clip = clip_from_state_dict(clip_state, lora_rank=rank, lora_alpha=alpha)
-    model = STCLIP(
-        clip,
-        frames=cfg.MODEL.TEMPORAL.FRAMES,
-        prompt_alpha=cfg.MODEL.PROMPT.ALPHA,
-        temperature=cfg.MODEL.HEAD.TEMPERATURE,
-    )
-    if state is not None:
-        load_state(model, state, "MODEL.WEIGHT")
-    visual = clip.visual
+        clip = _clip(cfg, state, lora_rank=0)
+        temperature = cfg.MODEL.HEAD.TEMPERATURE
+        model = Baseline(clip, **BASELINES[cfg.MODEL.NAME], temperature=temperature)
+    visual = model.clip.visual
     logger.info(
-        "model: vision %d wide, %d layers, patch %d at %d px; embedding %d; LoRA rank %d; "
+        "model %s: vision %d wide, %d layers, patch %d at %d px; embedding %d; "
         "%.1f M parameters, %.1f M of them trained",
+        cfg.MODEL.NAME,
         visual.proj.shape[0],
         len(visual.transformer.resblocks),
         visual.patch_size,
         visual.image_size,
-        clip.embed_dim,
-        rank,
+        model.clip.embed_dim,
         sum(p.numel() for p in model.parameters()) / 1e6,
         sum(p.numel() for p in model.parameters() if p.requires_grad) / 1e6,
     )
     return model.eval()
 
 
-def encode_labels(model: STCLIP, labels: list[str]) -> Tensor:
+def encode_labels(model: Model, labels: list[str]) -> Tensor:
     """The model's features of class names (C, E), the names taken exactly as written."""
     tokens = tokenize(labels, model.clip.text_length)
     return model.encode_vocabulary(tokens.to(model.clip.text_projection.device))
@@ -87,18 +86,82 @@ def load_state(model: STCLIP, state: dict[str, Tensor], source: str) -> None:
     model.load_state_dict(state)
 
 
-def _check_against_config(cfg: CfgNode, state: dict[str, Tensor]) -> None:
-    temporal = state.get("context_tokens.temporal_embedding")
-    if temporal is None or "clip.visual.proj" not in state:
-        raise UserError(
-            "MODEL.WEIGHT: these are not ST-CLIP's parameters (no temporal embedding or no CLIP "
-            "among them); weights of CLIP alone belong into MODEL.CLIP"
-        )
-    lora = state.get("clip.visual.transformer.resblocks.0.mlp.c_fc.lora_A")
-    found = {
-        "MODEL.TEMPORAL.FRAMES": (len(temporal), cfg.MODEL.TEMPORAL.FRAMES),
-        "MODEL.LORA.RANK": (0 if lora is None else len(lora), cfg.MODEL.LORA.RANK),
+def config_of_state(state: dict[str, Tensor]) -> dict[str, Any]:
+    """What a state dict of ST-CLIP says about the config: {key under MODEL: value}."""
+
+    def holds(part: str) -> bool:
+        return any(name.startswith(part) for name in state)
+
+    found: dict[str, Any] = {
+        "PERSON_TOKENS.ENABLED": holds("person_tokens."),
+        "TEMPORAL.ENABLED": holds("context_tokens."),
+        "PROMPT.ENABLED": holds("context_prompting."),
     }
-    for key, (in_file, in_config) in found.items():
+    temporal = state.get("context_tokens.temporal_embedding")
+    if temporal is not None:
+        found["TEMPORAL.FRAMES"] = len(temporal)
+    lora = state.get("clip.visual.transformer.resblocks.0.mlp.c_fc.lora_A")
+    return found | {"LORA.RANK": 0 if lora is None else len(lora)}
+
+
+def _build_stclip(cfg: CfgNode, state: dict[str, Tensor] | None) -> STCLIP:
+    if state is not None:
+        _check_against_config(cfg, state)
+    clip = _clip(cfg, state, cfg.MODEL.LORA.RANK)
+    model = STCLIP(
+        clip,
+        frames=cfg.MODEL.TEMPORAL.FRAMES,
+        prompt_alpha=cfg.MODEL.PROMPT.ALPHA,
+        temperature=cfg.MODEL.HEAD.TEMPERATURE,
+        temporal=cfg.MODEL.TEMPORAL.ENABLED,
+        prompt=cfg.MODEL.PROMPT.ENABLED,
+        person_tokens=cfg.MODEL.PERSON_TOKENS.ENABLED,
+        interest_tokens=_interest_tokens(cfg, clip),
+    )
+    if state is not None:
+        load_state(model, state, "MODEL.WEIGHT")
+    return model
+
+
+def _clip(cfg: CfgNode, state: dict[str, Tensor] | None, lora_rank: int) -> CLIP:
+    """CLIP from a state dict of ST-CLIP or from MODEL.CLIP; without LoRA if the rank is 0."""
+    if state is None:
+        return load_clip(cfg.MODEL.CLIP, lora_rank=lora_rank, lora_alpha=cfg.MODEL.LORA.ALPHA)
+    clip_state = {
+        name.removeprefix("clip."): tensor
+        for name, tensor in state.items()
+        if name.startswith("clip.") and (lora_rank or ".lora_" not in name)
+    }
+    return clip_from_state_dict(clip_state, lora_rank, cfg.MODEL.LORA.ALPHA, source="MODEL.WEIGHT")
+
+
+def _interest_tokens(cfg: CfgNode, clip: CLIP) -> InterestTokens | None:
+    keys = cfg.MODEL.INTEREST_TOKENS
+    if not keys.ENABLED:
+        return None
+    tokens = len(clip.visual.positional_embedding)  # class token and patches
+    if tokens < keys.TOP_K:
+        raise UserError(
+            f"MODEL.INTEREST_TOKENS.TOP_K: at most the {tokens} class and patch tokens of this "
+            f"CLIP expected, found {keys.TOP_K}; 0 takes all"
+        )
+    return InterestTokens(top_k=keys.TOP_K, include_person=keys.INCLUDE_PERSON)
+
+
+def _check_against_config(cfg: CfgNode, state: dict[str, Tensor]) -> None:
+    keys = cfg.MODEL
+    parts = keys.PERSON_TOKENS.ENABLED or keys.TEMPORAL.ENABLED or keys.PROMPT.ENABLED
+    only_clip = all(name.startswith("clip.") for name in state)
+    if "clip.visual.proj" not in state or (only_clip and parts):
+        raise UserError(
+            "MODEL.WEIGHT: these are not ST-CLIP's parameters (nothing but CLIP, or no CLIP among "
+            "them); weights of CLIP alone belong into MODEL.CLIP"
+        )
+    for key, in_file in config_of_state(state).items():
+        group, name = key.split(".")
+        in_config = keys[group][name]
         if in_file != in_config:
-            raise UserError(f"{key} is {in_config}, but the file of MODEL.WEIGHT has {in_file}")
+            raise UserError(
+                f"MODEL.{key} is {in_config}, but the file of MODEL.WEIGHT has {in_file}; "
+                "set the key to that, or choose another file"
+            )

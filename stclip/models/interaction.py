@@ -1,6 +1,7 @@
 """Person-context interaction: one sequence per keyframe (method.md section 4).
 
-A keyframes that have persons, N persons, P the most persons of a keyframe, L patch tokens, W width.
+A keyframes that have persons, N persons, P the most persons of a keyframe (0 without person
+tokens), L patch tokens, W width.
 """
 
 from dataclasses import dataclass
@@ -16,20 +17,25 @@ class InteractionLayout:
     Attributes:
         row: (N,) long, the sequence of each person.
         column: (N,) long, its position in the sequence [class, person_1..person_P, context].
+        persons: P.
         key_mask: (A, 1 + P + L) bool, False for padding; None if nothing is padded.
     """
 
     row: Tensor
     column: Tensor
+    persons: int
     key_mask: Tensor | None
 
 
-def lay_out(context: Tensor, persons: Tensor, owner: Tensor) -> tuple[Tensor, InteractionLayout]:
+def lay_out(
+    context: Tensor, persons: Tensor | None, owner: Tensor
+) -> tuple[Tensor, InteractionLayout]:
     """Put the persons of each keyframe between its class token and its context tokens.
 
     Args:
         context: (A, 1 + L, W), class token first, after ln_pre.
-        persons: (N, W) person tokens; they get no positional embedding.
+        persons: (N, W) person tokens; they get no positional embedding. None puts nothing there,
+            and the class token stands for every person.
         owner: (N,) long, ascending: the row of ``context`` that a person belongs to; every row
             has at least one.
 
@@ -37,6 +43,9 @@ def lay_out(context: Tensor, persons: Tensor, owner: Tensor) -> tuple[Tensor, In
         The sequences (A, 1 + P + L, W), with zeros where a keyframe has fewer than P persons, and
         their layout.
     """
+    if persons is None:
+        layout = InteractionLayout(owner, torch.zeros_like(owner), persons=0, key_mask=None)
+        return context, layout
     counts = torch.bincount(owner, minlength=len(context))  # (A,)
     most = int(counts.max())
     first = counts.cumsum(0) - counts
@@ -49,4 +58,4 @@ def lay_out(context: Tensor, persons: Tensor, owner: Tensor) -> tuple[Tensor, In
         key_mask = torch.ones(sequence.shape[:2], dtype=torch.bool, device=sequence.device)
         places = torch.arange(most, device=owner.device)
         key_mask[:, 1 : 1 + most] = places < counts[:, None]
-    return sequence, InteractionLayout(row=owner, column=1 + place, key_mask=key_mask)
+    return sequence, InteractionLayout(owner, 1 + place, persons=most, key_mask=key_mask)

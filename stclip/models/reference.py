@@ -36,6 +36,8 @@ _RENAMED = (
     ("context_prompting.prompts.{}.", "clipmodel.visual.transformer.prompts_generator.{}."),
     ("clip.", "clipmodel."),
 )
+# What the reference cannot be without.
+_PARTS = ("person_tokens.", "context_tokens.", "context_prompting.")
 # The second half of the temporal block, which the reference builds and never calls.
 _UNUSED = re.compile(r"clipmodel\.visual\.temporalModelling\.resblocks\.0\.(ln_2|mlp)\.")
 
@@ -72,8 +74,17 @@ def to_reference(state: StateDict, unused: StateDict | None = None) -> StateDict
         state: ours.
         unused: what ``from_reference`` handed back; without it the unused tensors, which the
             reference asks for when it loads, are filled with an identity norm and zeros.
+
+    Raises:
+        UserError: the model lacks a part that the reference always has.
     """
     table = dict(_RENAMED)
+    lacking = [name for name in _PARTS if not any(key.startswith(name) for key in state)]
+    if lacking:
+        raise UserError(
+            f"found no parameters {', '.join(f'{name}*' for name in lacking)}: a model with a part "
+            "switched off has no counterpart in the reference; it stays in our format"
+        )
     theirs = {PREFIX + _rename(name, table): tensor for name, tensor in state.items()}
     if unused is None:
         unused = _neutral(state["context_tokens.ln_1.weight"])

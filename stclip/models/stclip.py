@@ -1,9 +1,11 @@
-"""ST-CLIP, top to bottom (Huang, Chen, Lai, WACV 2025; method.md sections 2 to 5 and 7).
+"""ST-CLIP, top to bottom (Huang, Chen, Lai, WACV 2025; method.md sections 2 to 7).
 
 Shape letters: F distinct frames, B keyframes, A keyframes that have persons, T frames of a window,
 N persons, P the most persons of a keyframe, L patch tokens, S = 1 + P + L, W vision width, E joint
-embedding width, C class names.
+embedding width, C class names, R vision layers, K interest tokens.
 """
+
+from __future__ import annotations
 
 from dataclasses import dataclass
 
@@ -15,6 +17,7 @@ from stclip.models.clip import CLIP, normalize_pixels
 from stclip.models.context_prompting import ContextPrompting
 from stclip.models.context_tokens import ContextTokens
 from stclip.models.interaction import lay_out
+from stclip.models.interest_tokens import InterestTokens
 from stclip.models.person_tokens import PersonTokens
 from stclip.structures import ClipBatch
 
@@ -26,24 +29,47 @@ class STCLIPOutput:
     Attributes:
         logits: (N, C) float32, cosines divided by the temperature.
         person_features: (N, E), relation token + frame feature, not normalised.
-        text_features: (A, C, E), prompted by each keyframe that has persons, not normalised.
+        text_features: not normalised, a row for each text that differs: (A, C, E), prompted by each
+            keyframe that has persons; (N, C, E) with interest tokens; (1, C, E) of a baseline.
         text_row: (N,) long, the row of ``text_features`` that a person is compared with.
+        interest_tokens: (R, N, K) long, what ``InterestTokens.spot`` found in each layer; None
+            without it.
     """
 
     logits: Tensor
     person_features: Tensor
     text_features: Tensor
     text_row: Tensor
+    interest_tokens: Tensor | None = None
+
+    @classmethod
+    def empty(cls, batch: ClipBatch, vocabulary: Tensor) -> STCLIPOutput:
+        """The output for a batch without persons."""
+        classes, embed_dim = vocabulary.shape
+        return cls(
+            logits=vocabulary.new_zeros(0, classes, dtype=torch.float32),
+            person_features=vocabulary.new_zeros(0, embed_dim),
+            text_features=vocabulary.new_zeros(0, classes, embed_dim),
+            text_row=batch.owner,
+        )
 
 
 class STCLIP(nn.Module):
     """CLIP with person tokens, context tokens, their interaction and context prompting.
+
+    A part that is switched off has no parameters. With all of them off and a CLIP without LoRA, the
+    scores are those of CLIP's image features of the keyframes.
 
     Args:
         clip: the CLIP to build on; all of it is frozen but its LoRA.
         frames: T, the length of the windows.
         prompt_alpha: initial scale of the prompts.
         temperature: the cosines are divided by it.
+        temporal: False: the context tokens are the keyframe's own patches.
+        prompt: False: the text features stay CLIP's.
+        person_tokens: False: the crops are not looked at, and the class token's output stands for
+            every person's relation token.
+        interest_tokens: prompts each person's own text; needs ``prompt`` and ``person_tokens``.
     """
 
     def __init__(
@@ -52,14 +78,26 @@ class STCLIP(nn.Module):
         frames: int = 9,
         prompt_alpha: float = 0.2,
         temperature: float = 0.07,
+        *,
+        temporal: bool = True,
+        prompt: bool = True,
+        person_tokens: bool = True,
+        interest_tokens: InterestTokens | None = None,
     ) -> None:
         super().__init__()
+        assert interest_tokens is None or (prompt and person_tokens), (
+            "interest tokens are persons' and prompt"
+        )
         self.clip = clip
         width = clip.visual.proj.shape[0]
         layers = len(clip.visual.transformer.resblocks)
-        self.person_tokens = PersonTokens(width)
-        self.context_tokens = ContextTokens(width, frames)
-        self.context_prompting = ContextPrompting(layers, width, clip.embed_dim, prompt_alpha)
+        self.person_tokens = PersonTokens(width) if person_tokens else None
+        self.context_tokens = ContextTokens(width, frames) if temporal else None
+        self.context_prompting = (
+            ContextPrompting(layers, width, clip.embed_dim, prompt_alpha) if prompt else None
+        )
+        self.interest_tokens = interest_tokens
+        self.window_length = frames if temporal else 1  # frames that the model looks at
         self.temperature = temperature
         for name, parameter in clip.named_parameters():
             parameter.requires_grad_(".lora_" in name)
@@ -81,13 +119,7 @@ class STCLIP(nn.Module):
         """
         visual = self.clip.visual
         if len(batch.crops) == 0:
-            embed_dim = vocabulary.shape[1]
-            return STCLIPOutput(
-                logits=vocabulary.new_zeros(0, len(vocabulary), dtype=torch.float32),
-                person_features=vocabulary.new_zeros(0, embed_dim),
-                text_features=vocabulary.new_zeros(0, len(vocabulary), embed_dim),
-                text_row=batch.owner,
-            )
+            return STCLIPOutput.empty(batch, vocabulary)
         # Keyframes without persons leave here.
         active, owner = torch.unique_consecutive(batch.owner, return_inverse=True)  # (A,), (N,)
         window, keyframe = batch.window[active], batch.keyframe[active]
@@ -95,29 +127,66 @@ class STCLIP(nn.Module):
         # Every distinct frame is cut into patches once; crops and whole keyframes share one pass
         # through the encoder.
         patches = visual.patch_embed(normalize_pixels(batch.frames))  # (F, L, W)
-        crop_patches = visual.patch_embed(normalize_pixels(batch.crops))  # (N, L, W)
-        encoded = visual.encode(torch.cat([crop_patches, patches[keyframe]]))  # (N + A, W)
-        crop_features, frame_features = encoded.split([len(crop_patches), len(active)])
+        if self.person_tokens is None:
+            persons = None
+            frame_features = visual.encode(patches[keyframe])  # (A, W)
+        else:
+            crop_patches = visual.patch_embed(normalize_pixels(batch.crops))  # (N, L, W)
+            encoded = visual.encode(torch.cat([crop_patches, patches[keyframe]]))  # (N + A, W)
+            crop_features, frame_features = encoded.split([len(crop_patches), len(active)])
 
-        # Section 2: person tokens.
-        persons = self.person_tokens(crop_features)  # (N, W)
+            # Section 2: person tokens.
+            persons = self.person_tokens(crop_features)  # (N, W)
 
         # Section 3: context tokens, with class token, positions and ln_pre.
-        context = self.context_tokens(patches, window)  # (A, L, W)
+        if self.context_tokens is None:
+            context = patches[keyframe]  # (A, L, W)
+        else:
+            context = self.context_tokens(patches, window)  # (A, L, W)
         context = visual.add_class_token_and_positions(context)  # (A, 1 + L, W)
 
-        # Sections 4 and 5: interaction; after every block its tokens prompt the keyframe's text.
+        # Sections 4 to 6: interaction; after every block its tokens prompt the keyframe's text, or
+        # each person's interest tokens that person's text.
         x, layout = lay_out(context, persons, owner)  # (A, S, W)
-        text = vocabulary.expand(len(active), -1, -1)  # (A, C, E)
+        text, text_row = vocabulary.expand(len(active), -1, -1), owner  # (A, C, E)
+        if self.interest_tokens is not None:
+            text = vocabulary.expand(len(owner), -1, -1)  # (N, C, E)
+            text_row = torch.arange(len(owner), device=owner.device)
+        spotted: list[Tensor] = []
         for layer, block in enumerate(visual.transformer.resblocks):
+            if self.interest_tokens is not None:
+                spotted.append(self.interest_tokens.spot(block, x, layout))  # (N, K)
             x = block(x, layout.key_mask)
-            text = self.context_prompting(layer, text, x, layout.key_mask)
+            if self.context_prompting is None:
+                continue
+            tokens, key_mask = x, layout.key_mask
+            if self.interest_tokens is not None:
+                tokens, key_mask = self.interest_tokens.gather(x, layout, spotted[-1]), None
+            text = self.context_prompting(layer, text, tokens, key_mask)
         relation = visual.project(visual.ln_post(x[layout.row, layout.column]))  # (N, E)
         person_features = relation + visual.project(frame_features)[owner]
 
-        # Section 7: cosine scores, in float32 because the temperature magnifies rounding 14 times.
-        query = F.normalize(person_features.float(), dim=-1)
-        names = F.normalize(text.float(), dim=-1)
-        # A product and a sum, because autocast would take a matrix product down to 16 bits again.
-        logits = (query[:, None] * names[owner]).sum(dim=-1) / self.temperature
-        return STCLIPOutput(logits, person_features, text, owner)
+        # Section 7: cosine scores.
+        logits = cosine_logits(person_features, text, text_row, self.temperature)
+        interest_tokens = torch.stack(spotted) if spotted else None  # (R, N, K)
+        return STCLIPOutput(logits, person_features, text, text_row, interest_tokens)
+
+
+def cosine_logits(
+    person_features: Tensor, text_features: Tensor, text_row: Tensor, temperature: float
+) -> Tensor:
+    """Cosines of persons and class names, divided by the temperature (method.md section 7).
+
+    Args:
+        person_features: (N, E).
+        text_features: (rows, C, E).
+        text_row: (N,) long, the row of ``text_features`` that a person is compared with.
+        temperature: the divisor.
+
+    Returns:
+        (N, C), in float32 because the temperature magnifies rounding 14 times.
+    """
+    query = F.normalize(person_features.float(), dim=-1)
+    names = F.normalize(text_features.float(), dim=-1)
+    # A product and a sum, because autocast would take a matrix product down to 16 bits again.
+    return (query[:, None] * names[text_row]).sum(dim=-1) / temperature

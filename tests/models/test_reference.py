@@ -29,3 +29,10 @@ def test_parallel_prefix() -> None:
 def test_foreign_names_are_refused(name: str) -> None:
     with pytest.raises(UserError, match=name.split(".")[-1]):
         from_reference({name: torch.zeros(1)})
+
+
+@pytest.mark.parametrize("part", ["person_tokens.", "context_tokens.", "context_prompting."])
+def test_a_model_without_a_part_is_refused(part: str) -> None:
+    state = tiny_model().state_dict()
+    with pytest.raises(UserError, match=f"no parameters {part}"):
+        to_reference({name: t for name, t in state.items() if not name.startswith(part)})

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from stclip.models.stclip import STCLIPOutput
+from stclip.models.stclip import STCLIP, STCLIPOutput
 from stclip.structures import ClipBatch
 from tests.helpers import random_batch, tiny_model
 
@@ -102,6 +102,54 @@ def test_training_and_evaluation_mode_agree() -> None:
     model, batch, text = tiny_model(), random_batch([1, 2]), torch.randn(5, 64)
     train, test = model.train()(batch, text).logits, model.eval()(batch, text).logits
     torch.testing.assert_close(train, test, rtol=1e-5, atol=1e-5)
+
+
+SWITCHES = ("temporal", "prompt", "person_tokens")
+
+
+@pytest.mark.parametrize("off", [SWITCHES[:1], SWITCHES[1:2], SWITCHES[2:], SWITCHES])
+def test_gradients_reach_all_that_is_left_with_parts_off(off: tuple[str, ...]) -> None:
+    model = STCLIP(tiny_model().clip, **dict.fromkeys(off, False)).train()
+    model(random_batch([1, 2]), torch.randn(5, 64)).logits.square().sum().backward()
+    for name, parameter in model.named_parameters():
+        assert (parameter.grad is not None) == parameter.requires_grad, name
+        assert parameter.grad is None or parameter.grad.abs().sum() > 0, name
+
+
+@pytest.mark.parametrize("off", [SWITCHES[:1], SWITCHES[1:2], SWITCHES[2:], SWITCHES])
+def test_batched_equals_one_keyframe_at_a_time_with_parts_off(off: tuple[str, ...]) -> None:
+    model = STCLIP(tiny_model().clip, **dict.fromkeys(off, False)).eval()
+    batch, text = random_batch([2, 0, 1]), torch.randn(5, 64)
+    with torch.no_grad():
+        looped = [model(one_keyframe(batch, row), text).logits for row in range(3)]
+        torch.testing.assert_close(model(batch, text).logits, torch.cat(looped))
+
+
+def test_without_temporal_only_the_keyframe_counts() -> None:
+    model = STCLIP(tiny_model().clip, temporal=False).eval()
+    assert model.window_length == 1
+    batch, text = random_batch([1]), torch.randn(5, 64)
+    narrow = random_batch([1], length=1)
+    narrow.frames, narrow.crops = batch.frames, batch.crops
+    with torch.no_grad():
+        torch.testing.assert_close(model(batch, text).logits, model(narrow, text).logits)
+
+
+def test_without_prompt_the_text_stays_clips() -> None:
+    model, text = STCLIP(tiny_model().clip, prompt=False).eval(), torch.randn(5, 64)
+    with torch.no_grad():
+        output = model(random_batch([2, 0, 1]), text)
+    assert torch.equal(output.text_features, text.expand(2, -1, -1))
+
+
+def test_without_person_tokens_the_crops_do_not_matter() -> None:
+    model, text = STCLIP(tiny_model().clip, person_tokens=False).eval(), torch.randn(5, 64)
+    batch, other = random_batch([2]), random_batch([2])
+    other.crops = 255 - other.crops
+    with torch.no_grad():
+        logits = model(batch, text).logits
+        assert torch.equal(logits, model(other, text).logits)
+    assert torch.equal(logits[0], logits[1])
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

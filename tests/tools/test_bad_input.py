@@ -151,6 +151,15 @@ def test_config(
         assert word in error
 
 
+def test_nothing_to_train(capsys: pytest.CaptureFixture[str], config: Path) -> None:
+    assert "MODEL.NAME" in message(capsys, "train_net", config, "MODEL.NAME", "crop")
+    off = [f"MODEL.{part}.ENABLED" for part in ("PERSON_TOKENS", "TEMPORAL", "PROMPT")]
+    pairs = [word for key in off for word in (key, "False")]
+    error = message(capsys, "train_net", config, *pairs, "MODEL.LORA.RANK", "0")
+    assert "nothing to train" in error
+    assert not (config.parent / "run").exists()
+
+
 def test_batches_that_cannot_be_split(capsys: pytest.CaptureFixture[str], config: Path) -> None:
     error = message(capsys, "train_net", config, "SOLVER.ACCUMULATION_STEPS", "2")
     assert "SOLVER.VIDEOS_PER_BATCH" in error

@@ -31,6 +31,18 @@ def test_ground_truth_boxes(case_config: Path) -> None:
     assert metrics["keyframes_with_boxes"] == 33
 
 
+@pytest.mark.parametrize("name", ["frame", "crop", "frame_crop"])
+def test_baselines(case_config: Path, name: str) -> None:
+    """The CLIP in the checkpoint, without training; the frame alone tells no persons apart."""
+    folder, metrics = test_net(case_config, "MODEL.NAME", name)
+    predictions = np.load(folder / "predictions.npz")
+    assert (metrics["model"], metrics["boxes"]) == (name, 80)
+    same = predictions["owner"][1:] == predictions["owner"][:-1]
+    scores = predictions["scores"]
+    equal = np.isclose(scores[1:], scores[:-1], atol=1e-6).all(axis=1)[same]
+    assert equal.all() == (name == "frame")
+
+
 def test_seen_vocabulary(case_config: Path) -> None:
     """Base classes: the same command with the seen labels as the test labels."""
     split = CASE / "data" / "split"

@@ -1,0 +1,76 @@
+"""What CLIP knows without any training: baselines that ST-CLIP is compared with.
+
+N persons, A keyframes that have persons, C class names, E joint embedding width.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from stclip.models.clip import CLIP, normalize_pixels
+from stclip.models.stclip import STCLIPOutput, cosine_logits
+from stclip.structures import ClipBatch
+
+# MODEL.NAME, and the arguments that make that baseline.
+BASELINES = {
+    "frame": {"frame": True, "crop": False},
+    "crop": {"frame": False, "crop": True},
+    "frame_crop": {"frame": True, "crop": True},
+}
+
+
+class Baseline(nn.Module):
+    """CLIP's image features of a person's keyframe, crop or both against CLIP's text features.
+
+    Keyframes and crops are preprocessed as ST-CLIP's are, and the class names are the bare ones. Of
+    both, the UNNORMALISED projected features are added, because ST-CLIP adds those of the
+    interaction and of the keyframe so (method.md section 4): whatever it gains over this baseline
+    then comes from what it computes and not from another way to add.
+
+    Args:
+        clip: a CLIP without LoRA; all of it is frozen.
+        frame: whether the keyframe's feature counts.
+        crop: whether the feature of the person's crop counts; one of the two must.
+        temperature: the cosines are divided by it.
+    """
+
+    def __init__(self, clip: CLIP, *, frame: bool, crop: bool, temperature: float = 0.07) -> None:
+        super().__init__()
+        assert frame or crop, "a baseline must see the keyframe or the crop"
+        self.clip = clip.requires_grad_(False)
+        self.frame, self.crop = frame, crop
+        self.temperature = temperature
+
+    @property
+    def window_length(self) -> int:
+        """Frames of a window that the model looks at: the keyframe."""
+        return 1
+
+    @torch.no_grad()
+    def encode_vocabulary(self, tokens: Tensor) -> Tensor:
+        """CLIP's features of the class names: tokens (C, text_length) -> (C, E)."""
+        return self.clip.encode_text(tokens)
+
+    def forward(self, batch: ClipBatch, vocabulary: Tensor) -> STCLIPOutput:
+        """Compare every person of a batch with every class name.
+
+        Args:
+            batch: a ragged batch on the model's device; each keyframe that has persons is encoded
+                once, however many they are.
+            vocabulary: (C, E) from ``encode_vocabulary``.
+
+        Returns:
+            ST-CLIP's output, with one row of text for all persons: nothing prompts it.
+        """
+        if len(batch.crops) == 0:
+            return STCLIPOutput.empty(batch, vocabulary)
+        features: list[Tensor] = []
+        if self.frame:
+            active, owner = torch.unique_consecutive(batch.owner, return_inverse=True)  # (A,), (N,)
+            frames = normalize_pixels(batch.frames[batch.keyframe[active]])
+            features.append(self.clip.encode_image(frames)[owner])  # (N, E)
+        if self.crop:
+            features.append(self.clip.encode_image(normalize_pixels(batch.crops)))  # (N, E)
+        person_features = torch.stack(features).sum(dim=0)
+        text, text_row = vocabulary[None], torch.zeros_like(batch.owner)
+        logits = cosine_logits(person_features, text, text_row, self.temperature)
+        return STCLIPOutput(logits, person_features, text, text_row)

@@ -1,0 +1,110 @@
+"""From config keys to the model that they name."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from stclip.config import load_config
+from stclip.errors import UserError
+from stclip.models.baselines import Baseline
+from stclip.models.build import build_model, config_of_state
+from stclip.models.stclip import STCLIP
+from tests.helpers import random_batch, tiny_model
+
+TEXT = torch.randn(5, 64, generator=torch.Generator().manual_seed(1))
+OFF = {
+    "MODEL.PERSON_TOKENS.ENABLED": "person_tokens.",
+    "MODEL.TEMPORAL.ENABLED": "context_tokens.",
+    "MODEL.PROMPT.ENABLED": "context_prompting.",
+}
+
+
+@pytest.fixture
+def clip_file(tmp_path: Path) -> str:
+    path = tmp_path / "clip.safetensors"
+    save_file(tiny_model(lora_rank=0).clip.state_dict(), path)
+    return str(path)
+
+
+def build(*pairs: str, state: dict[str, Tensor] | None = None) -> STCLIP | Baseline:
+    return build_model(load_config(None, pairs), state)
+
+
+def test_a_part_that_is_off_has_no_parameters(clip_file: str) -> None:
+    whole = build("MODEL.CLIP", clip_file).state_dict().keys()
+    for key, prefix in OFF.items():
+        model = build("MODEL.CLIP", clip_file, key, "False")
+        names = model.state_dict().keys()
+        assert names == {name for name in whole if not name.startswith(prefix)}
+        again = build(key, "False", state=model.state_dict())
+        assert again.state_dict().keys() == names
+
+
+@pytest.mark.parametrize("key", OFF)
+def test_weights_and_config_must_agree_about_the_parts(clip_file: str, key: str) -> None:
+    part = build("MODEL.CLIP", clip_file, key, "False").state_dict()
+    with pytest.raises(UserError, match=f"{key} is True, but the file .* has False"):
+        build(state=part)
+    whole = build("MODEL.CLIP", clip_file).state_dict()
+    with pytest.raises(UserError, match=f"{key} is False, but the file .* has True"):
+        build(key, "False", state=whole)
+
+
+def test_a_state_dict_tells_the_config(clip_file: str) -> None:
+    pairs = ("MODEL.TEMPORAL.FRAMES", "5", "MODEL.PROMPT.ENABLED", "False", "MODEL.LORA.RANK", "3")
+    found = config_of_state(build("MODEL.CLIP", clip_file, *pairs).state_dict())
+    assert found == {
+        "PERSON_TOKENS.ENABLED": True,
+        "TEMPORAL.ENABLED": True,
+        "TEMPORAL.FRAMES": 5,
+        "PROMPT.ENABLED": False,
+        "LORA.RANK": 3,
+    }
+
+
+def test_with_everything_off_clip_is_left(clip_file: str) -> None:
+    pairs = ["MODEL.CLIP", clip_file, "MODEL.LORA.RANK", "0"]
+    pairs += [word for key in OFF for word in (key, "False")]
+    model, batch = build(*pairs), random_batch([2, 0, 1])
+    assert not any(parameter.requires_grad for parameter in model.parameters())
+    frame = build("MODEL.CLIP", clip_file, "MODEL.NAME", "frame")
+    with torch.inference_mode():
+        found, expected = model(batch, TEXT).logits, frame(batch, TEXT).logits
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    again = build(*pairs, state=model.state_dict())
+    assert again.state_dict().keys() == model.state_dict().keys()
+
+
+@pytest.mark.parametrize("name", ["frame", "crop", "frame_crop"])
+def test_a_baseline_of_a_checkpoint_is_its_clip_without_lora(clip_file: str, name: str) -> None:
+    expected = build("MODEL.CLIP", clip_file, "MODEL.NAME", name).state_dict()
+    trained = build("MODEL.CLIP", clip_file).state_dict()
+    for parameter in trained:
+        if ".lora_" in parameter:
+            trained[parameter] = torch.randn_like(trained[parameter])
+    found = build("MODEL.NAME", name, state=trained)
+    assert isinstance(found, Baseline)
+    assert not found.training
+    assert found.state_dict().keys() == expected.keys()
+    assert all(torch.equal(tensor, expected[key]) for key, tensor in found.state_dict().items())
+
+
+def test_a_baseline_of_weights_without_clip(clip_file: str) -> None:
+    state = {n: t for n, t in tiny_model().state_dict().items() if not n.startswith("clip.")}
+    with pytest.raises(UserError, match=r"MODEL\.WEIGHT: found no visual\.conv1\.weight"):
+        build("MODEL.NAME", "crop", state=state)
+
+
+def test_interest_tokens(clip_file: str) -> None:
+    pairs = ("MODEL.CLIP", clip_file, "MODEL.INTEREST_TOKENS.ENABLED", "True")
+    key = "MODEL.INTEREST_TOKENS.TOP_K"
+    model = build(*pairs, key, "3", "MODEL.INTEREST_TOKENS.INCLUDE_PERSON", "False")
+    assert model.interest_tokens.top_k == 3
+    assert not model.interest_tokens.include_person
+    assert build(*pairs, key, "10").interest_tokens.top_k == 10
+    with pytest.raises(UserError, match=f"{key}: at most the 10 class and patch tokens .* 11"):
+        build(*pairs, key, "11")
+    assert build("MODEL.CLIP", clip_file).interest_tokens is None
