@@ -51,13 +51,25 @@ class Keyframe:
     def __post_init__(self) -> None:
         assert self.boxes.shape == (len(self.labels), 4), f"{self.boxes.shape}, {self.labels}"
 
+    def of_vocabulary(self, vocabulary: Collection[str]) -> "Keyframe":
+        """Without the boxes that have labels, but none of the vocabulary."""
+        kept = [
+            row
+            for row, names in enumerate(self.labels)
+            if not names or any(name in vocabulary for name in names)
+        ]
+        if len(kept) == len(self.labels):
+            return self
+        return Keyframe(self.key, self.boxes[kept], tuple(self.labels[row] for row in kept))
+
 
 @dataclass(frozen=True)
 class DetectionDataset:
     """The keyframes that a run trains on or tests, and where their frames are.
 
     Attributes:
-        name: names the result files: ``jhmdb``, or ``annotations`` for our own format.
+        name: names the result files: what DATASETS.TEST says, or ``annotations`` for our own
+            format.
         videos: by the ``video`` of the frame keys, in the order of the results.
         keyframes: in the order of the videos, then of the frames.
         proposals: detected persons of the keyframes that have some; None if none were read.

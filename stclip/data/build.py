@@ -1,18 +1,22 @@
 """Builds datasets and loaders from a config; the one place of the data layer that reads one."""
 
+import logging
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from yacs.config import CfgNode
 
 from stclip.data.annotation_dataset import build_annotation_dataset
 from stclip.data.annotations import DetectionDataset
-from stclip.data.jhmdb import build_jhmdb
+from stclip.data.jhmdb import NAMES, build_jhmdb, check_drawn
 from stclip.data.labels import check_vocabulary, read_label_file
 from stclip.data.loaders import BatchLoader, Samples, TestSamples, TrainSamples, multi_hot
 from stclip.data.sampling import split_into_chunks
 from stclip.data.selection import Part, make_selection
 from stclip.errors import UserError
+
+logger = logging.getLogger(__name__)
 
 
 def read_vocabulary(cfg: CfgNode, part: Part) -> list[str]:
@@ -30,18 +34,21 @@ def read_vocabulary(cfg: CfgNode, part: Part) -> list[str]:
 def build_dataset(cfg: CfgNode, part: Part) -> DetectionDataset:
     """The dataset that DATASETS.TRAIN or DATASETS.TEST names, cut down to the config's labels.
 
-    For testing with TEST.BOXES detected it holds the detected persons too.
+    For training only the persons are left who have a label of the vocabulary: what the others in
+    their videos do may be unseen. For testing the ground truth stays whole, and with TEST.BOXES
+    detected there are the detected persons too.
 
     Raises:
         UserError: a key has a value that cannot be, or a file or frame is missing or malformed.
     """
     vocabulary = read_vocabulary(cfg, part)
     all_names = read_label_file(cfg.ALL_LABEL, "ALL_LABEL")
+    name = cfg.DATASETS[part.upper()]
+    check_drawn(cfg.DATASETS.DATA_DIR, name, f"DATASETS.{part.upper()}")
     selection = make_selection(part, vocabulary, cfg[f"{part.upper()}_VIDEO"])
     detections = cfg.DATASETS.DETECTIONS if part == "test" and _uses_detections(cfg) else None
-    name = cfg.DATASETS[part.upper()]
-    if name == "jhmdb":
-        dataset = build_jhmdb(cfg.DATASETS.DATA_DIR, selection, all_names, detections)
+    if name in NAMES:
+        dataset = build_jhmdb(cfg.DATASETS.DATA_DIR, selection, all_names, detections, name)
     elif name.endswith(".json"):
         if detections == "":
             raise UserError(
@@ -51,13 +58,24 @@ def build_dataset(cfg: CfgNode, part: Part) -> DetectionDataset:
         dataset = build_annotation_dataset(name, selection, all_names, detections)
     else:
         raise UserError(
-            f"DATASETS.{part.upper()}: {name!r} is no dataset; choices: jhmdb, or the path of a "
-            ".json file in the annotations format"
+            f"DATASETS.{part.upper()}: {name!r} is no dataset; choices: {', '.join(NAMES)}, or the "
+            "path of a .json file in the annotations format"
         )
-    if part == "train":
-        for keyframe in dataset.keyframes:
-            multi_hot(keyframe, vocabulary)
-    return dataset
+    return _keep_vocabulary(dataset, vocabulary) if part == "train" else dataset
+
+
+def _keep_vocabulary(dataset: DetectionDataset, vocabulary: Sequence[str]) -> DetectionDataset:
+    """Leave out who has labels, but none of the vocabulary, and keyframes without anybody left."""
+    keyframes = [keyframe.of_vocabulary(vocabulary) for keyframe in dataset.keyframes]
+    before, after = (sum(len(k.boxes) for k in frames) for frames in (dataset.keyframes, keyframes))
+    if after < before:
+        logger.info(
+            "TRAIN_LABEL: %d of %d person boxes have other labels and are left out of training",
+            before - after, before,
+        )  # fmt: skip
+    for keyframe in keyframes:
+        multi_hot(keyframe, vocabulary)  # a box with two labels, or without any, must show now
+    return replace(dataset, keyframes=[keyframe for keyframe in keyframes if len(keyframe.boxes)])
 
 
 def build_train_loader(

@@ -1,6 +1,6 @@
-"""Builds the J-HMDB dataset from whatever of its files a person has (data.md).
+"""Builds the J-HMDB dataset, and others in its layout, from whatever files there are (data.md).
 
-Everything is looked for under ``<DATA_DIR>/jhmdb``: annotations and detections there or in
+Everything is looked for under ``<DATA_DIR>/<name>``: annotations and detections there or in
 ``annotations/``; frames as ``videos/<video>/00001.png`` (flattened), or in class folders as the
 official archives have them, ``Rename_Images/<class>/<video>/00001.png`` and
 ``ReCompress_Videos/<class>/<video>.avi``.
@@ -14,6 +14,7 @@ from stclip.data.annotations import DetectionDataset
 from stclip.data.jhmdb_ground_truth import GroundTruth, beside, read_ground_truth
 from stclip.data.labels import choices
 from stclip.data.proposals import Proposals, read_coco_detections, read_jsonl_detections
+from stclip.data.puppet.settings import COMMANDS
 from stclip.data.selection import Part, Selection
 from stclip.data.video import Video, open_video
 from stclip.errors import UserError
@@ -21,7 +22,9 @@ from stclip.structures import FrameKey
 
 logger = logging.getLogger(__name__)
 
-NAME = "jhmdb"
+OFFICIAL = "jhmdb"
+# The datasets in this layout: J-HMDB itself, and those that the project draws.
+NAMES = (OFFICIAL, *COMMANDS)
 PICKLE = "JHMDB-GT.pkl"
 DETECTIONS = "jhmdb_faster_RCNN_person.json"
 _JSON = {"train": "jhmdb_train_gt_min.json", "test": "jhmdb_test_gt_min.json"}
@@ -30,26 +33,31 @@ _SUFFIXES = (".avi", ".mp4", ".zip")
 # HMDB51, which J-HMDB is cut from, was released at this rate.
 _FPS = 30.0
 # Split 1: videos and annotated frames of each part.
-_OFFICIAL = {"train": (660, 22713), "test": (268, 9139)}
+_COUNTS = {"train": (660, 22713), "test": (268, 9139)}
 
 
 def build_jhmdb(
-    data_dir: str | Path, selection: Selection, all_names: Sequence[str], detections: str | None
+    data_dir: str | Path,
+    selection: Selection,
+    all_names: Sequence[str],
+    detections: str | None,
+    name: str = OFFICIAL,
 ) -> DetectionDataset:
-    """The keyframes of J-HMDB that a selection asks for, with their videos found on disk.
+    """The keyframes that a selection asks for, with their videos found on disk.
 
     Args:
-        data_dir: the folder that holds ``jhmdb/``.
+        data_dir: the folder that holds ``<name>/``.
         selection: the part (of official split 1) and which of its videos.
         all_names: ALL_LABEL's names.
         detections: a .json or .jsonl file of person boxes, ``""`` for the dataset's own; None reads
             none.
+        name: one of NAMES.
 
     Raises:
         UserError: annotations, detections, videos or frames are missing or malformed, or no video
             is left. All missing videos and frames are reported in one message.
     """
-    root = Path(data_dir) / NAME
+    root = Path(data_dir) / name
     truth = _ground_truth(root, selection.part, all_names)
     chosen = selection.choose(truth.video_labels(), str(truth.path))
     keyframes = [keyframe for video in chosen for keyframe in truth.keyframes[video]]
@@ -63,7 +71,25 @@ def build_jhmdb(
         if not proposals:
             logger.warning("%s: no detection for any of the %d keyframes", root, len(keys))
     videos = _find_videos(root, {video: truth.lengths[video] for video in chosen})
-    return DetectionDataset(NAME, videos, keyframes, proposals)
+    return DetectionDataset(name, videos, keyframes, proposals)
+
+
+def check_drawn(data_dir: str | Path, name: str, key: str) -> None:
+    """Check that a dataset that the project draws is there.
+
+    Args:
+        data_dir: the folder that holds ``<name>/``.
+        name: of any dataset.
+        key: the config key that names it, for the error message.
+
+    Raises:
+        UserError: it is not; the message has the command that draws it.
+    """
+    root = Path(data_dir) / name
+    if name in COMMANDS and not root.is_dir():
+        raise UserError(
+            f"{key} {name}: {root} is not there; draw it: {COMMANDS[name]} --out {root}"
+        )
 
 
 def _ground_truth(root: Path, part: Part, all_names: Sequence[str]) -> GroundTruth:
@@ -71,15 +97,16 @@ def _ground_truth(root: Path, part: Part, all_names: Sequence[str]) -> GroundTru
     if path is None:
         raise UserError(
             f"DATASETS.DATA_DIR {root.parent}: neither {_JSON[part]} nor {PICKLE} is in {root} or "
-            f"{root / 'annotations'}; put one of them there (see DATA.md)"
+            f"{root / 'annotations'}; {_remedy(root, 'put one of them there')}"
         )
     truth = read_ground_truth(path, part, all_names)
     videos, frames = len(truth.keyframes), sum(map(len, truth.keyframes.values()))
     # A small test set is none of our business, a nearly whole J-HMDB is a damaged one.
-    if 2 * videos > _OFFICIAL[part][0] and (videos, frames) != _OFFICIAL[part]:
+    nearly_whole = root.name == OFFICIAL and 2 * videos > _COUNTS[part][0]
+    if nearly_whole and (videos, frames) != _COUNTS[part]:
         logger.warning(
             "%s: %d %s videos with %d frames; split 1 of J-HMDB has %d with %d",
-            path, videos, part, frames, *_OFFICIAL[part],
+            path, videos, part, frames, *_COUNTS[part],
         )  # fmt: skip
     return truth
 
@@ -112,8 +139,17 @@ def _find_videos(root: Path, lengths: Mapping[str, int]) -> dict[str, Video]:
         )
     raise UserError(
         f"DATASETS.DATA_DIR {root.parent}: {'; '.join(parts)}; looked for [class/]video/00001.png "
-        f"and [class/]video{'|'.join(_SUFFIXES)} in {', '.join(_FOLDERS)} of {root} (see DATA.md)"
+        f"and [class/]video{'|'.join(_SUFFIXES)} in {', '.join(_FOLDERS)} of {root}; "
+        f"{_remedy(root, 'put them there')}"
     )
+
+
+def _remedy(root: Path, otherwise: str) -> str:
+    """What to do about a file that is not in the dataset's folder."""
+    command = COMMANDS.get(root.name)
+    if command is None:
+        return f"{otherwise} (see DATA.md)"
+    return f"remove {root} and draw it anew: {command} --out {root}"
 
 
 def _find_video(root: Path, key: str) -> Path | None:
@@ -135,8 +171,8 @@ def _proposals(
     if path is None:
         raise UserError(
             f"DATASETS.DATA_DIR {root.parent}: {DETECTIONS} is not in {root} or "
-            f"{root / 'annotations'}; put it there, name another file in DATASETS.DETECTIONS, or "
-            "set TEST.BOXES to ground_truth"
+            f"{root / 'annotations'}; {_remedy(root, 'put it there')}, name another file in "
+            "DATASETS.DETECTIONS, or set TEST.BOXES to ground_truth"
         )
     if path.suffix == ".jsonl":
         return _from_lines(path, truth, chosen)

@@ -72,6 +72,55 @@ def frame_map(
     return _evaluate(_index(ground_truth, labels), rows, labels, check_thresholds(iou_thresholds))
 
 
+@dataclass(frozen=True)
+class ClassMatches:
+    """What the average precision of one class follows from, detection by detection.
+
+    Attributes:
+        video: (n,) for each detection, by descending score, a number of its video.
+        hit: (n,) whether it is a true positive.
+        truths: (V,) ground-truth boxes of each video.
+    """
+
+    video: Integers
+    hit: NDArray[np.bool_]
+    truths: Integers
+
+
+def match_classes(
+    ground_truth: Iterable[AnnotatedFrame],
+    rows: DetectionRows,
+    labels: Sequence[str],
+    videos: Sequence[str],
+    iou_threshold: float = 0.5,
+) -> list[ClassMatches]:
+    """The matches that ``frame_map`` computes from, for each of ``labels``.
+
+    Args:
+        ground_truth: see ``frame_map``.
+        rows: see ``frame_map``.
+        labels: see ``frame_map``.
+        videos: V names, which number the videos; every video of ``ground_truth`` and ``rows``.
+        iou_threshold: a match needs at least this IoU.
+    """
+    truth = _index(ground_truth, labels)
+    number = {video: i for i, video in enumerate(videos)}
+    of_truth = np.array([number[key.video] for key in truth.frames], dtype=np.int64)
+    of_row = np.array([number[key.video] for key in rows.keys], dtype=np.int64)
+    frames = np.array([truth.frames.get(key, -1) for key in rows.keys], dtype=np.int64)
+    ranked = _ranking(rows)
+    matches = []
+    for index in range(len(labels)):
+        chosen = ranked[rows.labels[ranked] == index]
+        best, overlap = _best_matches(
+            rows.boxes[chosen], frames[rows.frame[chosen]], truth.boxes[index], truth.frame[index]
+        )
+        hit = _first_claims(best, overlap >= iou_threshold)
+        truths = np.bincount(of_truth[truth.frame[index]], minlength=len(videos))
+        matches.append(ClassMatches(of_row[rows.frame[chosen]], hit, truths.astype(np.int64)))
+    return matches
+
+
 class FrameMapEvaluator:
     """Collects detections, then computes their frame mAP: reset, process, evaluate.
 

@@ -1,4 +1,5 @@
 import json
+import logging
 
 import numpy as np
 import pytest
@@ -194,13 +195,34 @@ def test_a_video_without_any_ground_truth(dataset):
 
 def test_training_needs_exactly_one_label_a_box(dataset):
     tmp_path, cfg = dataset
-    for names in (["sit", "run"], [], ["wave"]):
+    for names in (["sit", "run"], []):
         value = content()
         value["keyframes"][0]["labels"][0] = names
         write(tmp_path, value)
         with pytest.raises(UserError, match="TRAIN_LABEL: box 1 of frame 6 of video v1 has") as e:
             build_dataset(cfg, "train")
         assert "\n" not in str(e.value)
+
+
+def test_persons_who_do_something_unseen_are_not_trained_on(dataset, caplog):
+    tmp_path, cfg = dataset
+    value = content()
+    first, second = value["keyframes"][:2]
+    first["labels"] = [["wave"], ["run"]]
+    second["labels"] = [["wave"]]
+    write(tmp_path, value)
+    with caplog.at_level(logging.INFO):
+        built = build_dataset(cfg, "train")
+    assert [(k.key, k.boxes.tolist(), k.labels) for k in built.keyframes] == [
+        (("v1", 6), [[0, 0, 9.5, 9]], (("run",),))  # frame 3 has nobody left
+    ]
+    (record,) = (r for r in caplog.records if r.name == "stclip.data.build")
+    assert record.getMessage().startswith("TRAIN_LABEL: 2 of 3 person boxes")
+    tested = build_dataset(cfg, "test").keyframes
+    assert [k.labels for k in tested if k.key.video == "v1"] == [
+        (("wave",),),
+        (("wave",), ("run",)),
+    ]
 
 
 def test_labels_outside_all_labels(dataset):

@@ -1,6 +1,7 @@
 import json
 import logging
 import pickle
+import re
 from zipfile import ZipFile
 
 import numpy as np
@@ -279,6 +280,33 @@ def test_released_annotations_give_the_counts_of_every_split(released, split, tm
     assert counts == SPLITS[split]
     assert len(test.proposals) > 0.98 * len(test.keyframes)
     assert not caplog.records
+
+
+def test_drawn_datasets_have_the_same_layout(tmp_path, caplog):
+    cfg = write_jhmdb(tmp_path)
+    cfg.DATASETS.TRAIN = cfg.DATASETS.TEST = "puppet_crowd"
+    cfg.TRAIN_VIDEO = str(tmp_path / "data/puppet_crowd/lists/absent.txt")
+    folder = tmp_path / "data" / "puppet_crowd"
+    command = f"python tools/prepare_puppet.py --setting crowd --out {folder}"
+    # Before the list: that is drawn too.
+    with pytest.raises(UserError, match=rf"^DATASETS\.TRAIN puppet_crowd: .*{re.escape(command)}$"):
+        build_dataset(cfg, "train")
+    (tmp_path / "data" / "jhmdb").rename(folder)
+    cfg.TRAIN_VIDEO = ""
+    assert build_dataset(cfg, "train").name == build_dataset(cfg, "test").name == "puppet_crowd"
+    cfg.TEST.BOXES = "ground_truth"
+    many = jhmdb_json("test")
+    many["images"] = [
+        {"id": number, "movie": f"v{number}", "timestamp": "00001"} for number in range(200)
+    ]
+    many["annotations"] = [
+        {"image_id": number, "action_ids": [CLASSES.index("wave") + 1], "bbox": [1, 2, 3, 4]}
+        for number in range(200)
+    ]
+    (folder / "annotations" / "jhmdb_test_gt_min.json").write_text(json.dumps(many))
+    with pytest.raises(UserError, match=rf"200 of 200 videos are missing.*{re.escape(command)}$"):
+        build_dataset(cfg, "test")
+    assert not caplog.records  # of counts that only the real J-HMDB has
 
 
 def test_released_json_and_pickle_agree():
