@@ -4,17 +4,19 @@ Example:
     python docs/draw_overview.py
 """
 
+import random
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from stclip.data.sample_figures import draw_video
+from stclip.data.puppet.scene import plan_scene
 
 OUT = Path(__file__).parent / "assets" / "overview.png"
 SCALE = 2  # drawn this much larger, then reduced
 SIZE = (1180, 560)
+SEED = 7  # of the drawn scene
 
 INK, PAPER, GREY = (40, 44, 52), (255, 255, 255), (120, 126, 138)
 FROZEN, TRAINED = (228, 232, 240), (255, 224, 178)
@@ -72,9 +74,10 @@ class Drawing:
 def main() -> None:
     """Draw the picture and write it."""
     d = Drawing()
-    video = list(draw_video("kick_ball", 9, np.random.default_rng(5)))
-    frames = [frame for frame, _ in video]
-    box = video[4][1]
+    scene = plan_scene(random.Random(SEED), ("kick_ball", "pick"), 24)
+    first = 6
+    frames = [scene.draw(first + number)[0] for number in range(9)]
+    boxes = scene.draw(first + 4)[1]
 
     # Context: the window of nine frames.
     for number in range(9):
@@ -90,15 +93,18 @@ def main() -> None:
 
     # Persons: the boxes of the keyframe.
     keyframe = frames[4].copy()
-    ImageDraw.Draw(keyframe).rectangle(box, outline=PERSON, width=2)
+    for box in boxes:
+        ImageDraw.Draw(keyframe).rectangle(box, outline=PERSON, width=2)
     d.text(95, 232, "keyframe, person boxes", anchor="mm")
     d.paste(keyframe, 20, 248, 120, 90)
-    crop = frames[4].crop(box)
-    d.paste(crop, 168, 252, round(82 * crop.width / crop.height), 82, edge=PERSON)
-    d.arrow((142, 293), (166, 293))
+    for number, box in enumerate(boxes):
+        crop = frames[4].crop(box)
+        width = round(46 * crop.width / crop.height)
+        d.paste(crop, 166, 244 + 52 * number, width, 46, edge=PERSON)
+    d.arrow((142, 293), (164, 293))
     d.box(240, 262, 110, 64, "CLIP image\nencoder")
     d.trained(385, 262, 130, 64, "adapter")
-    d.arrow((168 + 82 * crop.width / crop.height, 293), (238, 293))
+    d.arrow((216, 293), (238, 293))
     d.arrow((352, 293), (383, 293))
 
     # Interaction: all tokens through CLIP's own blocks.

@@ -116,7 +116,7 @@ def build_train_loader(
     samples = TrainSamples(
         dataset=dataset,
         vocabulary=tuple(vocabulary),
-        window_length=cfg.MODEL.TEMPORAL.FRAMES,
+        window_length=_window_length(cfg),
         image_size=image_size,
         max_persons=solver.MAX_PERSONS,
         seed=cfg.SEED,
@@ -155,13 +155,19 @@ def build_test_loader(
     samples = TestSamples(
         dataset=dataset,
         chunks=chunks,
-        window_length=cfg.MODEL.TEMPORAL.FRAMES,
+        window_length=_window_length(cfg),
         image_size=image_size,
         detected=detected,
         threshold=test.BOX_THRESH,
         max_persons=test.MAX_PERSONS,
     )
     return _loader(samples, cfg)
+
+
+def _window_length(cfg: CfgNode) -> int:
+    """Frames that the model looks at: more than the keyframe only for context tokens over time."""
+    temporal = cfg.MODEL.TEMPORAL
+    return int(temporal.FRAMES) if cfg.MODEL.NAME == "stclip" and temporal.ENABLED else 1
 
 
 def _uses_detections(cfg: CfgNode) -> bool:

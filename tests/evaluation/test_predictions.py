@@ -1,0 +1,56 @@
+import numpy as np
+import pytest
+import torch
+
+from stclip.errors import UserError
+from stclip.evaluation.predictions import chance_map, read_predictions
+from stclip.evaluation.results import write_results
+from tests.evaluation.make import annotated, detections
+
+BOX = (0.0, 0.0, 10.0, 10.0)
+
+
+def test_there_and_back(tmp_path):
+    keys = [("walk/a", 1), ("walk/a", 2), ("run/b", 7)]
+    written = detections(keys, [(0, BOX, 0.9, (0.2, 0.8)), (2, BOX, 0.5, (0.7, 0.3))], 2)
+    folder = write_results(tmp_path, "puppet", ["run", "walk"], written)
+    found, labels = read_predictions(folder / "predictions.npz")
+    assert labels == ("run", "walk")
+    assert found.keys == written.keys
+    for name in ("owner", "boxes", "det_scores", "scores"):
+        assert torch.equal(getattr(found, name), getattr(written, name))
+
+
+def test_files_that_are_no_predictions(tmp_path):
+    path = tmp_path / "predictions.npz"
+    with pytest.raises(UserError, match=r"predictions\.npz: .*run the test again"):
+        read_predictions(path)
+    path.write_bytes(b"PK\x03\x04 cut short")
+    with pytest.raises(UserError, match="run the test again"):
+        read_predictions(path)
+    np.savez(path, videos=np.array(["a"]), frames=np.array([1]))
+    with pytest.raises(UserError, match="owner"):
+        read_predictions(path)
+
+
+def test_chance_is_about_one_in_the_number_of_classes():
+    classes = ["a", "b", "c", "d"]
+    truth = [annotated(f"v{i}", 1, (BOX, classes[i % 4])) for i in range(400)]
+    keys = [(f"v{i}", 1) for i in range(400)]
+    found = detections(keys, [(i, BOX, 1.0, (0.0,) * 4) for i in range(400)], 4)
+    value, per_class = chance_map(truth, found, classes)
+    assert value == pytest.approx(25, abs=4)
+    assert value == pytest.approx(sum(per_class.values()) / 4)
+    assert chance_map(truth, found, classes) == (value, per_class)
+    one, _ = chance_map(
+        truth[::4], detections(keys[::4], [(i, BOX, 1.0, (0.0,)) for i in range(100)], 1), ["a"]
+    )
+    assert one == pytest.approx(100)  # nothing to choose between
+
+
+def test_chance_without_any_box():
+    value, per_class = chance_map(
+        [annotated("v", 1, (BOX, "a"))], detections([("v", 1)], [], 2), ["a", "b"]
+    )
+    assert value == 0
+    assert per_class == {"a": 0.0}
