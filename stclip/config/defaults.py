@@ -32,7 +32,8 @@ _C.MODEL.NAME = "stclip"
 # A checkpoint of ours or of the reference; it carries CLIP too. "" starts from MODEL.CLIP. A
 # baseline takes the CLIP out of it, as it was before LoRA.
 _C.MODEL.WEIGHT = ""
-# A name (ViT-B/32, ViT-B/16, ViT-L/14, ViT-L/14@336px: downloaded once) or a file of CLIP weights.
+# A name (ViT-B/32, ViT-B/16, ViT-L/14, ViT-L/14@336px: downloaded once; puppet: the small one that
+# comes with the package) or a file of CLIP weights.
 _C.MODEL.CLIP = "ViT-B/16"
 # auto (CUDA if there is one), cpu, cuda.
 _C.MODEL.DEVICE = "auto"
@@ -72,9 +73,10 @@ _C.MODEL.HEAD.TEMPERATURE = 0.07
 
 # ---------------------------------------------------------------- data
 _C.DATASETS = CfgNode()
-# Holds jhmdb/ and the others.
+# Holds jhmdb/, puppet/ and the others.
 _C.DATASETS.DATA_DIR = "data"
-# jhmdb, or a file in our annotations format (.json; see DATA.md).
+# jhmdb, puppet, puppet_crowd, puppet_context, or a file in our annotations format (.json; see
+# DATA.md).
 _C.DATASETS.TRAIN = "jhmdb"
 _C.DATASETS.TEST = "jhmdb"
 # A detections file in place of the dataset's own: .json (COCO-like) or .jsonl (see DATA.md).

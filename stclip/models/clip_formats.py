@@ -4,7 +4,9 @@ Only tensors and their names are looked at here; weights.py reads the files. Kno
 
 - OpenAI's own, which open_clip's ``CLIP`` shares;
 - open_clip's ``CustomTextCLIP``: the text tower under ``text.``;
-- Hugging Face's ``CLIPModel``: other names, query, key and value apart, projections transposed.
+- Hugging Face's ``CLIPModel``: other names, query, key and value apart, projections transposed;
+- ours for a small vocabulary: OpenAI's names, but only some rows of the token embedding, with
+  ``token_embedding.ids`` (their ids) and ``vocab_size`` (how many there should be).
 
 Shape letters: W width of a tower, E joint embedding width, L patch tokens.
 """
@@ -22,6 +24,8 @@ from stclip.models.clip import HEAD_WIDTH
 
 # Numbers that OpenAI stored beside the weights; the shapes of the weights say the same.
 _NOT_WEIGHTS = {"input_resolution", "context_length", "vocab_size"}
+# The ids of the rows of a token embedding that holds some of them only.
+_IDS = "token_embedding.ids"
 # Index tables that older versions of transformers saved.
 _HUGGING_FACE_NOT_WEIGHTS = {
     "text_model.embeddings.position_ids",
@@ -95,6 +99,7 @@ def openai_names(state: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
         UserError: these are not the weights of a CLIP with a vision transformer.
     """
     _reject_others(state, source)
+    state = all_tokens(state, source)
     if is_hugging_face(state):
         state = _from_hugging_face(state, source)
     elif "text.token_embedding.weight" in state:
@@ -104,6 +109,52 @@ def openai_names(state: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
     if odd:
         raise UserError(f"{source}: found tensors of whole numbers ({shorten(odd)}); {_EXPECTED}")
     return {name: tensor.to(torch.float32) for name, tensor in state.items()}
+
+
+def name_tokens(state: Mapping[str, Tensor], ids: Tensor, count: int) -> dict[str, Tensor]:
+    """Tell for a token embedding with some rows only which they are.
+
+    Args:
+        state: weights in OpenAI's names.
+        ids: (n,) the tokens of the n rows.
+        count: how many tokens there are altogether.
+
+    Returns:
+        The weights and the two tensors that ``all_tokens`` needs.
+    """
+    named = {_IDS: ids.to(torch.int32), "vocab_size": torch.tensor(count, dtype=torch.int32)}
+    return {**state, **named}
+
+
+def all_tokens(state: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
+    """Complete a token embedding of some rows: all other tokens get the mean of these.
+
+    So every text can be encoded; words that the model has never read say nothing.
+
+    Args:
+        state: {name: tensor}; without ``token_embedding.ids`` it is returned as it is.
+        source: what error messages call it.
+
+    Raises:
+        UserError: the ids do not fit the rows of the token embedding.
+    """
+    state = dict(state)
+    if _IDS not in state:
+        return state
+    ids = state.pop(_IDS).long()
+    rows, size = state.get("token_embedding.weight"), state.get("vocab_size")
+    if rows is None or size is None or rows.ndim != 2 or ids.shape != rows.shape[:1]:
+        raise UserError(
+            f"{source}: found {_IDS} with {len(ids)} ids, expected as many rows in "
+            "token_embedding.weight, and vocab_size beside them: is the file damaged?"
+        )
+    count = int(size)
+    if ids.numel() == 0 or ids.min() < 0 or ids.max() >= count:
+        raise UserError(f"{source}: found {_IDS} that are not all from 0 to {count - 1}")
+    embedding = rows.to(torch.float32).mean(dim=0).repeat(count, 1)
+    embedding[ids] = rows.to(torch.float32)
+    state["token_embedding.weight"] = embedding
+    return state
 
 
 def is_hugging_face(state: Iterable[str]) -> bool:

@@ -11,6 +11,7 @@ import difflib
 import warnings
 import zipfile
 from collections.abc import Mapping
+from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -61,6 +62,10 @@ _MODELS = {
     ),
 }
 
+# The small CLIP that comes with the package, and its file in assets/ (puppet_clip.md tells more).
+PUPPET = "puppet"
+PUPPET_FILE = "puppet_clip.safetensors"
+
 # What a folder of a published model may call its weights, in the order in which they are tried.
 _FILES_OF_A_FOLDER = (
     "open_clip_model.safetensors",
@@ -71,8 +76,8 @@ _FILES_OF_A_FOLDER = (
 
 
 def available_models() -> list[str]:
-    """The names that ``load_clip`` downloads."""
-    return list(_MODELS)
+    """The names that ``load_clip`` knows: those that it downloads, and the small one at hand."""
+    return [*_MODELS, PUPPET]
 
 
 def load_clip(
@@ -84,7 +89,8 @@ def load_clip(
     """Load CLIP, in float32 and in eval mode.
 
     Args:
-        name_or_path: one of ``available_models()``, which is downloaded once, or a file or folder.
+        name_or_path: one of ``available_models()``, or a file or folder. OpenAI's models are
+            downloaded once; "puppet" is part of this package.
         device: where to.
         lora_rank: rank of LoRA on the MLPs of the image tower; 0 leaves it out.
         lora_alpha: LoRA's scale times its rank.
@@ -96,14 +102,22 @@ def load_clip(
     source = str(name_or_path)
     if source in _MODELS:
         path = download(_MODELS[source].url, _MODELS[source].sha256)
+    elif source == PUPPET:
+        path = Path(str(files("stclip") / "assets" / PUPPET_FILE))
+        if not path.exists():
+            raise UserError(
+                f"{path}: the weights of {PUPPET} are not there, though they are part of the "
+                "package: install it again, or make them with python tools/pretrain_clip.py"
+            )
     else:
         path = Path(name_or_path).expanduser()
         if not path.exists():
-            close = difflib.get_close_matches(source, _MODELS, n=1, cutoff=0.6)
+            names = available_models()
+            close = difflib.get_close_matches(source, names, n=1, cutoff=0.6)
             hint = f" (did you mean {close[0]}?)" if close else ""
             raise UserError(
                 f"{source}: no such file or folder, and not the name of a model{hint}; "
-                f"expected a file of CLIP weights or one of {', '.join(_MODELS)}"
+                f"expected a file of CLIP weights or one of {', '.join(names)}"
             )
     state = clip_state_dict(path)
     return clip_from_state_dict(state, lora_rank, lora_alpha, source=source).to(device)

@@ -10,7 +10,8 @@ from torch import Tensor
 from stclip.errors import UserError
 from stclip.models import weights
 from stclip.models.clip import CLIP
-from stclip.models.clip_formats import clip_sizes
+from stclip.models.clip_formats import clip_sizes, name_tokens
+from stclip.models.tokenizer import tokenize
 from stclip.models.weights import (
     available_models,
     clip_from_state_dict,
@@ -201,11 +202,63 @@ def test_names_are_downloaded(tmp_path, monkeypatch, state):
     monkeypatch.setattr(
         weights, "download", lambda url, sha256: asked.append((url, sha256)) or path
     )
-    assert available_models() == ["ViT-B/32", "ViT-B/16", "ViT-L/14", "ViT-L/14@336px"]
-    for name in available_models():
+    names = ["ViT-B/32", "ViT-B/16", "ViT-L/14", "ViT-L/14@336px"]
+    assert available_models() == [*names, "puppet"]
+    for name in names:
         load_clip(name)
     for url, sha256 in asked:
         assert url.startswith("https://")
         assert url.split("/")[-2] == sha256
         assert len(sha256) == 64
     assert [url.rsplit("/", 1)[1] for url, _ in asked][3] == "ViT-L-14-336px.pt"
+
+
+def test_the_small_clip_is_read_from_the_package(tmp_path, monkeypatch, state):
+    monkeypatch.setattr(weights, "files", lambda package: tmp_path / package)
+    with pytest.raises(UserError, match=r"assets/puppet_clip\.safetensors: .*install it again"):
+        load_clip("puppet")
+    (tmp_path / "stclip" / "assets").mkdir(parents=True)
+    save_file(state, tmp_path / "stclip" / "assets" / "puppet_clip.safetensors")
+    assert torch.equal(load_clip("puppet").ln_final.weight, state["ln_final.weight"])
+    with pytest.raises(UserError, match=r"did you mean puppet\?"):
+        load_clip("pupet")
+
+
+def test_some_rows_of_the_token_embedding_make_a_whole_one(tmp_path, state):
+    path = tmp_path / "part.safetensors"
+    ids = torch.tensor([5, 40406, 49406, 49407])
+    rows = torch.tensor([[1.0], [2.0], [3.0], [6.0]]).expand(4, 64)
+    state["token_embedding.weight"] = rows.half()
+    save_file(name_tokens(state, ids, 49408), path)
+    loaded = load_clip(path)
+    embedding = loaded.token_embedding.weight
+    assert embedding.shape == (49408, 64)
+    assert torch.equal(embedding[ids], rows)
+    assert torch.equal(embedding[6], torch.full((64,), 3.0))  # the mean of the four
+    assert embedding.unique().tolist() == [1, 2, 3, 6]
+    assert loaded.encode_text(tokenize(["any text", "7"])).isfinite().all()
+    again = tmp_path / "whole.safetensors"
+    save_file(loaded.state_dict(), again)  # what is loaded is an ordinary CLIP
+    assert torch.equal(load_clip(again).token_embedding.weight, embedding)
+
+
+@pytest.mark.parametrize(
+    ("ids", "count", "found"),
+    [
+        ([0, 1, 2], 300, "with 3 ids, expected as many rows"),
+        ([0, 1, 2, 300], 300, "not all from 0 to 299"),
+        ([-1, 1, 2, 3], 300, "not all from 0 to 299"),
+    ],
+)
+def test_ids_that_do_not_fit_are_told(tmp_path, state, ids, count, found):
+    path = tmp_path / "part.safetensors"
+    state["token_embedding.weight"] = torch.ones(4, 64)
+    save_file(name_tokens(state, torch.tensor(ids), count), path)
+    with pytest.raises(
+        UserError, match=rf"part\.safetensors: found token_embedding\.ids .*{found}"
+    ):
+        load_clip(path)
+    del state["token_embedding.weight"]
+    save_file(name_tokens(state, torch.tensor(ids), count), path)
+    with pytest.raises(UserError, match="expected as many rows in token_embedding"):
+        load_clip(path)
