@@ -6,6 +6,7 @@ import math
 import os
 import zlib
 from collections.abc import Sequence
+from concurrent.futures import Future
 from pathlib import Path
 from types import ModuleType
 
@@ -130,3 +131,21 @@ def _conformance_tensor(name: str, shape: list[int]) -> torch.Tensor:
         fan_in = shape[0] if transposed else math.prod(shape[1:])
         values = (values / np.sqrt(fan_in)).astype(np.float32)
     return torch.from_numpy(values)
+
+
+class InThisProcess:
+    """A pool of no processes: spawned ones would not see what the test has changed."""
+
+    def __init__(self, workers, mp_context):
+        pass
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        pass
+
+    def submit(self, function, *arguments):
+        future = Future()
+        future.set_result(function(*arguments))
+        return future

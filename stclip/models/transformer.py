@@ -30,10 +30,8 @@ class QuickGELU(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Elementwise."""
         # The same as silu(1.702 x) / 1.702, which keeps one tensor for the backward pass where the
-        # product keeps two. Fresh memory costs several times the arithmetic here, so nothing that
-        # can be overwritten is made anew.
-        scaled = F.silu(self.SLOPE * x, inplace=not torch.is_grad_enabled())
-        return scaled.div_(self.SLOPE)
+        # product keeps two.
+        return F.silu(self.SLOPE * x).div_(self.SLOPE)
 
 
 class Attention(nn.Module):
@@ -66,7 +64,16 @@ class Attention(nn.Module):
         Returns:
             (B, S, W). What comes out at padding has no meaning.
         """
-        return self.out_proj(self.attend(x, key_mask, causal))
+        qkv = F.linear(x, self.in_proj_weight, self.in_proj_bias)
+        # (B, S, 3W) -> (B, S, 3, heads, D) -> 3 x (B, heads, S, D)
+        query, key, value = qkv.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+        mask = None if key_mask is None else key_mask[:, None, None, :]
+        if mask is not None and causal:  # the function below takes only one of the two
+            length = x.shape[1]
+            mask = mask & torch.ones(length, length, dtype=torch.bool, device=x.device).tril()
+            causal = False
+        out = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=causal)
+        return self.out_proj(out.transpose(1, 2).flatten(2))  # (B, heads, S, D) -> (B, S, W)
 
     def first(self, x: Tensor) -> Tensor:
         """What ``forward`` gives for the first token alone: (B, S, W) -> (B, 1, W)."""
@@ -79,19 +86,6 @@ class Attention(nn.Module):
         key, value = key_value.unflatten(-1, (2, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
         out = F.scaled_dot_product_attention(query, key, value)
         return self.out_proj(out.transpose(1, 2).flatten(2))
-
-    def attend(self, x: Tensor, key_mask: Tensor | None = None, causal: bool = False) -> Tensor:
-        """The heads' outputs side by side (B, S, W), before the output projection."""
-        qkv = F.linear(x, self.in_proj_weight, self.in_proj_bias)
-        # (B, S, 3W) -> (B, S, 3, heads, D) -> 3 x (B, heads, S, D)
-        query, key, value = qkv.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
-        mask = None if key_mask is None else key_mask[:, None, None, :]
-        if mask is not None and causal:  # the function below takes only one of the two
-            length = x.shape[1]
-            mask = mask & torch.ones(length, length, dtype=torch.bool, device=x.device).tril()
-            causal = False
-        out = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=causal)
-        return out.transpose(1, 2).flatten(2)  # (B, heads, S, D) -> (B, S, W)
 
 
 class MLP(nn.Module):

@@ -1,7 +1,5 @@
 """tools/pretrain_clip.py: the pieces, and a tiny training from end to end."""
 
-from concurrent.futures import Future
-
 import pytest
 import torch
 
@@ -12,30 +10,12 @@ from stclip.errors import UserError
 from stclip.models.clip import CLIP
 from stclip.models.tokenizer import get_tokenizer, tokenize
 from stclip.models.weights import load_clip
-from tests.helpers import REPOSITORY, load_tool
+from tests.helpers import REPOSITORY, InThisProcess, load_tool
 
 
 @pytest.fixture
 def tool():
     return load_tool("pretrain_clip")
-
-
-class InThisProcess:
-    """A pool of no processes: spawned ones would not see what the test has changed."""
-
-    def __init__(self, workers, mp_context):
-        pass
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *error):
-        pass
-
-    def submit(self, function, *arguments):
-        future = Future()
-        future.set_result(function(*arguments))
-        return future
 
 
 def cache_of(count: int) -> Cache:

@@ -2,7 +2,6 @@
 
 import itertools
 import random
-from concurrent.futures import Future
 
 import numpy as np
 import pytest
@@ -17,6 +16,7 @@ from stclip.data.puppet.pretraining import (
     scene_samples,
 )
 from stclip.errors import UserError
+from tests.helpers import InThisProcess
 
 
 def test_samples_of_a_scene():
@@ -77,24 +77,6 @@ def test_a_cache_is_drawn_once_and_completed(tmp_path, small_parts, monkeypatch)
         assert (path.stat().st_mtime_ns == time) == ("part_0000" in path.name)
     with pytest.raises(UserError, match=r"cache\.json: found \{'seed': 0.*'seed': 1.*remove"):
         draw_cache(tmp_path, 20, seed=1, size=32, workers=1)
-
-
-class InThisProcess:
-    """A pool of no processes: spawned ones would not see what the test has changed."""
-
-    def __init__(self, workers, mp_context):
-        pass
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *error):
-        pass
-
-    def submit(self, function, *arguments):
-        future = Future()
-        future.set_result(function(*arguments))
-        return future
 
 
 @pytest.mark.parametrize("look", ["pretrain", "benchmark"])
