@@ -52,6 +52,8 @@ NOTE = (
 def main(argv: list[str] | None = None) -> int:
     """Command line; see the head of this file."""
     args = _parser().parse_intermixed_args(argv)
+    if args.jobs < 1:
+        raise UserError(f"--jobs: 1 or more expected, found {args.jobs}")
     plan = make_plan(args)
     if plan.output.exists() and any(plan.output.iterdir()) and not args.resume:
         raise UserError(
@@ -63,7 +65,7 @@ def main(argv: list[str] | None = None) -> int:
     same_inputs(plan.output, found)
     start = time.monotonic()
     print(f"{len(plan.runs)} runs into {plan.output}", flush=True)
-    Runner(TOOLS, plan.runs).all()
+    Runner(TOOLS, plan.runs, jobs=args.jobs).all()
     print("resampling the test videos ...", flush=True)
     report(plan, args, found, time.monotonic() - start)
     return 0
@@ -109,6 +111,7 @@ def report(plan: Plan, args: argparse.Namespace, found: dict[str, Any], seconds:
         "seconds": round(seconds),
         "splits": args.splits,
         "seeds": args.seeds,
+        "jobs": args.jobs,
         "unseen_clips": args.unseen_clips,
         "seen_clips": args.seen_clips,
         "pairs": args.opts,
@@ -139,6 +142,10 @@ def _parser() -> Parser:
     parser.add_argument("--output", type=Path, help="a new folder (output/benchmark-<n>)")
     parser.add_argument("--config-dir", type=Path, default=Path("configs/puppet"), metavar="DIR")
     parser.add_argument("--resume", action="store_true", help="go on in --output")
+    parser.add_argument(
+        "--jobs", type=int, default=1, metavar="N",
+        help="runs at a time, which share the cores (1); on a processor, one a core is fastest",
+    )  # fmt: skip
     parser.add_argument(
         "--ablations", type=_ablations, default=[], help=f"some of {','.join(ABLATIONS)}"
     )

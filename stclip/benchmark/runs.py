@@ -1,4 +1,4 @@
-"""Calls of train_net and test_net, one after the other, each in a process of its own.
+"""Calls of train_net and test_net, each in a process of its own.
 
 A finished run is recognised by what it left on disk and is not repeated, so an interrupted
 experiment goes on where it stopped.
@@ -111,6 +111,26 @@ class Run:
             )
 
 
+@dataclass
+class _Job:
+    """A run that is being carried out."""
+
+    run: Run
+    title: str
+    process: subprocess.Popen[bytes]
+    start: float
+
+    @property
+    def seconds(self) -> float:
+        """How long it has been running."""
+        return time.monotonic() - self.start
+
+    @property
+    def log(self) -> Path:
+        """What the tool prints."""
+        return self.run.folder / LOG
+
+
 class Runner:
     """Carries out runs and says how far it is.
 
@@ -118,6 +138,7 @@ class Runner:
         tools: the folder of train_net.py and test_net.py.
         runs: in order; what a run needs comes before it.
         show_commands: print each command as a person would type it.
+        jobs: runs at a time, which share the processor's cores. Small models gain by it.
         stream: where lines go; standard output by default.
     """
 
@@ -126,90 +147,120 @@ class Runner:
         tools: Path,
         runs: Sequence[Run],
         show_commands: bool = False,
+        jobs: int = 1,
         stream: TextIO | None = None,
     ) -> None:
-        self._tools, self._show_commands = tools, show_commands
+        self._tools, self._show_commands, self._jobs = tools, show_commands, jobs
         self._stream = sys.stdout if stream is None else stream
         self._runs = list(runs)
-        self._left = sum(_START_SECONDS + run.seconds for run in runs)
+        self._left = sum(_nominal(run) for run in runs)
         self._done = self._spent = 0.0  # nominal and real seconds of the runs carried out
 
     def all(self) -> None:
         """Carry out the runs that are not finished, in order.
 
         Raises:
-            UserError: a tool failed; the message has its last line and where the rest is.
+            UserError: a tool failed; the message has its last line and where the rest is. Other
+                runs of that moment are stopped as Ctrl-C stops them.
         """
         finished = [run.finished() for run in self._runs]  # conflicts show before anything is run
         self._left -= sum(
-            _START_SECONDS + run.seconds
-            for run, done in zip(self._runs, finished, strict=True)
-            if done
+            _nominal(run) for run, done in zip(self._runs, finished, strict=True) if done
         )
         if any(finished):
             self._say(f"{sum(finished)} of {len(finished)} runs are there already")
-        for number, run in enumerate(self._runs, start=1):
-            # A training that had to be made anew leaves its tests behind.
-            if not run.finished():
-                self._one(run, f"[{number}/{len(self._runs)}] {run.title}")
+        waiting = list(enumerate(self._runs, start=1))
+        running: list[_Job] = []
+        try:
+            while waiting or running:
+                while len(running) < self._jobs and (item := _next(waiting, running)):
+                    waiting.remove(item)
+                    number, run = item
+                    title = f"[{number}/{len(self._runs)}] {run.title}"
+                    # A training that had to be made anew leaves its tests behind.
+                    if not run.finished():
+                        running.append(self._start(run, title))
+                if running:
+                    ended = self._wait(running)
+                    running.remove(ended)
+                    self._end(ended, running)
+        except KeyboardInterrupt:
+            for job in running:
+                job.process.wait()  # it got the signal too, and saves what it has
+            raise
+        finally:
+            for job in running:
+                if job.process.poll() is None:
+                    job.process.terminate()
+                    job.process.wait()
 
-    def _one(self, run: Run, title: str) -> None:
+    def _start(self, run: Run, title: str) -> _Job:
         words = [*run.arguments(), *(["--resume"] if run.begun() else [])]
         if self._show_commands:
             self._say(f"$ python tools/{run.tool}.py {shlex.join(words)}")
         run.folder.mkdir(parents=True, exist_ok=True)
-        log = run.folder / LOG
-        start = time.monotonic()
-        with open(log, "w", encoding="utf-8") as file:
+        with open(run.folder / LOG, "w", encoding="utf-8") as file:
             tool = str(self._tools / f"{run.tool}.py")
-            process = start_tool([sys.executable, tool, *words], file)
-            try:
-                status = self._wait(process, log, title, start, _START_SECONDS + run.seconds)
-            except KeyboardInterrupt:
-                process.wait()  # it got the signal too, and saves what it has
-                raise
-            finally:
-                if process.poll() is None:
-                    process.terminate()
-        if status:
-            raise UserError(f"{run.title}: tools/{run.tool}.py failed: {_last(log)} (all: {log})")
-        seconds = time.monotonic() - start
-        self._done += _START_SECONDS + run.seconds
-        self._left -= _START_SECONDS + run.seconds
-        self._spent += seconds
-        self._say(f"{title}: {run.outcome()} in {clock(seconds)}; {self._time_left(0, 0)}")
+            process = start_tool([sys.executable, tool, *words], file, self._jobs)
+        return _Job(run, title, process, time.monotonic())
 
-    def _wait(
-        self,
-        process: subprocess.Popen[bytes],
-        log: Path,
-        title: str,
-        start: float,
-        nominal: float,
-    ) -> int:
+    def _end(self, job: _Job, others: Sequence[_Job]) -> None:
+        if job.process.returncode:
+            raise UserError(
+                f"{job.run.title}: tools/{job.run.tool}.py failed: {_last(job.log)} "
+                f"(all: {job.log})"
+            )
+        self._done += _nominal(job.run)
+        self._left -= _nominal(job.run)
+        self._spent += (seconds := job.seconds)
+        left = self._time_left(others)
+        self._say(f"{job.title}: {job.run.outcome()} in {clock(seconds)}; {left}")
+
+    def _wait(self, running: Sequence[_Job]) -> _Job:
+        """The first job that ends; meanwhile says how the oldest is doing."""
         live = self._stream.isatty()
+        said = time.monotonic()
         while True:
-            try:
-                return process.wait(timeout=1 if live else 30)
-            except subprocess.TimeoutExpired:
-                seconds = time.monotonic() - start
-                line = f"{title}: {clock(seconds)}; {self._time_left(seconds, nominal)}"
-                if live:
-                    print(f"\r\033[K{line}  {_last(log)}"[:110], end="", file=self._stream)
-                    self._stream.flush()
-                else:
-                    print(f"{line}  {_last(log)[:90]}", file=self._stream, flush=True)
+            for job in running:
+                if job.process.poll() is not None:
+                    return job
+            time.sleep(0.1)
+            if time.monotonic() - said < (1 if live else 30):
+                continue
+            said = time.monotonic()
+            job = running[0]
+            line = f"{job.title}: {clock(job.seconds)}; {self._time_left(running)}"
+            if live:
+                print(f"\r\033[K{line}  {_last(job.log)}"[:110], end="", file=self._stream)
+                self._stream.flush()
+            else:
+                print(f"{line}  {_last(job.log)[:90]}", file=self._stream, flush=True)
 
-    def _time_left(self, seconds: float, nominal: float) -> str:
+    def _time_left(self, running: Sequence[_Job]) -> str:
         """Words for the time that is left, by the pace so far."""
-        pace = (self._spent + seconds) / (self._done + nominal) if self._done + nominal else 1.0
-        if not self._done:  # one unfinished run says little yet
+        spent = sum(job.seconds for job in running)
+        nominal = self._done + sum(_nominal(job.run) for job in running)
+        pace = (self._spent + spent) / nominal if nominal else 1.0
+        if not self._done:  # unfinished runs say little yet
             pace = max(pace, 0.5)
-        return f"about {clock(max(self._left * pace - seconds, 0))} left"
+        return f"about {clock(max(self._left * pace - spent, 0) / self._jobs)} left"
 
     def _say(self, line: str) -> None:
         clear = "\r\033[K" if self._stream.isatty() else ""
         print(f"{clear}{line}", file=self._stream, flush=True)
+
+
+def _nominal(run: Run) -> float:
+    return _START_SECONDS + run.seconds
+
+
+def _next(waiting: Sequence[tuple[int, Run]], running: Sequence[_Job]) -> tuple[int, Run] | None:
+    """The first run whose training is not still to come."""
+    to_come = [run for _, run in waiting] + [job.run for job in running]
+    for number, run in waiting:
+        if run.training is None or run.training not in to_come:
+            return number, run
+    return None
 
 
 def clock(seconds: float) -> str:
@@ -218,11 +269,14 @@ def clock(seconds: float) -> str:
     return text.removeprefix("0:").removeprefix("0") if seconds < 3599.5 else text
 
 
-def start_tool(words: list[str], output: TextIO) -> subprocess.Popen[bytes]:
-    """Start a process that prints into a file."""
+def start_tool(words: list[str], output: TextIO, jobs: int = 1) -> subprocess.Popen[bytes]:
+    """Start a process that prints into a file, one of so many at a time."""
     # Threads that spin while they wait lose their cores to whatever else is busy there, and all the
     # others wait for them: a test that takes 5 s beside other work has taken 120 s so.
-    environment = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ}
+    environment = {"OMP_WAIT_POLICY": "PASSIVE"}
+    if jobs > 1:
+        environment["OMP_NUM_THREADS"] = str(max((os.cpu_count() or 1) // jobs, 1))
+    environment |= os.environ
     return subprocess.Popen(words, stdout=output, stderr=subprocess.STDOUT, env=environment)
 
 

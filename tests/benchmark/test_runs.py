@@ -49,7 +49,7 @@ class Tools:
     def __init__(self, *known):
         self.known, self.calls, self.status = known, [], 0
 
-    def __call__(self, words, output):
+    def __call__(self, words, output, jobs):
         self.calls.append(words[1:])
         folder = Path(words[words.index("OUTPUT_DIR") + 1])
         output.write("first\n10%\r20% \rlast line\n")
@@ -137,6 +137,58 @@ def test_a_failure_shows_the_tools_last_line(training, test, tools):
     with pytest.raises(UserError, match=r"a training: tools/train_net\.py failed: last line \(all"):
         Runner(Path("tools"), [training, test], stream=io.StringIO()).all()
     assert len(tools.calls) == 1
+
+
+class Held:
+    """Stands in for the tools: their processes live until they are let go."""
+
+    def __init__(self, *known):
+        self.known, self.live, self.together = known, [], []
+
+    def __call__(self, words, output, jobs):
+        run = next(r for r in self.known if str(r.folder) == words[words.index("OUTPUT_DIR") + 1])
+        self.live = [(other, process) for other, process in self.live if process.poll() is None]
+        self.together.append([*(other.title for other, _ in self.live), run.title])
+        fill(run)
+        process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(0.6)"])
+        self.live.append((run, process))
+        return process
+
+
+def test_jobs_run_together_but_not_before_what_they_need(monkeypatch, config, tmp_path):
+    a, b, c = (
+        Run(name, "train_net", config, tmp_path / name, ("SEED", str(seed)))
+        for seed, name in enumerate("abc")
+    )
+    tests = [
+        Run(f"test {run.title}", "test_net", config, tmp_path / f"test_{run.title}", run.pairs, run)
+        for run in (a, b, c)
+    ]
+    order = [a, tests[0], b, tests[1], c, tests[2]]
+    monkeypatch.setattr(runs, "start_tool", stand_in := Held(*order))
+    Runner(Path("tools"), order, jobs=2, stream=io.StringIO()).all()
+    assert all(run.finished() for run in order)
+    assert max(map(len, stand_in.together)) == 2
+    assert stand_in.together[:2] == [["a"], ["a", "b"]]  # a's test has to wait for a
+    for together in stand_in.together:
+        assert not {f"test {name}" for name in together} & set(together)
+
+
+def test_a_failure_stops_what_runs_beside_it(monkeypatch, config, tmp_path):
+    long, short = (Run(n, "train_net", config, tmp_path / n) for n in ("long", "short"))
+    processes = {}
+
+    def start(words, output, jobs):
+        name = Path(words[words.index("OUTPUT_DIR") + 1]).name
+        output.write("too bad\n")
+        code = "import time; time.sleep(60)" if name == "long" else "raise SystemExit(2)"
+        processes[name] = subprocess.Popen([sys.executable, "-c", code])
+        return processes[name]
+
+    monkeypatch.setattr(runs, "start_tool", start)
+    with pytest.raises(UserError, match=r"short: .* failed: too bad"):
+        Runner(Path("tools"), [long, short], jobs=2, stream=io.StringIO()).all()
+    assert processes["long"].poll() is not None
 
 
 @pytest.mark.parametrize(

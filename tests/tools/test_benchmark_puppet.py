@@ -26,7 +26,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Runs the tools in this process, which spares starting Python; gives what was called."""
     called: list[str] = []
 
-    def start_tool(words: list[str], output: Any) -> subprocess.Popen[bytes]:
+    def start_tool(words: list[str], output: Any, jobs: int) -> subprocess.Popen[bytes]:
         called.append(Path(words[1]).stem)
         assert not load_tool(called[-1]).main(words[2:])
         return subprocess.Popen([sys.executable, "-c", ""])
@@ -76,6 +76,7 @@ def test_the_whole_benchmark(
     [
         (["--splits", "one"], "--splits"),
         (["--seeds", "1,1"], "distinct numbers from 0"),
+        (["--jobs", "0"], "--jobs: 1 or more expected, found 0"),
         (["--ablations", "temporal,attention"], "'attention': choices are temporal,prompt"),
         (["--config-dir", "nowhere"], "nowhere/split_1.yaml: config file cannot be read"),
     ],
