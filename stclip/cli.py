@@ -73,3 +73,19 @@ def _describe(error: OSError) -> str:
 def _fail(message: str) -> NoReturn:
     print("error: " + " ".join(message.split()), file=sys.stderr)
     sys.exit(2)
+
+
+def positive(text: str) -> int:
+    """An option's whole number, from 1."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"1 or more expected, found {text}")
+    return number
+
+
+def numbers(text: str) -> list[int]:
+    """An option's list of distinct whole numbers from 0, such as 0,1,2."""
+    found = [int(word) for word in text.split(",")]
+    if len(set(found)) < len(found) or min(found) < 0:
+        raise argparse.ArgumentTypeError(f"distinct numbers from 0 expected, found {text}")
+    return found

@@ -28,7 +28,7 @@ from stclip.benchmark.plan import (
 )
 from stclip.benchmark.provenance import inputs, same_inputs, versions
 from stclip.benchmark.runs import Runner, clock
-from stclip.cli import Parser, run
+from stclip.cli import Parser, numbers, positive, run
 from stclip.config import load_config
 from stclip.errors import UserError
 from stclip.evaluation.benchmark_table import (
@@ -52,8 +52,6 @@ NOTE = (
 def main(argv: list[str] | None = None) -> int:
     """Command line; see the head of this file."""
     args = _parser().parse_intermixed_args(argv)
-    if args.jobs < 1:
-        raise UserError(f"--jobs: 1 or more expected, found {args.jobs}")
     plan = make_plan(args)
     if plan.output.exists() and any(plan.output.iterdir()) and not args.resume:
         raise UserError(
@@ -137,13 +135,13 @@ def report(plan: Plan, args: argparse.Namespace, found: dict[str, Any], seconds:
 
 def _parser() -> Parser:
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--splits", type=_numbers, default=[1, 2, 3, 4], help="1,2,3,4")
-    parser.add_argument("--seeds", type=_numbers, default=[0, 1, 2], help="0,1,2")
+    parser.add_argument("--splits", type=numbers, default=[1, 2, 3, 4], help="1,2,3,4")
+    parser.add_argument("--seeds", type=numbers, default=[0, 1, 2], help="0,1,2")
     parser.add_argument("--output", type=Path, help="a new folder (output/benchmark-<n>)")
     parser.add_argument("--config-dir", type=Path, default=Path("configs/puppet"), metavar="DIR")
     parser.add_argument("--resume", action="store_true", help="go on in --output")
     parser.add_argument(
-        "--jobs", type=int, default=1, metavar="N",
+        "--jobs", type=positive, default=1, metavar="N",
         help="runs at a time, which share the cores (1); on a processor, one a core is fastest",
     )  # fmt: skip
     parser.add_argument(
@@ -160,13 +158,6 @@ def _parser() -> Parser:
     parser.add_argument("--draws", type=int, default=1000, help="of the test videos (1000)")
     parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="config keys of all runs")
     return parser
-
-
-def _numbers(text: str) -> list[int]:
-    numbers = [int(word) for word in text.split(",")]
-    if len(set(numbers)) < len(numbers) or min(numbers) < 0:
-        raise argparse.ArgumentTypeError(f"distinct numbers from 0 expected, found {text}")
-    return numbers
 
 
 def _ablations(text: str) -> list[str]:

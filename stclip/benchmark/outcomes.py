@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from stclip.benchmark.plan import CHANCE, OURS, Plan, Trial
+from stclip.benchmark.plan import CHANCE, OURS, Plan
+from stclip.benchmark.runs import Run
 from stclip.data.annotations import Keyframe
 from stclip.data.build import build_dataset
 from stclip.errors import UserError
@@ -18,9 +19,9 @@ from stclip.files import read_json
 from stclip.structures import Detections
 
 
-def metric(trial: Trial) -> tuple[float, dict[str, float | None]]:
+def metric(run: Run) -> tuple[float, dict[str, float | None]]:
     """Frame mAP at 0.5 of a test, and the AP of each class, in percent."""
-    path = trial.run.results() / "metrics.json"
+    path = run.results() / "metrics.json"
     metrics = read_json(path)
     try:
         value, per_class = metrics["frame_mAP@0.5"], metrics["per_class@0.5"]
@@ -32,22 +33,21 @@ def metric(trial: Trial) -> tuple[float, dict[str, float | None]]:
     return float(value or 0.0), dict(per_class)
 
 
-def scored(trial: Trial) -> tuple[Detections, tuple[str, ...]]:
+def scored(run: Run) -> tuple[Detections, tuple[str, ...]]:
     """The detections of a test as they were evaluated, and the vocabulary."""
-    detections, labels = read_predictions(trial.run.results() / "predictions.npz")
-    cfg = trial.run.cfg()
-    return soft_voting(detections) if cfg.TEST.SINGLE_ACTION else detections, labels
+    detections, labels = read_predictions(run.results() / "predictions.npz")
+    return soft_voting(detections) if run.cfg().TEST.SINGLE_ACTION else detections, labels
 
 
-def truth(trial: Trial) -> list[Keyframe]:
+def truth(run: Run) -> list[Keyframe]:
     """The annotated keyframes of a test."""
-    return build_dataset(trial.run.cfg(), "test").keyframes
+    return build_dataset(run.cfg(), "test").keyframes
 
 
 def results(plan: Plan) -> list[Result]:
     """The outcome of every test of a plan, and of chance for the boxes that these are of."""
     found = [
-        Result(trial.method, trial.split, trial.seed, trial.vocabulary, metric(trial)[0])
+        Result(trial.method, trial.split, trial.seed, trial.vocabulary, metric(trial.run)[0])
         for trial in plan.trials
     ]
     done = set()
@@ -55,13 +55,13 @@ def results(plan: Plan) -> list[Result]:
         place = (trial.split, trial.vocabulary)
         if place not in done:  # every method scores the same boxes
             done.add(place)
-            found.append(Result(CHANCE, trial.split, None, trial.vocabulary, chance(trial)[0]))
+            found.append(Result(CHANCE, trial.split, None, trial.vocabulary, chance(trial.run)[0]))
     return found
 
 
-def chance(trial: Trial) -> tuple[float, dict[str, float]]:
+def chance(run: Run) -> tuple[float, dict[str, float]]:
     """What random scores give for the boxes of a test; see ``chance_map``."""
-    return chance_map(truth(trial), *scored(trial))
+    return chance_map(truth(run), *scored(run))
 
 
 def intervals(
@@ -74,12 +74,12 @@ def intervals(
     methods = [OURS, *others]
     values: dict[str, list[list[Floats]]] = {method: [] for method in methods}
     for split in dict.fromkeys(trial.split for trial in plan.trials):
-        trials = [
-            trial
+        tests = [
+            (trial.method, trial.run)
             for trial in plan.trials
             if trial.split == split and trial.vocabulary == "unseen" and trial.method in methods
         ]
-        for method, of_seeds in _resampled(trials, draws, seed + split).items():
+        for method, of_seeds in resampled(tests, draws, seed + split).items():
             values[method].append(of_seeds)
     return {
         method: difference(values[OURS], of_splits)
@@ -88,17 +88,17 @@ def intervals(
     }
 
 
-def _resampled(trials: Sequence[Trial], draws: int, seed: int) -> dict[str, list[Floats]]:
-    """For each method the draws of each of its trials; all are of the same test videos."""
-    if not trials:
+def resampled(tests: Sequence[tuple[str, Run]], draws: int, seed: int) -> dict[str, list[Floats]]:
+    """For each method the draws of each of its tests, all of which are of the same test videos."""
+    if not tests:
         return {}
-    keyframes = truth(trials[0])
+    keyframes = truth(tests[0][1])
     videos = sorted({keyframe.key.video for keyframe in keyframes})
     counts = draw_counts(len(videos), draws, seed)
     values: dict[str, list[Floats]] = {}
-    for trial in trials:
-        detections, labels = scored(trial)
-        rows = rows_of(detections, trial.run.cfg().TEST.ACTION_THRESH)
+    for method, run in tests:
+        detections, labels = scored(run)
+        rows = rows_of(detections, run.cfg().TEST.ACTION_THRESH)
         matches = match_classes(keyframes, rows, labels, videos)
-        values.setdefault(trial.method, []).append(resampled_map(matches, counts))
+        values.setdefault(method, []).append(resampled_map(matches, counts))
     return values

@@ -46,8 +46,8 @@ def seen_and_unseen(plan: Plan) -> tuple[dict[str, float], dict[str, float]]:
     seen: dict[str, float] = {}
     for trial in plan.trials:
         values = unseen if trial.vocabulary == "unseen" else seen
-        values.setdefault(CHANCE, chance(trial)[0])
-        values[trial.method] = metric(trial)[0]
+        values.setdefault(CHANCE, chance(trial.run)[0])
+        values[trial.method] = metric(trial.run)[0]
     return unseen, seen
 
 
@@ -65,7 +65,7 @@ def quickstart_report(
     unseen, seen = seen_and_unseen(plan)
     trials = {t.method: t for t in plan.trials if t.vocabulary == "unseen"}
     ours = trials[OURS]
-    detections, labels = scored(ours)
+    detections, labels = scored(ours.run)
     dataset = build_dataset(ours.run.cfg(), "test")
     trained_classes = len(Path(training.cfg().TRAIN_LABEL).read_text(encoding="utf-8").split())
     table = BarTable(
@@ -116,8 +116,8 @@ def curves(path: Path) -> list[Curve]:
 
 def _class_table(trials: dict[str, Trial], labels: Sequence[str]) -> BarTable:
     by_method: dict[str, dict[str, float | None]] = {
-        CHANCE: dict(chance(trials[OURS])[1]),
-        **{method: metric(trials[method])[1] for method in (*BASELINES.values(), OURS)},
+        CHANCE: dict(chance(trials[OURS].run)[1]),
+        **{method: metric(trials[method].run)[1] for method in (*BASELINES.values(), OURS)},
     }
     rows = [BarRow(label, [values.get(label) for values in by_method.values()]) for label in labels]
     note = "Average precision at 0.5 of each unseen action, in percent."

@@ -1,0 +1,148 @@
+"""Which part of ST-CLIP is needed where: drawn subsets, each trained with and without one part."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from yacs.config import CfgNode
+
+from stclip.benchmark.outcomes import metric, resampled
+from stclip.benchmark.plan import BASELINES, OURS
+from stclip.benchmark.runs import Run
+from stclip.config import load_config
+from stclip.evaluation.benchmark_table import Cell, format_cell
+from stclip.evaluation.bootstrap import Interval, difference
+
+# Of CLIP without training. Beside the ablation they show what kind of subset it is.
+_BASELINES = {name: BASELINES[name] for name in ("frame", "crop")}
+
+
+@dataclass(frozen=True)
+class Subset:
+    """A subset and the part of ST-CLIP that it was drawn for.
+
+    Attributes:
+        config: its yaml file, in the folder of configs.
+        part: in words.
+        without: the pairs of keys and values that switch the part off.
+    """
+
+    config: str
+    part: str
+    without: tuple[str, ...]
+
+
+SUBSETS = {
+    "time": Subset("time.yaml", "temporal modelling", ("MODEL.TEMPORAL.ENABLED", "False")),
+    "crowd": Subset("crowd.yaml", "person tokens", ("MODEL.PERSON_TOKENS.ENABLED", "False")),
+    "context": Subset("context.yaml", "context prompting", ("MODEL.PROMPT.ENABLED", "False")),
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """The outcome of one method on a subset.
+
+    Attributes:
+        method: its name.
+        value: frame mAP at 0.5 in percent.
+        behind: how much higher ST-CLIP's is; None of ST-CLIP itself.
+    """
+
+    method: str
+    value: Cell
+    behind: Interval | None
+
+
+@dataclass
+class Ablation:
+    """The runs of one subset.
+
+    Attributes:
+        subset: a value of SUBSETS.
+        cfg: the config of the subset.
+        runs: all in order.
+        tests: (method, run) of those that are tests.
+    """
+
+    subset: Subset
+    cfg: CfgNode
+    runs: list[Run]
+    tests: list[tuple[str, Run]]
+
+    @classmethod
+    def plan(
+        cls, name: str, output: Path, config_dir: Path, seeds: Sequence[int], pairs: Sequence[str]
+    ) -> Ablation:
+        """Lay out the runs of the subset ``name``.
+
+        Args:
+            name: a key of SUBSETS.
+            output: the folder of all subsets.
+            config_dir: holds the subset's yaml file.
+            seeds: of the trainings.
+            pairs: config keys of all runs.
+
+        Raises:
+            UserError: the config cannot be read.
+        """
+        subset = SUBSETS[name]
+        config = str(config_dir / subset.config)
+        ablation = cls(subset, load_config(config, pairs), [], [])
+        for key, title in _BASELINES.items():
+            words = (*pairs, "MODEL.NAME", key)
+            run = Run(f"{name}, {title}", "test_net", config, output / name / key, words)
+            ablation._add_test(title, run)
+        solver = ablation.cfg.SOLVER
+        seconds = solver.MAX_ITER * solver.VIDEOS_PER_BATCH / 30
+        for seed in seeds:
+            for key, title, switch in (
+                ("whole", OURS, ()),
+                ("without", f"{OURS} without {subset.part}", subset.without),
+            ):
+                words = (*pairs, *switch, "SEED", str(seed))
+                folder, label = (
+                    output / name / key / f"seed_{seed}",
+                    f"{name}, {title}, seed {seed}",
+                )
+                train = Run(
+                    f"{label}: training", "train_net", config, folder / "train", words,
+                    seconds=seconds,
+                )  # fmt: skip
+                ablation.runs.append(train)
+                test = Run(label, "test_net", config, folder / "test", words, train, seconds / 3)
+                ablation._add_test(title, test)
+        return ablation
+
+    def rows(self, draws: int, seed: int = 0) -> list[Row]:
+        """The outcome, once all runs are finished.
+
+        Args:
+            draws: of the test videos, for the intervals.
+            seed: of the draws.
+        """
+        drawn = resampled(self.tests, draws, seed)
+        values: dict[str, list[float]] = {}
+        for method, run in self.tests:
+            values.setdefault(method, []).append(metric(run)[0])
+        rows = []
+        for method, of_seeds in values.items():
+            cell = Cell.of(of_seeds)
+            assert cell is not None
+            behind = None if method == OURS else difference([drawn[OURS]], [drawn[method]])
+            rows.append(Row(method, cell, behind))
+        return rows
+
+    def _add_test(self, method: str, run: Run) -> None:
+        self.runs.append(run)
+        self.tests.append((method, run))
+
+
+def cells(subset: str, row: Row) -> list[str]:
+    """A row as text: subset, method, mAP, and ST-CLIP's lead with its interval."""
+    lead = "-"
+    if row.behind is not None:
+        lead = f"{row.behind.estimate:+.1f} [{row.behind.low:+.1f}, {row.behind.high:+.1f}]"
+    return [f"Puppet-{subset}", row.method, format_cell(row.value), lead]

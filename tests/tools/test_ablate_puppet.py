@@ -1,0 +1,78 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stclip.benchmark import runs
+from stclip.cli import run
+from tests.benchmark.make import small_benchmark
+from tests.helpers import load_tool
+
+
+@pytest.fixture
+def configs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A small benchmark's folder of configs; the tools run in this process."""
+
+    def start_tool(words: list[str], output: Any, jobs: int) -> subprocess.Popen[bytes]:
+        assert not load_tool(Path(words[1]).stem).main(words[2:])
+        return subprocess.Popen([sys.executable, "-c", ""])
+
+    monkeypatch.setattr(runs, "start_tool", start_tool)
+    folder = small_benchmark(tmp_path)
+    (folder / "split_1.yaml").rename(folder / "time.yaml")
+    return folder
+
+
+def test_a_subset(configs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tool = load_tool("ablate_puppet")
+    out = tmp_path / "out"
+    words = ["--config-dir", str(configs), "--output", str(out), "--subsets", "time"]
+    words += ["--seeds", "3,4", "--draws", "20"]
+    assert tool.main(words) == 0
+    assert "Puppet-time" in capsys.readouterr().out
+    rows = json.loads((out / "table.json").read_text())["subsets"]["time"]
+    methods = ["CLIP, frame", "CLIP, crop", "ST-CLIP", "ST-CLIP without temporal modelling"]
+    assert [row["method"] for row in rows] == methods
+    found = [
+        [
+            json.loads(
+                (out / f"time/{kind}/seed_{s}/test/inference/jhmdb/metrics.json").read_text()
+            )
+            for s in (3, 4)
+        ]
+        for kind in ("whole", "without")
+    ]
+    whole, without = (sum(m["frame_mAP@0.5"] for m in of_seeds) / 2 for of_seeds in found)
+    assert rows[2]["mAP"]["mean"] == pytest.approx(whole)
+    assert rows[3]["mAP"]["mean"] == pytest.approx(without)
+    assert rows[2]["lead"] is None
+    assert rows[3]["lead"]["estimate"] == pytest.approx(whole - without, abs=1e-3)
+    assert rows[3]["lead"]["low"] <= rows[3]["lead"]["high"]
+    trained = [(out / f"time/{kind}/seed_3/train/config.yaml").read_text() for kind in
+               ("whole", "without")]  # fmt: skip
+    assert [text.count("TEMPORAL:\n    ENABLED: true") for text in trained] == [1, 0]
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--subsets", "space"], "'space': choices are time,crowd,context"),
+        (["--seeds", "1,1"], "distinct numbers from 0"),
+        (["--jobs", "0"], "1 or more expected, found 0"),
+        (["--config-dir", "nowhere"], "nowhere/time.yaml: config file cannot be read"),
+    ],
+)
+def test_mistakes_are_one_line(
+    words: list[str], expected: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tool = load_tool("ablate_puppet")
+    with pytest.raises(SystemExit) as stopped:
+        run(lambda: tool.main(["--output", str(tmp_path / "out"), *words]))
+    assert stopped.value.code == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert len(error.splitlines()) == 1
+    assert expected in error
