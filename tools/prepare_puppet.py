@@ -30,7 +30,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--setting", default="standard", choices=tuple(SETTINGS))
     parser.add_argument("--seed", default=0, type=int, help="equal seeds give equal pixels (0)")
     parser.add_argument(
-        "--train-clips", default=32, type=int, help="of each of the 21 classes (32)"
+        "--train-clips", default=96, type=int, help="of each of the 21 classes (96)"
     )
     parser.add_argument("--test-clips", default=40, type=int, help="likewise (40)")
     parser.add_argument("--workers", type=int, help="processes that draw (one for each core)")

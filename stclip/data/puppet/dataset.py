@@ -70,7 +70,7 @@ def draw_puppet(
     folder: str | Path,
     *,
     setting: str = "standard",
-    train_clips: int = 32,
+    train_clips: int = 96,
     test_clips: int = 40,
     seed: int = 0,
     workers: int | None = None,

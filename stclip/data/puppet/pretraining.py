@@ -38,7 +38,7 @@ _SCENES_PER_PART = 256
 _SAMPLES_PER_SCENE = 5
 SAMPLES_PER_PART = _SCENES_PER_PART * _SAMPLES_PER_SCENE
 # How many people a scene of the cache shows.
-_PEOPLE = (1, 1, 1, 1, 1, 2, 2, 2, 3, 4)
+_PEOPLE = (1, 1, 1, 1, 2, 2, 2, 3, 3, 4)
 # A detector's boxes are not exact: every side of a crop is moved by up to this part of its length.
 _JITTER = 0.08
 
@@ -157,19 +157,22 @@ def draw_trial(look: str, others: bool, scenes_per_action: int, seed: int, size:
 
 
 def scene_samples(seed: int, index: int, size: int) -> Iterator[tuple[Tensor, Shown]]:
-    """The pictures (3, S, S) uint8 of one scene: three crops, and the frame of two of them."""
+    """The pictures (3, S, S) uint8 of one scene: four whole frames and one crop.
+
+    As in the photographs that CLIP was trained on, a person cut out of a scene is the exception.
+    """
     rng = random.Random(f"pretrain/{seed}/{index}")
     chance = Chance(rng)
     actions = [chance.choice(ALL_ACTIONS) for _ in range(chance.choice(_PEOPLE))]
     scene = plan_scene(rng, actions, choose_frames(rng), look="pretrain")
     everyone = [Looks(p.action, p.shirt, p.trousers, p.hair) for p in scene.people]
-    for whole in (True, True, False):
+    for whole in (True, True, True, True, False):
         image, boxes = scene.draw(chance.below(scene.frames))
         picture = np.asarray(image)
         seen = [p for p, box in zip(everyone, boxes, strict=True) if _in_the_square(box)]
         if whole and seen:
             yield preprocess(picture, size), Shown(tuple(seen), scene.place)
-        for _ in range(2 if whole and not seen else 1):  # a frame of nobody has no caption
+        else:  # a frame of nobody has no caption
             person = chance.below(len(everyone))
             crop = crop_box(picture, _jittered(chance, boxes[person]))
             yield preprocess(crop, size), Shown((everyone[person],), scene.place)
