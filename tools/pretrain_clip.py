@@ -250,10 +250,10 @@ photographs.
   {SIZES["patch_size"]} pixels at {SIZES["image_size"]}; text tower {SIZES["text_width"]} wide,
   {SIZES["text_layers"]} blocks; joint space {SIZES["embed_dim"]}. {len(tokens.ids)} tokens have a
   vector of their own. All others have the mean of these: words that it never read say nothing.
-- Pictures: {len(cache)} of one to four people who do {len(ALL_ACTIONS)} actions, four whole frames for
-  each crop of a person, drawn by the benchmark's own program with `look="pretrain"`: other clothes,
-  props, backgrounds and clutter, from other random streams. Single frames only: it has never seen
-  movement.
+- Pictures: {len(cache)} of one to four people who do {len(ALL_ACTIONS)} actions, four whole frames
+  for each crop of a person, drawn by the benchmark's own program with `look="pretrain"`: other
+  clothes, props, backgrounds and clutter, from other random streams. Single frames only: it has
+  never seen movement.
 - Captions: written anew each time from tables of words, such as
 {examples}
 - Training: {args.steps} steps of {BATCH} pairs, AdamW, learning rate {recipe.rate:g} with warm-up

@@ -108,7 +108,7 @@ def test_a_tiny_training_gives_weights_and_a_card(tool, tmp_path, monkeypatch, c
     card = out.with_suffix(".md").read_text()
     assert "| benchmark's look, alone |" in card
     assert "--samples 120 --steps 4" in card
-    assert "120 frames and crops" in card
+    assert "Pictures: 120 of one to four people" in card
     assert "card beside it" in capsys.readouterr().out
 
 
