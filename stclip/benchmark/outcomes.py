@@ -11,7 +11,8 @@ from stclip.data.build import build_dataset
 from stclip.errors import UserError
 from stclip.evaluation.benchmark_table import Result
 from stclip.evaluation.bootstrap import Interval, difference, draw_counts, resampled_map
-from stclip.evaluation.frame_map import Floats, match_classes
+from stclip.evaluation.frame_map import match_classes
+from stclip.evaluation.matching import Floats
 from stclip.evaluation.predictions import chance_map, read_predictions
 from stclip.evaluation.results import soft_voting
 from stclip.evaluation.rows import rows_of

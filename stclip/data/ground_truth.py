@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import chain
 from pathlib import Path
 
 from stclip.data.annotations import Keyframe, VideoEntry, read_annotations
 from stclip.data.jhmdb_ground_truth import CLASSES, read_ground_truth
-from stclip.data.safe_pickle import load_pickle
+from stclip.data.ucf24_ground_truth import read_tube_file, worded
 from stclip.data.video import VideoFile
 from stclip.errors import UserError
 from stclip.files import read_json
@@ -30,14 +29,6 @@ class EvaluationTruth:
     labels: tuple[str, ...]
     keyframes: dict[str, list[Keyframe]] = field(repr=False)
 
-    def listed(self, names: Sequence[str]) -> tuple[set[str], list[str]]:
-        """The videos that a list names (``video`` or ``class/video``), and the unknown names."""
-        known = {name: video for video in self.keyframes for name in (video, _base(video))}
-        return (
-            {known[name] for name in names if name in known},
-            [name for name in names if name not in known],
-        )
-
 
 def read_evaluation_truth(
     path: str | Path, official_split: int = 1, all_names: Sequence[str] | None = None
@@ -45,10 +36,12 @@ def read_evaluation_truth(
     """Read the ground truth of all test videos.
 
     Args:
-        path: ``JHMDB-GT.pkl``, a ``jhmdb_*_gt_min.json``, or a file in our annotations format.
-        official_split: which of the test lists of ``JHMDB-GT.pkl``, from 1; the other files have
-            no such lists and take no notice of it.
-        all_names: ALL_LABEL's names, for class names worded differently than in the file.
+        path: ``JHMDB-GT.pkl``, ``UCF101v2-GT.pkl``, ``pyannot.pkl`` with its lists of videos, a
+            ``jhmdb_*_gt_min.json``, or a file in our annotations format.
+        official_split: which of the pickle's test lists, from 1; the other files have no such
+            lists and take no notice of it.
+        all_names: ALL_LABEL's names, for class names worded differently than in the file. UCF101-24
+            without it: as in ``data/label_splits/ucf24``.
 
     Raises:
         UserError: the file cannot be read or is in none of the formats.
@@ -60,19 +53,18 @@ def read_evaluation_truth(
         return _from_annotations(path)
     if is_json != (path.suffix == ".json"):
         kind = "JSON" if is_json else "no JSON"
-        raise UserError(f"{path}: holds {kind}; name J-HMDB's pickle .pkl, and its json .json")
-    names = tuple(CLASSES if all_names is None else all_names)
-    if is_json or official_split == 1:
+        raise UserError(
+            f"{path}: holds {kind}; name J-HMDB's pickle .pkl, UCF101-24's too, and "
+            "J-HMDB's json .json"
+        )
+    if is_json:
+        names = tuple(CLASSES if all_names is None else all_names)
         return EvaluationTruth(path, names, read_ground_truth(path, "test", all_names).keyframes)
-    # Every video is in the train or the test list of split 1.
-    parts = [read_ground_truth(path, part, all_names).keyframes for part in ("train", "test")]
-    keyframes = dict(chain.from_iterable(part.items() for part in parts))
-    lists = load_pickle(path)["test_videos"]
-    if not 1 <= official_split <= len(lists):
-        raise UserError(f"{path}: has the official splits 1 to {len(lists)}, not {official_split}")
-    return EvaluationTruth(
-        path, names, {video: keyframes[video] for video in lists[official_split - 1]}
-    )
+    file = read_tube_file(path)
+    wording = worded(file, all_names)
+    names = tuple(wording.values() if all_names is None else all_names)
+    videos = file.videos("test", official_split)
+    return EvaluationTruth(path, names, {v: file.keyframes(v, wording) for v in videos})
 
 
 def _from_annotations(path: Path) -> EvaluationTruth:
@@ -101,7 +93,3 @@ def _is_json(path: Path) -> bool:
             return file.read(64).lstrip(b"\xef\xbb\xbf \t\r\n")[:1] in (b"{", b"[")
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
-
-
-def _base(video: str) -> str:
-    return video.rpartition("/")[2]

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from stclip.evaluation.frame_map import ClassMatches, Floats, Integers
+from stclip.evaluation.frame_map import ClassMatches
+from stclip.evaluation.matching import Floats, Integers
 
 _BLOCK = 256  # draws at a time, which bounds the memory
 

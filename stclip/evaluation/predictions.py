@@ -1,16 +1,18 @@
-"""Reading predictions.npz back, and what random scores would have given for the same boxes."""
+"""Reading predictions.npz back, cutting it to some classes, and what chance would have given."""
 
 from __future__ import annotations
 
 import zipfile
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from stclip.errors import UserError
-from stclip.evaluation.frame_map import AnnotatedFrame, FrameMapEvaluator
+from stclip.evaluation.frame_map import FrameMapEvaluator
+from stclip.evaluation.matching import AnnotatedFrame
 from stclip.structures import Detections, FrameKey
 
 
@@ -35,6 +37,37 @@ def read_predictions(path: str | Path) -> tuple[Detections, tuple[str, ...]]:
         raise UserError(
             f"{path}: not the predictions of a test run ({error}); run the test again"
         ) from error
+
+
+def of_vocabulary(
+    detections: Detections, known: Sequence[str], labels: Sequence[str], renormalise: bool = False
+) -> Detections:
+    """The same detections with the scores of some classes.
+
+    Args:
+        detections: with scores over ``known``.
+        known: the vocabulary.
+        labels: some of its names, in any order.
+        renormalise: scale the scores of each person so that they sum to 1 again, which is the
+            softmax over these classes alone.
+
+    Raises:
+        UserError: the scores do not sum to 1 before, so they are no softmax over all classes.
+    """
+    places = {name: column for column, name in enumerate(known)}
+    scores = detections.scores[:, [places[name] for name in labels]]
+    if renormalise:
+        sums = detections.scores.double().sum(dim=1)
+        odd = (sums - 1).abs() > 1e-3
+        if odd.any():
+            raise UserError(
+                f"the scores of {int(odd.sum())} of {len(odd)} boxes do not sum to 1 (the first: "
+                f"{float(sums[odd][0]):.4g}), so its classes do not exclude each other, and there "
+                "is nothing to share anew"
+            )
+        shares = scores.double()
+        scores = (shares / shares.sum(dim=1, keepdim=True).clamp(min=1e-300)).to(scores.dtype)
+    return replace(detections, scores=scores)
 
 
 def chance_map(

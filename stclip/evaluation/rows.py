@@ -46,7 +46,16 @@ class DetectionRows:
 
     def of_videos(self, videos: Collection[str]) -> DetectionRows:
         """Only the rows whose video is one of ``videos``."""
-        wanted = np.array([key.video in videos for key in self.keys], dtype=bool)
+        return self._in(np.array([key.video in videos for key in self.keys], dtype=bool))
+
+    def without(self, frames: Collection[tuple[str, int]]) -> DetectionRows:
+        """Without the rows in some frames."""
+        return self._in(np.array([key not in frames for key in self.keys], dtype=bool))
+
+    def _in(self, wanted: NDArray[np.bool_]) -> DetectionRows:
+        """The rows in some of ``keys``."""
+        if wanted.all():
+            return self
         keep = wanted[self.frame]
         return DetectionRows(
             self.keys, self.frame[keep], self.boxes[keep], self.labels[keep], self.scores[keep]

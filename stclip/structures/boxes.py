@@ -16,3 +16,14 @@ def clip(boxes: Boxes, height: int, width: int) -> Boxes:
     """Boxes (n, 4) xyxy clipped to [0, width - 1] x [0, height - 1]."""
     limit = np.array([width - 1, height - 1, width - 1, height - 1], dtype=boxes.dtype)
     return np.clip(boxes, 0, limit)
+
+
+def paired_iou(a: Boxes, b: Boxes) -> Boxes:
+    """IoU (n,) of each box of ``a`` (n, 4) xyxy with the one of ``b`` (n, 4) in the same row.
+
+    Zero where both boxes are empty.
+    """
+    low, high = np.maximum(a[:, :2], b[:, :2]), np.minimum(a[:, 2:], b[:, 2:])
+    intersection = area(np.concatenate([low, high], axis=1))
+    union = area(a) + area(b) - intersection
+    return np.divide(intersection, union, out=np.zeros_like(union), where=union > 0)

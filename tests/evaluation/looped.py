@@ -48,3 +48,51 @@ def class_hits(detections, truths, threshold):
             taken.add(best)
         hits.append(hit)
     return np.array(hits, dtype=bool)
+
+
+def suppressed(boxes):
+    """Per-frame NMS of one class: (box, score) in, the kept ones by descending score out."""
+    kept = []
+    for box, score in sorted(boxes, key=lambda b: -b[1]):
+        if score > 0 and all(iou(box, other) <= 0.3 for other, _ in kept):
+            kept.append((box, score))
+    return kept[:10]
+
+
+def linked(detections, length):
+    """Greedy linking of one class of one video.
+
+    detections: (frame, box, score). Returns tubes as lists of (frame, box, score), all of them
+    that are long and good enough.
+    """
+    frames = {}
+    for frame, box, score in detections:
+        frames.setdefault(frame, []).append((box, score))
+    tubes = []
+    for frame in range(min(frames, default=1), max(frames, default=0) + 1):
+        free = suppressed(frames.get(frame, []))
+        live = [tube for tube in tubes if frame - tube[-1][0] <= 5]
+        live.sort(key=lambda tube: -np.mean([score for _, _, score in tube]))  # stable
+        for tube in live:
+            for box, score in free:
+                if iou(tube[-1][1], box) >= 0.2:
+                    tube.append((frame, box, score))
+                    free.remove((box, score))
+                    break
+        tubes += [[(frame, box, score)] for box, score in free]
+    return [
+        tube
+        for tube in tubes
+        if tube[-1][0] - tube[0][0] + 1 >= min(15, length)
+        and np.mean([score for _, _, score in tube]) >= 0.01
+    ]
+
+
+def tube_iou(a, b):
+    """Tubes as {frame: box}."""
+    common = sorted(set(a) & set(b))
+    if not common:
+        return 0.0
+    spatial = sum(iou(a[frame], b[frame]) for frame in common) / len(common)
+    union = max(*a, *b) - min(*a, *b)
+    return spatial * (min(max(a), max(b)) - max(min(a), min(b))) / union if union else spatial

@@ -1,7 +1,5 @@
 import json
-import time
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -268,25 +266,3 @@ def test_table():
         "--------------------------------",
         "mean           2   50.00   50.00",
     ]
-
-
-def test_many_rows_are_fast():
-    # 1.5 million rows of 60 classes in 10,000 frames; loops over rows would take minutes.
-    generator = np.random.default_rng(0)
-    frames, classes, count = 10_000, 60, 1_500_000
-    corners = generator.uniform(0, 200, (count, 2))
-    found = rows(("v", 1, BOX, 0, 0.5))
-    keys = tuple(type(found.keys[0])("v", frame) for frame in range(1, frames + 1))
-    many = type(found)(
-        keys=keys,
-        frame=generator.integers(0, frames, count),
-        boxes=np.concatenate([corners, corners + 40], axis=1),
-        labels=generator.integers(0, classes, count),
-        scores=generator.random(count),
-    )
-    names = [f"c{i}" for i in range(classes)]
-    truth = [annotated(*key, ((90, 90, 130, 130), *names[:3])) for key in keys]
-    start = time.perf_counter()
-    metrics = frame_map(truth, many, names)
-    assert metrics["rows"] == count
-    assert time.perf_counter() - start < 30

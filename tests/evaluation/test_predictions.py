@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from stclip.errors import UserError
-from stclip.evaluation.predictions import chance_map, read_predictions
+from stclip.evaluation.predictions import chance_map, of_vocabulary, read_predictions
 from stclip.evaluation.results import write_results
 from tests.evaluation.make import annotated, detections
 
@@ -54,3 +54,28 @@ def test_chance_without_any_box():
     )
     assert value == 0
     assert per_class == {"a": 0.0}
+
+
+def test_scores_of_some_classes():
+    found = detections([("v", 1)], [(0, BOX, 0.9, (0.2, 0.5, 0.3)), (0, BOX, 0.8, (1, 0, 0))], 3)
+    some = of_vocabulary(found, "abc", "cb")
+    assert torch.equal(some.scores, torch.tensor([[0.3, 0.5], [0.0, 0.0]]))
+    assert some.keys == found.keys
+    shares = of_vocabulary(found, "abc", "cb", renormalise=True).scores
+    torch.testing.assert_close(shares, torch.tensor([[0.375, 0.625], [0.0, 0.0]]))
+    nobody = detections([("v", 1)], [], 3)
+    assert of_vocabulary(nobody, "abc", "a", renormalise=True).scores.shape == (0, 1)
+
+
+def test_renormalised_scores_are_the_softmax_over_fewer_classes():
+    logits = 5 * torch.randn(7, 6, generator=torch.Generator().manual_seed(0))
+    scores = logits.softmax(dim=1).tolist()
+    found = detections([("v", 1)], [(0, BOX, 1.0, row) for row in scores], 6)
+    some = of_vocabulary(found, "abcdef", "eb", renormalise=True)
+    torch.testing.assert_close(some.scores, logits[:, [4, 1]].softmax(dim=1))
+
+
+def test_scores_that_are_no_softmax_cannot_be_renormalised():
+    found = detections([("v", 1)], [(0, BOX, 1.0, (0.9, 0.8))], 2)
+    with pytest.raises(UserError, match=r"1 of 1 boxes do not sum to 1 .*1\.7"):
+        of_vocabulary(found, "ab", "a", renormalise=True)

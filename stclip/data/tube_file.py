@@ -1,0 +1,134 @@
+"""Annotated action tubes, and the pickle format of ACT-detector that they are exchanged in.
+
+``JHMDB-GT.pkl`` and ``UCF101v2-GT.pkl`` are in that format: a dict with ``labels``,
+``train_videos`` and ``test_videos`` (lists of ``class/video``, one for each official split),
+``nframes``, and ``gttubes[video]`` = {label index: [array (n, 5) of frame from 1, x1, y1, x2, y2]}.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stclip.data.annotations import Keyframe
+from stclip.data.selection import Part
+from stclip.errors import UserError
+from stclip.structures import FrameKey, Tube
+
+
+@dataclass(frozen=True)
+class TubeFile:
+    """The tubes of a whole dataset.
+
+    Attributes:
+        path: the file.
+        labels: the class names, in the order that the file numbers them in.
+        tubes: for every ``class/video`` its tubes, labelled with these names.
+        lengths: for every ``class/video`` the frames that it has according to the file.
+        parts: for ``train`` and ``test`` the videos of each official split; a part that the file
+            says nothing about is not there.
+    """
+
+    path: Path
+    labels: tuple[str, ...]
+    tubes: dict[str, list[Tube]] = field(repr=False)
+    lengths: dict[str, int] = field(repr=False)
+    parts: Mapping[Part, Sequence[Sequence[str]]] = field(repr=False)
+
+    def videos(self, part: Part, official_split: int = 1) -> Sequence[str]:
+        """The videos of one part of an official split, which counts from 1.
+
+        Raises:
+            UserError: the file has no such part or split, or a video is in both of its parts.
+        """
+        if part not in self.parts:
+            raise UserError(
+                f"{self.path}: does not say which videos are the {part} videos; put the list "
+                f"{part}list01.txt (class/video a line) into {self.path.parent}"
+            )
+        lists = self.parts[part]
+        if not 1 <= official_split <= len(lists):
+            raise UserError(
+                f"{self.path}: has the official splits 1 to {len(lists)}, not {official_split}"
+            )
+        videos = lists[official_split - 1]
+        other = self.parts.get("test" if part == "train" else "train", ())
+        same_split = set().union(*other[official_split - 1 : official_split])
+        both = sorted(same_split.intersection(videos))
+        if both:
+            raise UserError(
+                f"{self.path}: {len(both)} videos are train and test videos at once, the first is "
+                f"{both[0]}; take them out of one of the two lists"
+            )
+        return videos
+
+    def keyframes(self, video: str, names: Mapping[str, str]) -> list[Keyframe]:
+        """The annotated frames of a video, ascending: those inside its tubes.
+
+        Args:
+            video: one of ``tubes``.
+            names: what to call each of ``labels``.
+        """
+        frames: dict[int, tuple[list[Sequence[float]], list[tuple[str, ...]]]] = {}
+        for tube in self.tubes[video]:
+            label = (names[tube.label],)
+            for frame, box in zip(tube.frames.tolist(), tube.boxes.tolist(), strict=True):
+                boxes, labels = frames.setdefault(frame, ([], []))
+                boxes.append(box)
+                labels.append(label)
+        return [
+            Keyframe(FrameKey(video, frame), np.array(boxes, dtype=np.float32), tuple(labels))
+            for frame, (boxes, labels) in sorted(frames.items())
+        ]
+
+
+def parse_act(path: Path, content: Any) -> TubeFile:
+    """The tubes in a pickle of the format that the head of this module describes.
+
+    Args:
+        path: the file, for messages.
+        content: what ``load_pickle`` read from it.
+
+    Raises:
+        UserError: it is not in the format.
+    """
+    try:
+        labels = tuple(content["labels"])
+        parts: dict[Part, Any] = {
+            "train": content["train_videos"],
+            "test": content["test_videos"],
+        }
+        tubes = {
+            video: [
+                _tube(labels[number], rows, video)
+                for number in numbers
+                for rows in numbers[number]
+                if len(rows)
+            ]
+            for video, numbers in content["gttubes"].items()
+        }
+        lengths = {video: int(content["nframes"][video]) for video in tubes}
+        listed = {video for lists in parts.values() for video in lists[0]}
+        if listed - lengths.keys():
+            raise KeyError(min(listed - lengths.keys()))
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(
+            f"{path}: not in the format of JHMDB-GT.pkl ({type(error).__name__}: {error})"
+        ) from error
+    return TubeFile(path, labels, tubes, lengths, parts)
+
+
+def _tube(label: str, rows: Any, video: str) -> Tube:
+    table = np.asarray(rows, dtype=np.float64)
+    if table.ndim != 2 or table.shape[1] != 5:
+        raise ValueError(f"{video}: a tube of shape {table.shape}; (n, 5) was expected")
+    table = table[np.argsort(table[:, 0], kind="stable")]
+    wrong = table[(table[:, 0] < 1) | ~np.isfinite(table).all(axis=1)]
+    if len(wrong):
+        raise ValueError(f"{video}: frame and box {wrong[0].tolist()}: frames count from 1")
+    frames = table[:, 0].astype(np.int64)
+    if (np.diff(frames) == 0).any():
+        raise ValueError(f"{video}: a tube has two boxes in one frame")
+    return Tube(label, frames, table[:, 1:].astype(np.float32))
