@@ -1,6 +1,6 @@
 """ST-CLIP for people who have frames and boxes of their own: load a checkpoint, get scores."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +16,14 @@ from stclip.engine.checkpoint import read_checkpoint
 from stclip.engine.distributed import choose_device
 from stclip.errors import UserError
 from stclip.models.build import Model, build_model, config_of_state, encode_labels
+from stclip.models.scores import class_scores
 from stclip.structures import FrameKey
+from stclip.structures.groups import GROUPS
 
 # Keys under MODEL that no parameter tells.
 _WITHOUT_SHAPE = {
     "LORA": ("ALPHA",),
+    "TEMPORAL": ("STRIDE",),
     "HEAD": ("TEMPERATURE",),
     "INTEREST_TOKENS": ("ENABLED", "TOP_K", "INCLUDE_PERSON"),
 }
@@ -32,11 +35,28 @@ class Detector:
     Args:
         model: ST-CLIP or a baseline, on the device that it is to run on.
         labels: C action names, in any words; they need not have been trained on.
+        groups: the group of names that have one: pose, object or person. Poses exclude each other
+            (a softmax over them); every other name, also one without a group, stands for itself (a
+            sigmoid). None: all names exclude each other.
+        window_stride: from one of the frames that are looked at to the next.
     """
 
-    def __init__(self, model: Model, labels: Sequence[str]) -> None:
+    def __init__(
+        self,
+        model: Model,
+        labels: Sequence[str],
+        groups: Mapping[str, str] | None = None,
+        window_stride: int = 1,
+    ) -> None:
         self.model = model.eval()
+        self.window_stride = window_stride
         self.device = model.clip.text_projection.device
+        for name, group in (groups or {}).items():
+            if group not in GROUPS:
+                raise UserError(
+                    f"groups: {name!r} has {group!r}: one of {', '.join(GROUPS)} expected"
+                )
+        self.groups = None if groups is None else dict(groups)
         self.labels = labels
 
     @property
@@ -62,13 +82,14 @@ class Detector:
 
         Args:
             frames: consecutive RGB frames, each (h, w, 3) uint8 and of one size; the model looks at
-                those around the keyframe (nine of them, by default).
+                those around the keyframe (by default nine, as far apart as in training).
             boxes: (N, 4) xyxy in pixels, the persons in the keyframe.
             keyframe: its place in ``frames``, from 0; by default the middle one.
 
         Returns:
-            (N, C) float32: a softmax over the vocabulary for each box, in the order of ``boxes``.
-            NaN for a box that is empty once it is clipped to the frame.
+            (N, C) float32, in the order of ``boxes``: a softmax over the vocabulary for each box;
+            with groups a softmax over the poses, and a sigmoid for every other name. NaN for a box
+            that is empty once it is clipped to the frame.
 
         Raises:
             UserError: an argument of the wrong shape or type.
@@ -82,24 +103,36 @@ class Detector:
         numbers = np.arange(len(array), dtype=np.float32)
         persons = ChunkKeyframe(FrameKey("", place + 1), Proposals(array, numbers))
         image_size = self.model.clip.image_size
-        batch = make_chunk(video, [persons], self.model.window_length, image_size)
+        batch = make_chunk(
+            video, [persons], self.model.window_length, image_size, self.window_stride
+        )
         with torch.inference_mode():
             output = self.model(batch.to(self.device), self._vocabulary)
         scores = np.full((len(array), len(self._labels)), np.nan, dtype=np.float32)
-        scores[batch.det_scores.long().numpy()] = output.logits.softmax(dim=1).cpu().numpy()
+        groups = None if self.groups is None else [self.groups.get(name) for name in self._labels]
+        scores[batch.det_scores.long().numpy()] = class_scores(output.logits, groups).cpu().numpy()
         return scores
 
 
-def load(checkpoint: str | Path, labels: Sequence[str], device: str = "auto") -> Detector:
+def load(
+    checkpoint: str | Path,
+    labels: Sequence[str],
+    device: str = "auto",
+    groups: Mapping[str, str] | None = None,
+) -> Detector:
     """Read a checkpoint, ours or the reference's, and give it a vocabulary.
 
     Args:
         checkpoint: a file that ``tools/train_net.py`` or the reference wrote.
         labels: C action names.
         device: auto, cpu or cuda.
+        groups: the groups of some of the names, see ``Detector``. If the weights were trained with
+            several labels a person (ALL_GROUP), they are added to the groups of that training. None
+            leaves it at those; without such a training then all names exclude each other.
 
     Raises:
-        UserError: the file cannot be read, or is no such checkpoint; or there are no labels.
+        UserError: the file cannot be read, or is no such checkpoint; there are no labels; or a
+            group that does not exist.
     """
     content = read_checkpoint(checkpoint)
     cfg = get_cfg_defaults()
@@ -111,8 +144,12 @@ def load(checkpoint: str | Path, labels: Sequence[str], device: str = "auto") ->
     for group, names in _WITHOUT_SHAPE.items():
         for name in names:
             cfg.MODEL[group][name] = trained.get(group, {}).get(name, cfg.MODEL[group][name])
+    known = content.groups
+    if groups is not None:
+        known = {**(known or {}), **groups}
     model = build_model(cfg, content.model)
-    return Detector(model.to(choose_device(str(device))), labels)
+    model.to(choose_device(str(device)))
+    return Detector(model, labels, known, cfg.MODEL.TEMPORAL.STRIDE)
 
 
 def _as_boxes(boxes: NDArray[np.floating] | Sequence[Sequence[float]]) -> NDArray[np.float32]:

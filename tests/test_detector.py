@@ -101,3 +101,63 @@ def test_arguments(
 ) -> None:
     with pytest.raises(UserError, match=message):
         detector.score(pictures, [[0, 0, 5, 5]], keyframe=keyframe)
+
+
+GROUPS = {"wave": "person", "sit down": "pose", "a person who runs": "pose"}
+
+
+def test_groups_by_hand() -> None:
+    """Two poses share one, whatever else there is; the others are the sigmoids of the logits."""
+    model, box = tiny_model(), [[5, 5, 40, 50]]
+    exclusive = stclip.Detector(model, LABELS).score(frames(), box)[0]
+    found = stclip.Detector(model, LABELS, GROUPS).score(frames(), box)[0]
+    assert found[1:].sum() == pytest.approx(1, rel=1e-5)
+    assert found[1] / found[2] == pytest.approx(exclusive[1] / exclusive[2], rel=1e-4)
+    alone = stclip.Detector(model, ["wave"], {}).score(frames(), box)[0]
+    assert found[0] == pytest.approx(alone[0], rel=1e-5)
+    assert 0 < alone[0] < 1
+    assert stclip.Detector(model, ["wave"]).score(frames(), box)[0, 0] == 1
+
+
+def test_a_checkpoint_of_several_labels_knows_its_groups(tmp_path: Path) -> None:
+    path, box = tmp_path / "a.pth", [[5, 5, 40, 50]]
+    model = tiny_model()
+    save_checkpoint(path, Checkpoint(model.state_dict(), groups=GROUPS))
+
+    def score(labels: list[str], groups: dict[str, str] | None = None) -> np.ndarray:
+        return stclip.load(path, labels, "cpu", groups).score(frames(), box)[0]
+
+    expected = stclip.Detector(model, LABELS, GROUPS).score(frames(), box)[0]
+    np.testing.assert_allclose(score(LABELS), expected, rtol=1e-5)
+    # A name of the user's own stands for itself, unless a group is given.
+    free = score(["sit down", "juggle", "a person who runs"])
+    assert free[0] + free[2] == pytest.approx(1, rel=1e-5)
+    pose = score(["sit down", "juggle", "a person who runs"], {"juggle": "pose"})
+    assert pose.sum() == pytest.approx(1, rel=1e-5)
+
+
+def test_groups_for_a_checkpoint_without_any(tmp_path: Path) -> None:
+    path, box = tmp_path / "a.pth", [[5, 5, 40, 50]]
+    model = tiny_model()
+    save_checkpoint(path, Checkpoint(model.state_dict()))
+    assert stclip.load(path, LABELS, "cpu").groups is None
+    found = stclip.load(path, LABELS, "cpu", groups=GROUPS).score(frames(), box)
+    np.testing.assert_allclose(
+        found, stclip.Detector(model, LABELS, GROUPS).score(frames(), box), rtol=1e-5
+    )
+
+
+def test_frames_are_as_far_apart_as_in_training(tmp_path: Path) -> None:
+    model, pictures, box = tiny_model(), frames(20), [[5, 5, 40, 50]]
+    save_checkpoint(
+        tmp_path / "a.pth",
+        Checkpoint(model.state_dict(), config="MODEL: {TEMPORAL: {STRIDE: 2}}"),
+    )
+    found = stclip.load(tmp_path / "a.pth", LABELS, "cpu").score(pictures, box, keyframe=10)
+    plain = stclip.Detector(model, LABELS).score(pictures[2:20:2], box, keyframe=4)
+    np.testing.assert_allclose(found, plain, rtol=1e-5)
+
+
+def test_an_unknown_group() -> None:
+    with pytest.raises(UserError, match="groups: 'wave' has 'arms': one of pose, object, person"):
+        stclip.Detector(tiny_model(), LABELS, {"wave": "arms"})

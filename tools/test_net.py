@@ -20,15 +20,24 @@ from yacs.config import CfgNode
 
 from stclip.cli import config_parser, run
 from stclip.config import load_config, warn_scales
-from stclip.data.build import build_dataset, build_test_loader, read_vocabulary
-from stclip.data.labels import warn_overlap
+from stclip.data.annotations import DetectionDataset
+from stclip.data.build import (
+    build_dataset,
+    build_test_loader,
+    read_groups,
+    read_vocabulary,
+    scored_vocabulary,
+)
+from stclip.data.labels import read_label_file, warn_overlap
 from stclip.engine.checkpoint import read_checkpoint
 from stclip.engine.distributed import choose_device, process_group, rank, world_size
 from stclip.engine.events import peak_memory_mb, setup_logging
 from stclip.engine.infer import score
 from stclip.engine.memory import keep_freed_memory
 from stclip.evaluation.frame_map import FrameMapEvaluator
+from stclip.evaluation.generalized import generalized
 from stclip.evaluation.results import format_table, soft_voting, write_results
+from stclip.evaluation.submission import AvaForm
 from stclip.models.build import build_model, encode_labels
 from stclip.structures import Detections
 
@@ -50,9 +59,12 @@ def test(cfg: CfgNode, device: torch.device) -> None:
     """Put the parts together and run."""
     setup_logging(cfg.OUTPUT_DIR, rank())
     torch.manual_seed(cfg.SEED)
-    labels = read_vocabulary(cfg, "test")
+    labels = scored_vocabulary(cfg)
     if cfg.TRAIN_LABEL:
-        warn_overlap(read_vocabulary(cfg, "train"), labels)
+        # Not read_vocabulary: the labels trained on may be another dataset's than ALL_LABEL's.
+        trained = read_label_file(cfg.TRAIN_LABEL, "TRAIN_LABEL")
+        warn_overlap(trained, read_vocabulary(cfg, "test"))
+    groups = read_groups(cfg)
     dataset = build_dataset(cfg, "test")
     evaluator = None
     if dataset.annotates(labels):
@@ -87,6 +99,7 @@ def test(cfg: CfgNode, device: torch.device) -> None:
         [keyframe.key for keyframe in dataset.keyframes],
         device=device,
         precision=cfg.MODEL.PRECISION,
+        groups=None if groups is None else [groups[name] for name in labels],
     )
     if detections is None:
         return
@@ -102,7 +115,18 @@ def test(cfg: CfgNode, device: torch.device) -> None:
         "model": cfg.MODEL.NAME,
         "weight": cfg.MODEL.WEIGHT,
     }
-    report(cfg, dataset.name, labels, detections, evaluator, facts)
+    report(cfg, dataset.name, labels, detections, evaluator, facts, ava_form(dataset, labels))
+
+
+def ava_form(dataset: DetectionDataset, labels: list[str]) -> AvaForm | None:
+    """How the result file of AVA calls things; None for the other datasets."""
+    if dataset.ava is None:
+        return None
+    return AvaForm(
+        seconds=dataset.ava.seconds,
+        sizes={name: video.size for name, video in dataset.videos.items()},
+        action_ids=[dataset.ava.action_ids.get(name) for name in labels],
+    )
 
 
 def report(
@@ -112,6 +136,7 @@ def report(
     detections: Detections,
     evaluator: FrameMapEvaluator | None,
     facts: dict[str, Any],
+    ava: AvaForm | None,
 ) -> None:
     """Write the result folder and print the table."""
     voted = soft_voting(detections) if cfg.TEST.SINGLE_ACTION else detections
@@ -119,6 +144,8 @@ def report(
     if evaluator is not None:
         evaluator.process(voted)
         metrics = evaluator.evaluate()
+        if cfg.TEST.GENERALIZED:
+            metrics = generalized(metrics, read_vocabulary(cfg, "test"))
     folder = write_results(
         Path(cfg.OUTPUT_DIR) / "inference",
         dataset_name,
@@ -130,6 +157,7 @@ def report(
             "metrics.json": json.dumps({**metrics, **facts}, indent=2) + "\n",
             "config.yaml": cfg.dump(),
         },
+        ava=ava,
     )
     if evaluator is not None:
         print(format_table(metrics))

@@ -21,7 +21,9 @@ from stclip.data.build import (
     build_dataset,
     build_test_loader,
     build_train_loader,
+    read_groups,
     read_vocabulary,
+    scored_vocabulary,
 )
 from stclip.data.labels import warn_overlap
 from stclip.engine.checkpoint import (
@@ -46,9 +48,10 @@ from stclip.engine.optim import build_optimizer, learning_rate
 from stclip.engine.train import Interrupted, Trainer
 from stclip.errors import UserError
 from stclip.evaluation.frame_map import FrameMapEvaluator
+from stclip.evaluation.generalized import generalized
 from stclip.evaluation.results import soft_voting
 from stclip.models.build import Model, build_model, encode_labels
-from stclip.models.losses import FocalCriterion
+from stclip.models.losses import FocalCriterion, GroupedFocalCriterion
 
 logger = logging.getLogger("stclip.train_net")
 
@@ -84,6 +87,7 @@ def train(cfg: CfgNode, args: argparse.Namespace, device: torch.device) -> int:
     torch.manual_seed(cfg.SEED)
 
     labels = read_vocabulary(cfg, "train")
+    groups = read_groups(cfg)
     if cfg.TEST_LABEL:
         warn_overlap(labels, read_vocabulary(cfg, "test"))
     dataset = build_dataset(cfg, "train")
@@ -122,7 +126,13 @@ def train(cfg: CfgNode, args: argparse.Namespace, device: torch.device) -> int:
     trainer = Trainer(
         model=model,
         vocabulary=encode_labels(model, labels),
-        criterion=FocalCriterion(solver.FOCAL_GAMMA),
+        criterion=(
+            FocalCriterion(solver.FOCAL_GAMMA)
+            if groups is None
+            else GroupedFocalCriterion(
+                [groups[name] for name in labels], list(groups.values()), solver.FOCAL_GAMMA
+            )
+        ),
         optimizer=build_optimizer(model, solver.BASE_LR, solver.MOMENTUM, solver.WEIGHT_DECAY),
         learning_rate=partial(
             learning_rate,
@@ -141,7 +151,7 @@ def train(cfg: CfgNode, args: argparse.Namespace, device: torch.device) -> int:
         checkpoint_period=solver.CHECKPOINT_PERIOD,
         save=lambda iteration, training: save_checkpoint(
             checkpoint_path(output_dir, iteration),
-            Checkpoint(model.state_dict(), cfg.dump(), training, reference),
+            Checkpoint(model.state_dict(), cfg.dump(), training, reference, groups),
         ),
         eval_period=solver.EVAL_PERIOD,
         validate=partial(validation.run, model) if validation is not None else None,
@@ -203,9 +213,12 @@ class Validation:
 
     def __init__(self, cfg: CfgNode, device: torch.device) -> None:
         self.cfg, self.device = cfg, device
-        self.labels = read_vocabulary(cfg, "test")
+        self.labels = scored_vocabulary(cfg)
+        self.unseen = read_vocabulary(cfg, "test")
+        groups = read_groups(cfg)
+        self.groups = None if groups is None else [groups[name] for name in self.labels]
         self.dataset = build_dataset(cfg, "test")
-        if not self.dataset.annotates(self.labels):
+        if not self.dataset.annotates(self.unseen):
             raise UserError(
                 "SOLVER.EVAL_PERIOD: DATASETS.TEST has no ground truth of the labels of TEST_LABEL "
                 "to validate on; set SOLVER.EVAL_PERIOD 0"
@@ -226,6 +239,7 @@ class Validation:
             [keyframe.key for keyframe in self.dataset.keyframes],
             device=self.device,
             precision=self.cfg.MODEL.PRECISION,
+            groups=self.groups,
         )
         if detections is None:
             return None
@@ -234,8 +248,12 @@ class Validation:
         self.evaluator.reset()
         self.evaluator.process(detections)
         metrics = self.evaluator.evaluate()
+        if self.cfg.TEST.GENERALIZED:
+            metrics = generalized(metrics, self.unseen)
         numbers = {
-            f"val_{name}": value for name, value in metrics.items() if name.startswith("frame_mAP@")
+            f"val_{name}": value
+            for name, value in metrics.items()
+            if name.startswith(("frame_mAP", "H@")) and value is not None
         }
         logger.info("validation: %s", "  ".join(f"{k} {v:.2f}" for k, v in numbers.items()))
         return numbers

@@ -19,6 +19,10 @@ _C.SEED = 2
 _C.ALL_LABEL = ""
 _C.TRAIN_LABEL = ""
 _C.TEST_LABEL = ""
+# Where a person can have several labels (AVA): a file with a group for each line of ALL_LABEL, one
+# of pose, object, person. A person has one pose (softmax over the vocabulary's pose classes), and
+# any number of the others (a sigmoid each). "": every person has exactly one label (softmax).
+_C.ALL_GROUP = ""
 # Optional lists of videos, one a line; "" means all videos of the labels above.
 _C.TRAIN_VIDEO = ""
 _C.TEST_VIDEO = ""
@@ -53,6 +57,8 @@ _C.MODEL.PERSON_TOKENS.ENABLED = True
 _C.MODEL.TEMPORAL = CfgNode()
 _C.MODEL.TEMPORAL.ENABLED = True
 _C.MODEL.TEMPORAL.FRAMES = 9
+# From one frame of the window to the next: 1 takes consecutive ones.
+_C.MODEL.TEMPORAL.STRIDE = 1
 
 # Context prompting of the class names, after every vision block. Without it they stay CLIP's.
 _C.MODEL.PROMPT = CfgNode()
@@ -75,11 +81,12 @@ _C.MODEL.HEAD.TEMPERATURE = 0.07
 _C.DATASETS = CfgNode()
 # Holds jhmdb/, puppet/ and the others.
 _C.DATASETS.DATA_DIR = "data"
-# jhmdb, puppet, puppet_crowd, puppet_context, or a file in our annotations format (.json; see
-# DATA.md).
+# jhmdb, ucf24, ava, puppet, puppet_crowd, puppet_context, or a file in our annotations format
+# (.json; see DATA.md).
 _C.DATASETS.TRAIN = "jhmdb"
 _C.DATASETS.TEST = "jhmdb"
-# A detections file in place of the dataset's own: .json (COCO-like) or .jsonl (see DATA.md).
+# A detections file in place of the dataset's own: .json (COCO-like), .jsonl, or AVA's .csv (see
+# DATA.md).
 _C.DATASETS.DETECTIONS = ""
 
 _C.DATALOADER = CfgNode()
@@ -123,6 +130,9 @@ _C.TEST.MAX_PERSONS = 3
 _C.TEST.ACTION_THRESH = 0.0
 # Average the class scores over all persons of a video ("soft voting").
 _C.TEST.SINGLE_ACTION = False
+# Score all of ALL_LABEL, not of TEST_LABEL only. The frame mAP of TEST_LABEL's classes, of the
+# others and of all are reported, and the harmonic mean of the first two.
+_C.TEST.GENERALIZED = False
 # Thresholds of the frame mAP.
 _C.TEST.IOU_THRESHOLDS = (0.2, 0.5, 0.75)
 # Consecutive keyframes of one video that go through the model at once.

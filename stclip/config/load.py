@@ -33,6 +33,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
 }
 POSITIVE = (
     "MODEL.TEMPORAL.FRAMES",
+    "MODEL.TEMPORAL.STRIDE",
     "MODEL.HEAD.TEMPERATURE",
     "SOLVER.MAX_ITER",
     "SOLVER.VIDEOS_PER_BATCH",
@@ -106,7 +107,12 @@ def differences(cfg: CfgNode, saved: str) -> list[str]:
 
 def warn_scales(cfg: CfgNode, saved: str | None) -> None:
     """Warn if weights were trained with other values of what their shapes do not show."""
-    keys = ("MODEL.LORA.ALPHA ", "MODEL.HEAD.TEMPERATURE ", "MODEL.INTEREST_TOKENS.")
+    keys = (
+        "MODEL.LORA.ALPHA ",
+        "MODEL.TEMPORAL.STRIDE ",
+        "MODEL.HEAD.TEMPERATURE ",
+        "MODEL.INTEREST_TOKENS.",
+    )
     for change in differences(cfg, saved or ""):
         if change.startswith(keys):
             logger.warning("the weights were trained with another value of %s", change)

@@ -5,7 +5,9 @@ from stclip.data.build import (
     build_dataset,
     build_test_loader,
     build_train_loader,
+    read_groups,
     read_vocabulary,
+    scored_vocabulary,
 )
 from stclip.data.labels import read_label_file, warn_overlap
 from stclip.data.loaders import BatchLoader
@@ -17,7 +19,9 @@ __all__ = [
     "build_dataset",
     "build_test_loader",
     "build_train_loader",
+    "read_groups",
     "read_label_file",
     "read_vocabulary",
+    "scored_vocabulary",
     "warn_overlap",
 ]

@@ -1,6 +1,6 @@
 """Datasets from files in our own annotations format: opens the videos, finds the frames."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -16,14 +16,18 @@ from stclip.data.labels import choices
 from stclip.data.proposals import Proposals, read_coco_detections, read_jsonl_detections
 from stclip.data.selection import Selection
 from stclip.data.video import Video, open_video
-from stclip.errors import UserError
+from stclip.errors import Report, UserError, fail
 from stclip.structures import FrameKey
 
 NAME = "annotations"
 
 
 def build_annotation_dataset(
-    path: str | Path, selection: Selection, all_names: Collection[str], detections: str | None
+    path: str | Path,
+    selection: Selection,
+    all_names: Collection[str],
+    detections: str | None,
+    groups: Mapping[str, str] | None = None,
 ) -> DetectionDataset:
     """The keyframes of an annotations file that a selection asks for.
 
@@ -35,6 +39,7 @@ def build_annotation_dataset(
         selection: which of its videos.
         all_names: ALL_LABEL's names; a box with any other label is an error.
         detections: a .jsonl or COCO-like .json file of person boxes; None reads none.
+        groups: ALL_GROUP's group of each name; the file's own must not be others.
 
     Raises:
         UserError: the files are not as they should be, no video is left, or a video or frame is
@@ -47,6 +52,12 @@ def build_annotation_dataset(
             raise UserError(
                 f"{path}: label {name!r} is not in ALL_LABEL; {choices(name, all_names)}"
             )
+    for name, group in file.groups.items():
+        if groups is not None and groups.get(name, group) != group:
+            raise UserError(
+                f"{path}: label {name!r} has the group {group!r}, but ALL_GROUP says "
+                f"{groups[name]!r}; make the two agree"
+            )
     chosen = selection.choose(video_labels, str(path))
     dataset = open_annotations(file, chosen)
     if selection.part == "train":
@@ -54,13 +65,7 @@ def build_annotation_dataset(
         return DetectionDataset(NAME, dataset.videos, annotated)
     if detections is None:
         return dataset
-    proposals = _proposals(detections, file, dataset)
-    keyframes = {keyframe.key: keyframe for keyframe in dataset.keyframes}
-    for key in proposals:
-        keyframes.setdefault(key, Keyframe(key, np.zeros((0, 4), np.float32), ()))
-    return DetectionDataset(
-        NAME, dataset.videos, [keyframes[key] for key in sorted(keyframes)], proposals
-    )
+    return with_proposals(dataset, annotation_proposals(detections, file, dataset))
 
 
 def open_annotations(
@@ -73,7 +78,7 @@ def open_annotations(
             twice.
     """
     ids = sorted(file.videos if chosen is None else chosen)
-    videos = {id_: _open(file, file.videos[id_]) for id_ in ids}
+    videos = {id_: open_entry(file, file.videos[id_]) for id_ in ids}
     gaps = {id_: frames for id_, video in videos.items() if (frames := video.missing())}
     if gaps:
         first = next(iter(gaps))
@@ -85,7 +90,7 @@ def open_annotations(
     for entry in file.keyframes:
         if entry.video not in videos:
             continue
-        key = _key(videos[entry.video], file.videos[entry.video], entry.timestamp)
+        key = locate_keyframe(videos[entry.video], file.videos[entry.video], entry.timestamp)
         if key in keyframes:
             raise UserError(
                 f"{file.path}: frame {key.frame} of video {key.video} is annotated twice (the "
@@ -95,7 +100,24 @@ def open_annotations(
     return DetectionDataset(NAME, videos, [keyframes[key] for key in sorted(keyframes)])
 
 
-def _open(file: AnnotationFile, entry: VideoEntry) -> Video:
+def with_proposals(
+    dataset: DetectionDataset, proposals: Mapping[FrameKey, Proposals]
+) -> DetectionDataset:
+    """The dataset with detected persons; every frame that has some becomes a keyframe."""
+    keyframes = {keyframe.key: keyframe for keyframe in dataset.keyframes}
+    for key in proposals:
+        keyframes.setdefault(key, Keyframe(key, np.zeros((0, 4), np.float32), ()))
+    return DetectionDataset(
+        dataset.name, dataset.videos, [keyframes[key] for key in sorted(keyframes)], proposals
+    )
+
+
+def open_entry(file: AnnotationFile, entry: VideoEntry) -> Video:
+    """Open a video of an annotations file.
+
+    Raises:
+        UserError: it is not there, cannot be read, or is of another size than the file says.
+    """
     try:
         video = open_video(entry.path, entry.id)
         size = video.size
@@ -109,7 +131,12 @@ def _open(file: AnnotationFile, entry: VideoEntry) -> Video:
     return video
 
 
-def _key(video: Video, entry: VideoEntry, seconds: float) -> FrameKey:
+def locate_keyframe(video: Video, entry: VideoEntry, seconds: float) -> FrameKey:
+    """The frame of a video at a time.
+
+    Raises:
+        UserError: the video is shorter.
+    """
     frame = video.frame_at(seconds, entry.fps)
     if frame > len(video):
         raise UserError(
@@ -119,12 +146,24 @@ def _key(video: Video, entry: VideoEntry, seconds: float) -> FrameKey:
     return FrameKey(entry.id, frame)
 
 
-def _proposals(
-    path: str, file: AnnotationFile, dataset: DetectionDataset
+def annotation_proposals(
+    path: str, file: AnnotationFile, dataset: DetectionDataset, report: Report = fail
 ) -> dict[FrameKey, Proposals]:
+    """The detected persons of a file, in the videos of a dataset.
+
+    Args:
+        path: a .jsonl or COCO-like .json file.
+        file: the annotations file that names the videos.
+        dataset: its opened videos; boxes in others are left out.
+        report: gets what is wrong with a row, which is then left out.
+
+    Raises:
+        UserError: the file cannot be read, or a row is not as it should be.
+    """
     if not path.endswith(".jsonl"):
         ids = _image_ids(file, dataset)
-        found = read_coco_detections(path, ids, f"{file.path} (the id of its keyframes)")
+        ids_from = f"{file.path} (the id of its keyframes)"
+        found = read_coco_detections(path, ids, ids_from, report)
         return {key: rows for key, rows in found.items() if key.video in dataset.videos}
 
     def locate(name: str, seconds: float | None, frame: int | None) -> FrameKey | None:
@@ -133,7 +172,7 @@ def _proposals(
         if name not in dataset.videos:
             return None
         if seconds is not None:
-            return _key(dataset.videos[name], file.videos[name], seconds)
+            return locate_keyframe(dataset.videos[name], file.videos[name], seconds)
         assert frame is not None
         if frame > len(dataset.videos[name]):
             raise UserError(
@@ -141,7 +180,7 @@ def _proposals(
             )
         return FrameKey(name, frame)
 
-    return read_jsonl_detections(path, locate)
+    return read_jsonl_detections(path, locate, report)
 
 
 def _image_ids(file: AnnotationFile, dataset: DetectionDataset) -> dict[int | str, FrameKey]:
@@ -154,7 +193,7 @@ def _image_ids(file: AnnotationFile, dataset: DetectionDataset) -> dict[int | st
             raise UserError(f"{file.path}: keyframe id {entry.id!r} stands there twice")
         if entry.video in dataset.videos:
             video = dataset.videos[entry.video]
-            ids[entry.id] = _key(video, file.videos[entry.video], entry.timestamp)
+            ids[entry.id] = locate_keyframe(video, file.videos[entry.video], entry.timestamp)
         else:
             ids[entry.id] = FrameKey(entry.video, 0)
     return ids

@@ -7,7 +7,8 @@ The format is one JSON object::
      "keyframes": [{"video": "v1", "timestamp": 0.48, "boxes": [[x1, y1, x2, y2], ...],
                     "labels": [["run"], ...]}, ...]}
 
-labels: the class names; a ``group`` may be given and is kept.
+labels: the class names; a ``group`` (pose, object or person) may be given. Where ALL_GROUP is set,
+    it must say the same.
 videos: ``id`` is unique; ``path`` is a video file, a zip file of pictures or a folder of pictures
     (``00001.png`` ...), relative to the folder of the json; ``size`` is [width, height] in
     pixels; ``fps`` is frames a second.
@@ -29,7 +30,7 @@ from numpy.typing import NDArray
 
 from stclip.data.proposals import Proposals, is_finite
 from stclip.data.video import Video
-from stclip.errors import UserError
+from stclip.errors import Report, UserError, fail, reporting
 from stclip.files import read_json
 from stclip.structures import FrameKey
 
@@ -51,16 +52,28 @@ class Keyframe:
     def __post_init__(self) -> None:
         assert self.boxes.shape == (len(self.labels), 4), f"{self.boxes.shape}, {self.labels}"
 
-    def of_vocabulary(self, vocabulary: Collection[str]) -> "Keyframe":
-        """Without the boxes that have labels, but none of the vocabulary."""
+    def of_vocabulary(
+        self, vocabulary: Collection[str], unseen: Collection[str] = ()
+    ) -> "Keyframe":
+        """Without the boxes that have other labels only, or an unseen one among them.
+
+        The boxes that stay keep their labels of the vocabulary.
+        """
+        labels = [tuple(name for name in names if name in vocabulary) for names in self.labels]
         kept = [
             row
             for row, names in enumerate(self.labels)
-            if not names or any(name in vocabulary for name in names)
+            if not names or (labels[row] and not any(name in unseen for name in names))
         ]
-        if len(kept) == len(self.labels):
-            return self
-        return Keyframe(self.key, self.boxes[kept], tuple(self.labels[row] for row in kept))
+        return Keyframe(self.key, self.boxes[kept], tuple(labels[row] for row in kept))
+
+
+@dataclass(frozen=True)
+class AvaNumbers:
+    """The numbers of AVA's files: the second of each keyframe, the action id of each class name."""
+
+    seconds: Mapping[FrameKey, int]
+    action_ids: Mapping[str, int]
 
 
 @dataclass(frozen=True)
@@ -73,12 +86,14 @@ class DetectionDataset:
         videos: by the ``video`` of the frame keys, in the order of the results.
         keyframes: in the order of the videos, then of the frames.
         proposals: detected persons of the keyframes that have some; None if none were read.
+        ava: what AVA's own files call keyframes and classes; None for other datasets.
     """
 
     name: str
     videos: Mapping[str, Video]
     keyframes: list[Keyframe]
     proposals: Mapping[FrameKey, Proposals] | None = None
+    ava: AvaNumbers | None = None
 
     def annotates(self, vocabulary: Collection[str]) -> bool:
         """Whether any box has a label of a vocabulary, so that a metric can be computed."""
@@ -142,30 +157,51 @@ def read_annotations(path: str | Path) -> AnnotationFile:
         UserError: the file cannot be read, or something in it is not as it should be; the message
             says where.
     """
-    path = Path(path)
-    content = read_json(path)
+    return parse_annotations(read_json(path), Path(path))
+
+
+def parse_annotations(
+    content: Any, path: Path, report: Report = fail, empty_boxes: bool = False
+) -> AnnotationFile:
+    """What ``read_annotations`` makes of the parsed JSON of a file.
+
+    Args:
+        content: the JSON.
+        path: the file, whose folder the videos' paths are relative to.
+        report: gets what is wrong with a label, a video or a keyframe, which is then left out.
+        empty_boxes: take boxes with x2 <= x1 or y2 <= y1 as they are.
+
+    Raises:
+        UserError: the JSON has not the three lists.
+    """
     if not isinstance(content, dict):
         raise UserError(f"{path}: a JSON object with labels, videos and keyframes was expected")
     labels: dict[str, str | None] = {}
     for row, where in _rows(content, "labels", path):
-        name = row.get("name") if isinstance(row, dict) else row
-        if not isinstance(name, str) or not name.strip() or name in labels:
-            raise UserError(f"{where}: {name!r}: a name that stands there once was expected")
-        labels[name] = row.get("group") if isinstance(row, dict) else None
+        with reporting(report):
+            name = row.get("name") if isinstance(row, dict) else row
+            if not isinstance(name, str) or not name.strip() or name in labels:
+                raise UserError(f"{where}: {name!r}: a name that stands there once was expected")
+            labels[name] = row.get("group") if isinstance(row, dict) else None
     videos: dict[str, VideoEntry] = {}
     for row, where in _rows(content, "videos", path):
-        video = _video(row, where, path.parent)
-        if video.id in videos:
-            raise UserError(f"{where}: id {video.id!r} stands there twice; ids must be unique")
-        videos[video.id] = video
+        with reporting(report):
+            video = _video(row, where, path.parent)
+            if video.id in videos:
+                raise UserError(f"{where}: id {video.id!r} stands there twice; ids must be unique")
+            videos[video.id] = video
     keyframes = []
     for row, where in _rows(content, "keyframes", path):
-        keyframes.append(entry := _keyframe(row, where))
-        if entry.video not in videos:
-            raise UserError(f"{where}: video {entry.video!r} is not the id of any of the videos")
-        for name in (name for names in entry.labels for name in names):
-            if name not in labels:
-                raise UserError(f"{where}: label {name!r} is not among the file's labels")
+        with reporting(report):
+            entry = _keyframe(row, where, empty_boxes)
+            if entry.video not in videos:
+                raise UserError(
+                    f"{where}: video {entry.video!r} is not the id of any of the videos"
+                )
+            for name in (name for names in entry.labels for name in names):
+                if name not in labels:
+                    raise UserError(f"{where}: label {name!r} is not among the file's labels")
+            keyframes.append(entry)
     groups = {name: group for name, group in labels.items() if group is not None}
     return AnnotationFile(path, tuple(labels), groups, videos, keyframes)
 
@@ -190,7 +226,7 @@ def _video(row: Any, where: str, folder: Path) -> VideoEntry:
     return VideoEntry(name, folder / path, (size[0], size[1]), float(fps))
 
 
-def _keyframe(row: Any, where: str) -> KeyframeEntry:
+def _keyframe(row: Any, where: str, empty_boxes: bool) -> KeyframeEntry:
     video, seconds = _text(row, "video", where), row.get("timestamp")
     if not is_finite(seconds) or seconds < 0:
         raise UserError(f"{where}: timestamp {seconds!r}: seconds from 0 were expected")
@@ -200,7 +236,7 @@ def _keyframe(row: Any, where: str) -> KeyframeEntry:
     for box in boxes:
         if not (isinstance(box, list) and len(box) == 4 and all(map(is_finite, box))):
             raise UserError(f"{where}: box {box!r:.60}: numbers x1, y1, x2, y2 were expected")
-        if box[2] <= box[0] or box[3] <= box[1]:
+        if not empty_boxes and (box[2] <= box[0] or box[3] <= box[1]):
             raise UserError(f"{where}: box {box}: x2 > x1 and y2 > y1 were expected")
     labels = row.get("labels", [[] for _ in boxes])
     if not isinstance(labels, list) or len(labels) != len(boxes):

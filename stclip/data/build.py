@@ -9,11 +9,15 @@ from yacs.config import CfgNode
 
 from stclip.data.annotation_dataset import build_annotation_dataset
 from stclip.data.annotations import DetectionDataset
+from stclip.data.ava import NAME as AVA
+from stclip.data.ava import build_ava
 from stclip.data.jhmdb import NAMES, build_jhmdb, check_drawn
-from stclip.data.labels import check_vocabulary, read_label_file
+from stclip.data.labels import check_vocabulary, read_group_file, read_label_file
 from stclip.data.loaders import BatchLoader, Samples, TestSamples, TrainSamples, multi_hot
 from stclip.data.sampling import split_into_chunks
 from stclip.data.selection import Part, make_selection
+from stclip.data.ucf24 import NAME as UCF24
+from stclip.data.ucf24 import build_ucf24
 from stclip.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -31,50 +35,98 @@ def read_vocabulary(cfg: CfgNode, part: Part) -> list[str]:
     return names
 
 
+def scored_vocabulary(cfg: CfgNode) -> list[str]:
+    """The names that a test scores: TEST_LABEL's, or with TEST.GENERALIZED those of ALL_LABEL.
+
+    Raises:
+        UserError: as ``read_vocabulary``.
+    """
+    names = read_vocabulary(cfg, "test")
+    return read_label_file(cfg.ALL_LABEL, "ALL_LABEL") if cfg.TEST.GENERALIZED else names
+
+
+def read_groups(cfg: CfgNode) -> dict[str, str] | None:
+    """The group of every name in ALL_LABEL, in its order; None without ALL_GROUP.
+
+    Raises:
+        UserError: a file is unreadable, or the two do not fit each other.
+    """
+    if not cfg.ALL_GROUP:
+        return None
+    all_names = read_label_file(cfg.ALL_LABEL, "ALL_LABEL")
+    return read_group_file(cfg.ALL_GROUP, all_names, "ALL_GROUP")
+
+
 def build_dataset(cfg: CfgNode, part: Part) -> DetectionDataset:
     """The dataset that DATASETS.TRAIN or DATASETS.TEST names, cut down to the config's labels.
 
-    For training only the persons are left who have a label of the vocabulary: what the others in
-    their videos do may be unseen. For testing the ground truth stays whole, and with TEST.BOXES
-    detected there are the detected persons too.
+    For training only the persons are left who have a label of the vocabulary and no unseen one,
+    which is one that is in TEST_LABEL and not in TRAIN_LABEL. For testing the ground truth stays
+    whole, and with TEST.BOXES detected there are the detected persons too.
 
     Raises:
         UserError: a key has a value that cannot be, or a file or frame is missing or malformed.
     """
-    vocabulary = read_vocabulary(cfg, part)
+    vocabulary = read_vocabulary(cfg, "train") if part == "train" else scored_vocabulary(cfg)
     all_names = read_label_file(cfg.ALL_LABEL, "ALL_LABEL")
     name = cfg.DATASETS[part.upper()]
     check_drawn(cfg.DATASETS.DATA_DIR, name, f"DATASETS.{part.upper()}")
-    selection = make_selection(part, vocabulary, cfg[f"{part.upper()}_VIDEO"])
+    key = "ALL_LABEL" if part == "test" and cfg.TEST.GENERALIZED else f"{part.upper()}_LABEL"
+    selection = make_selection(part, vocabulary, cfg[f"{part.upper()}_VIDEO"], key)
     detections = cfg.DATASETS.DETECTIONS if part == "test" and _uses_detections(cfg) else None
     if name in NAMES:
         dataset = build_jhmdb(cfg.DATASETS.DATA_DIR, selection, all_names, detections, name)
+    elif name == UCF24:
+        dataset = build_ucf24(cfg.DATASETS.DATA_DIR, selection, all_names, detections)
+    elif name == AVA:
+        dataset = build_ava(
+            cfg.DATASETS.DATA_DIR,
+            selection,
+            all_names,
+            detections,
+            unseen=_unseen(cfg, vocabulary) if part == "train" else (),
+            box_threshold=cfg.TEST.BOX_THRESH,
+        )
     elif name.endswith(".json"):
         if detections == "":
             raise UserError(
                 "DATASETS.DETECTIONS: is empty; name a .jsonl or .json file of person boxes for "
                 f"{name}, or set TEST.BOXES to ground_truth"
             )
-        dataset = build_annotation_dataset(name, selection, all_names, detections)
+        dataset = build_annotation_dataset(name, selection, all_names, detections, read_groups(cfg))
     else:
         raise UserError(
-            f"DATASETS.{part.upper()}: {name!r} is no dataset; choices: {', '.join(NAMES)}, or the "
-            "path of a .json file in the annotations format"
+            f"DATASETS.{part.upper()}: {name!r} is no dataset; choices: {', '.join(NAMES)}, "
+            f"{UCF24}, {AVA}, or the path of a .json file in the annotations format"
         )
-    return _keep_vocabulary(dataset, vocabulary) if part == "train" else dataset
+    return _keep_vocabulary(cfg, dataset, vocabulary) if part == "train" else dataset
 
 
-def _keep_vocabulary(dataset: DetectionDataset, vocabulary: Sequence[str]) -> DetectionDataset:
-    """Leave out who has labels, but none of the vocabulary, and keyframes without anybody left."""
-    keyframes = [keyframe.of_vocabulary(vocabulary) for keyframe in dataset.keyframes]
+def _unseen(cfg: CfgNode, vocabulary: Sequence[str]) -> set[str]:
+    """The labels that are tested and not among those trained on."""
+    return set(read_vocabulary(cfg, "test") if cfg.TEST_LABEL else ()) - set(vocabulary)
+
+
+def _keep_vocabulary(
+    cfg: CfgNode, dataset: DetectionDataset, vocabulary: Sequence[str]
+) -> DetectionDataset:
+    """Leave out who has no seen label or an unseen one, and keyframes without anybody left."""
+    unseen = _unseen(cfg, vocabulary)
+    keyframes = [keyframe.of_vocabulary(vocabulary, unseen) for keyframe in dataset.keyframes]
     before, after = (sum(len(k.boxes) for k in frames) for frames in (dataset.keyframes, keyframes))
     if after < before:
         logger.info(
-            "TRAIN_LABEL: %d of %d person boxes have other labels and are left out of training",
+            "TRAIN_LABEL: %d of %d person boxes have none of its labels, or one that is only in "
+            "TEST_LABEL, and are left out of training",
             before - after, before,
         )  # fmt: skip
-    for keyframe in keyframes:
-        multi_hot(keyframe, vocabulary)  # a box with two labels, or without any, must show now
+    if before and not after:
+        raise UserError(
+            f"TRAIN_LABEL: each of the {before} person boxes has a label that is only in "
+            "TEST_LABEL, so that nobody is left to train on; change the labels of one of the two"
+        )
+    for keyframe in keyframes:  # a box with the wrong number of labels must show now
+        multi_hot(keyframe, vocabulary, several=bool(cfg.ALL_GROUP))
     return replace(dataset, keyframes=[keyframe for keyframe in keyframes if len(keyframe.boxes)])
 
 
@@ -116,7 +168,9 @@ def build_train_loader(
     samples = TrainSamples(
         dataset=dataset,
         vocabulary=tuple(vocabulary),
+        several_labels=bool(cfg.ALL_GROUP),
         window_length=_window_length(cfg),
+        window_stride=cfg.MODEL.TEMPORAL.STRIDE,
         image_size=image_size,
         max_persons=solver.MAX_PERSONS,
         seed=cfg.SEED,
@@ -156,6 +210,7 @@ def build_test_loader(
         dataset=dataset,
         chunks=chunks,
         window_length=_window_length(cfg),
+        window_stride=cfg.MODEL.TEMPORAL.STRIDE,
         image_size=image_size,
         detected=detected,
         threshold=test.BOX_THRESH,

@@ -11,6 +11,7 @@ from stclip.data.proposals import Proposals
 from stclip.data.transforms import Picture, crop_box, preprocess, rounded
 from stclip.data.video import Video
 from stclip.data.windows import window
+from stclip.errors import UserError
 from stclip.structures import ClipBatch, FrameKey
 from stclip.structures.boxes import clip
 
@@ -34,7 +35,11 @@ class ChunkKeyframe:
 
 
 def make_chunk(
-    video: Video, keyframes: Sequence[ChunkKeyframe], window_length: int, image_size: int
+    video: Video,
+    keyframes: Sequence[ChunkKeyframe],
+    window_length: int,
+    image_size: int,
+    window_stride: int = 1,
 ) -> ClipBatch:
     """Read the windows and persons of some keyframes of one video.
 
@@ -46,6 +51,7 @@ def make_chunk(
         keyframes: what to read; the closer together, the more frames they share.
         window_length: T, frames of a window.
         image_size: side in pixels of the preprocessed frames and crops.
+        window_stride: from one frame of a window to the next, in frames.
 
     Returns:
         A batch of ``len(keyframes)`` keyframes. Its labels are None unless the keyframes have some.
@@ -53,8 +59,13 @@ def make_chunk(
     Raises:
         UserError: a frame cannot be read.
     """
-    windows = [window(item.key.frame, len(video), window_length) for item in keyframes]
-    numbers = sorted({frame for frames in windows for frame in frames})
+    length = len(video)
+    for frame in (item.key.frame for item in keyframes):
+        if not 1 <= frame <= length:
+            raise UserError(f"{video.path}: frame {frame} is not there; {length} frames are")
+    windows = [window(item.key.frame, length, window_length, window_stride) for item in keyframes]
+    centres = {item.key.frame for item in keyframes}  # with a stride these can be in no window
+    numbers = sorted(centres.union(*windows))
     row = {number: index for index, number in enumerate(numbers)}
     pictures = video.read(numbers)
     owner: list[int] = []

@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from stclip.errors import UserError
+from stclip.structures.groups import GROUPS
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +34,35 @@ def read_label_file(path: str | Path, key: str = "") -> list[str]:
             raise UserError(f"{where}: label {name!r} stands there twice; leave one of them")
         seen.add(name)
     return names
+
+
+def read_group_file(path: str | Path, names: Sequence[str], key: str = "") -> dict[str, str]:
+    """The group of every class: one of GROUPS a line, in the order of the classes.
+
+    Blank lines and spaces around a group are ignored.
+
+    Args:
+        path: the file.
+        names: the class names that the lines belong to, in their order.
+        key: the config key that holds ``path``, for error messages.
+
+    Raises:
+        UserError: no such file, a line that is no group, or not as many lines as names.
+    """
+    where = _where(path, key)
+    groups = [line.strip() for line in _lines(path, key) if line.strip()]
+    for number, group in enumerate(groups, start=1):
+        if group not in GROUPS:
+            raise UserError(
+                f"{where}: {group!r}, number {number} of its groups: one of {', '.join(GROUPS)} "
+                "expected"
+            )
+    if len(groups) != len(names):
+        raise UserError(
+            f"{where}: {len(groups)} groups for the {len(names)} names of ALL_LABEL; write one "
+            "group a line, in the order of the names"
+        )
+    return dict(zip(names, groups, strict=True))
 
 
 def read_video_list(path: str | Path, key: str = "") -> list[str]:

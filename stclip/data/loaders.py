@@ -41,7 +41,9 @@ class TrainSamples:
     Attributes:
         dataset: keyframes with boxes.
         vocabulary: C class names.
+        several_labels: a box may have more than one of them.
         window_length: T, frames of a window.
+        window_stride: from one of them to the next.
         image_size: side in pixels.
         max_persons: boxes of a keyframe at most, drawn at random.
         seed: of the order and of that draw.
@@ -55,7 +57,9 @@ class TrainSamples:
 
     dataset: DetectionDataset
     vocabulary: tuple[str, ...]
+    several_labels: bool
     window_length: int
+    window_stride: int
     image_size: int
     max_persons: int
     seed: int
@@ -86,10 +90,10 @@ class TrainSamples:
         item = ChunkKeyframe(
             keyframe.key,
             Proposals.annotated(keyframe.boxes[chosen]),
-            multi_hot(keyframe, self.vocabulary)[chosen],
+            multi_hot(keyframe, self.vocabulary, self.several_labels)[chosen],
         )
         video = self.dataset.videos[keyframe.key.video]
-        return make_chunk(video, [item], self.window_length, self.image_size)
+        return make_chunk(video, [item], self.window_length, self.image_size, self.window_stride)
 
 
 @dataclass
@@ -100,6 +104,7 @@ class TestSamples:
         dataset: keyframes, with proposals if ``detected``.
         chunks: runs of ``dataset.keyframes``, each of one video.
         window_length: T, frames of a window.
+        window_stride: from one of them to the next.
         image_size: side in pixels.
         detected: use the proposals; otherwise the annotated boxes, with a score of 1.
         threshold: proposals that score lower are left out.
@@ -109,6 +114,7 @@ class TestSamples:
     dataset: DetectionDataset
     chunks: Sequence[range]
     window_length: int
+    window_stride: int
     image_size: int
     detected: bool
     threshold: float
@@ -123,7 +129,7 @@ class TestSamples:
         keyframes = [self.dataset.keyframes[row] for row in self.chunks[index]]
         items = [ChunkKeyframe(keyframe.key, self._persons(keyframe)) for keyframe in keyframes]
         video = self.dataset.videos[keyframes[0].key.video]
-        return make_chunk(video, items, self.window_length, self.image_size)
+        return make_chunk(video, items, self.window_length, self.image_size, self.window_stride)
 
     def _persons(self, keyframe: Keyframe) -> Proposals:
         if not self.detected:
@@ -133,21 +139,29 @@ class TestSamples:
         return found.select(self.threshold, self.max_persons)
 
 
-def multi_hot(keyframe: Keyframe, vocabulary: Sequence[str]) -> NDArray[np.float32]:
+def multi_hot(
+    keyframe: Keyframe, vocabulary: Sequence[str], several: bool = False
+) -> NDArray[np.float32]:
     """The labels of a keyframe's boxes: (n, C) float32, 1 where a box has the class.
 
+    Args:
+        keyframe: with n boxes.
+        vocabulary: C class names; labels outside it are no targets.
+        several: a box may have more than one label of the vocabulary.
+
     Raises:
-        UserError: a box has not exactly one label of the vocabulary, which is what training takes.
+        UserError: a box has no label of the vocabulary, or more than one without ``several``.
     """
     targets = np.zeros((len(keyframe.boxes), len(vocabulary)), dtype=np.float32)
     for row, names in enumerate(keyframe.labels):
         columns = [vocabulary.index(name) for name in set(names) if name in vocabulary]
-        if len(columns) != 1:
+        if not columns or (len(columns) > 1 and not several):
+            remedy = ", or set ALL_GROUP, with which a box may have several" if columns else ""
             raise UserError(
                 f"TRAIN_LABEL: box {row + 1} of frame {keyframe.key.frame} of video "
                 f"{keyframe.key.video} has {len(columns)} of its labels ({', '.join(names)}); "
-                "training takes boxes with exactly one: leave the video out with TRAIN_VIDEO, or "
-                "change its labels"
+                f"training takes boxes with {'at least' if several else 'exactly'} one: leave the "
+                f"video out with TRAIN_VIDEO, or change its labels{remedy}"
             )
         targets[row, columns] = 1
     return targets
@@ -175,7 +189,9 @@ class BatchLoader:
             collate_fn=_unchanged,
             pin_memory=pin_memory,
             worker_init_fn=_leave_signals_to_the_parent,
-            persistent_workers=workers > 0,
+            # Persistent ones live on as long as anybody holds an error that a worker met, and since
+            # they take no signals, the process would wait for them when it ends.
+            persistent_workers=False,
             # Without its own the loader would draw its base seed from the global generator, and
             # a resumed run would go on with other random numbers than an uninterrupted one.
             generator=torch.Generator(),

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stclip.errors import UserError
+from stclip.errors import Report, UserError, fail, reporting
 from stclip.files import read_json
 from stclip.structures import FrameKey
 
@@ -54,7 +54,7 @@ NO_PROPOSALS = Proposals(np.zeros((0, 4), np.float32), np.zeros(0, np.float32))
 
 
 def read_coco_detections(
-    path: str | Path, image_ids: Mapping[Any, FrameKey], ids_from: str
+    path: str | Path, image_ids: Mapping[Any, FrameKey], ids_from: str, report: Report = fail
 ) -> dict[FrameKey, Proposals]:
     """Read a json list of {image_id, bbox (xyxy pixels), score (number or its text)}.
 
@@ -64,6 +64,7 @@ def read_coco_detections(
         path: the file.
         image_ids: the keyframe of every image id that there is.
         ids_from: where the image ids come from, for error messages.
+        report: gets what is wrong with a row, which is then left out.
 
     Raises:
         UserError: the file cannot be read, a row is malformed, or its image id is unknown.
@@ -78,20 +79,23 @@ def read_coco_detections(
     def parsed() -> Iterable[tuple[FrameKey, list[float], float]]:
         for number, row in enumerate(rows, start=1):
             where = f"{path}: row {number}"
-            image_id = _field(row, "image_id", where)
-            try:
-                key = image_ids[image_id]
-            except (KeyError, TypeError):
-                raise UserError(
-                    f"{where}: image_id {image_id!r} is unknown: {ids_from} has no such image; "
-                    "do the two files belong together?"
-                ) from None
-            yield key, _box(row, "bbox", where), _score(row, where)
+            with reporting(report):
+                image_id = _field(row, "image_id", where)
+                try:
+                    key = image_ids[image_id]
+                except (KeyError, TypeError):
+                    raise UserError(
+                        f"{where}: image_id {image_id!r} is unknown: {ids_from} has no such image; "
+                        "do the two files belong together?"
+                    ) from None
+                yield key, _box(row, "bbox", where), _score(row, where)
 
     return _grouped(parsed())
 
 
-def read_jsonl_detections(path: str | Path, locate: Locator) -> dict[FrameKey, Proposals]:
+def read_jsonl_detections(
+    path: str | Path, locate: Locator, report: Report = fail
+) -> dict[FrameKey, Proposals]:
     """Read json lines of {video, timestamp (seconds) or frame (from 1), box (xyxy pixels), score}.
 
     Blank lines are ignored.
@@ -99,6 +103,7 @@ def read_jsonl_detections(path: str | Path, locate: Locator) -> dict[FrameKey, P
     Args:
         path: the file.
         locate: finds the keyframe of a row.
+        report: gets what is wrong with a line, which is then left out.
 
     Raises:
         UserError: the file cannot be read, or a line is malformed or belongs to no known video.
@@ -112,32 +117,10 @@ def read_jsonl_detections(path: str | Path, locate: Locator) -> dict[FrameKey, P
 
     def parsed() -> Iterable[tuple[FrameKey, list[float], float]]:
         for number, line in enumerate(text.split("\n"), start=1):
-            if not line.strip():
-                continue
-            where = f"{path}: line {number}"
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise UserError(
-                    f"{where}: not valid JSON ({error.msg}); is it cut short?"
-                ) from error
-            video = _field(row, "video", where)
-            seconds, frame = row.get("timestamp"), row.get("frame")
-            if not isinstance(video, str):
-                raise UserError(f"{where}: video {video!r}: a text was expected")
-            if (seconds is None) == (frame is None):
-                raise UserError(f"{where}: give either timestamp (seconds) or frame (from 1)")
-            if seconds is not None and not (is_finite(seconds) and seconds >= 0):
-                raise UserError(f"{where}: timestamp {seconds!r}: seconds from 0 were expected")
-            if frame is not None and not (type(frame) is int and frame >= 1):
-                raise UserError(f"{where}: frame {frame!r}: a whole number from 1 was expected")
-            box, score = _box(row, "box", where), _score(row, where)
-            try:
-                key = locate(video, seconds, frame)
-            except UserError as error:
-                raise UserError(f"{where}: {error}") from error
-            if key is not None:
-                yield key, box, score
+            with reporting(report):
+                row = _line(line, f"{path}: line {number}", locate) if line.strip() else None
+                if row is not None:
+                    yield row
 
     return _grouped(parsed())
 
@@ -152,6 +135,30 @@ def _grouped(rows: Iterable[tuple[FrameKey, list[float], float]]) -> dict[FrameK
         key: Proposals(np.array(boxes, dtype=np.float32), np.array(scores, dtype=np.float32))
         for key, (boxes, scores) in groups.items()
     }
+
+
+def _line(text: str, where: str, locate: Locator) -> tuple[FrameKey, list[float], float] | None:
+    """A line of a .jsonl file; None for a keyframe that is not used."""
+    try:
+        row = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise UserError(f"{where}: not valid JSON ({error.msg}); is it cut short?") from error
+    video = _field(row, "video", where)
+    seconds, frame = row.get("timestamp"), row.get("frame")
+    if not isinstance(video, str):
+        raise UserError(f"{where}: video {video!r}: a text was expected")
+    if (seconds is None) == (frame is None):
+        raise UserError(f"{where}: give either timestamp (seconds) or frame (from 1)")
+    if seconds is not None and not (is_finite(seconds) and seconds >= 0):
+        raise UserError(f"{where}: timestamp {seconds!r}: seconds from 0 were expected")
+    if frame is not None and not (type(frame) is int and frame >= 1):
+        raise UserError(f"{where}: frame {frame!r}: a whole number from 1 was expected")
+    box, score = _box(row, "box", where), _score(row, where)
+    try:
+        key = locate(video, seconds, frame)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from error
+    return None if key is None else (key, box, score)
 
 
 def _field(row: Any, name: str, where: str) -> Any:

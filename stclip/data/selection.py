@@ -23,17 +23,19 @@ class Selection:
         listed: the names in TRAIN_VIDEO or TEST_VIDEO (``video`` or ``class/video``); None for no
             such list.
         list_path: the file they stand in.
+        vocabulary_key: the config key of the vocabulary; "" for TRAIN_LABEL or TEST_LABEL.
     """
 
     part: Part
     vocabulary: tuple[str, ...]
     listed: tuple[str, ...] | None = None
     list_path: str = ""
+    vocabulary_key: str = ""
 
     @property
     def label_key(self) -> str:
-        """The config key of the vocabulary."""
-        return f"{self.part.upper()}_LABEL"
+        """The config key of the vocabulary, for messages."""
+        return self.vocabulary_key or f"{self.part.upper()}_LABEL"
 
     @property
     def video_key(self) -> str:
@@ -97,13 +99,13 @@ class Selection:
         return kept
 
 
-def make_selection(part: Part, vocabulary: list[str], list_path: str) -> Selection:
+def make_selection(
+    part: Part, vocabulary: list[str], list_path: str, vocabulary_key: str = ""
+) -> Selection:
     """A selection whose list of videos is read from ``list_path``; ``""`` is no list.
 
     Raises:
         UserError: the list cannot be read or is empty.
     """
-    if not list_path:
-        return Selection(part, tuple(vocabulary))
-    listed = read_video_list(list_path, f"{part.upper()}_VIDEO")
-    return Selection(part, tuple(vocabulary), tuple(listed), list_path)
+    listed = tuple(read_video_list(list_path, f"{part.upper()}_VIDEO")) if list_path else None
+    return Selection(part, tuple(vocabulary), listed, list_path, vocabulary_key)

@@ -8,6 +8,8 @@ Our file is a dict of tensors and plain containers:
     training    {iteration, optimizer, scaler, rng}: what a bitwise resume needs; absent after a
                 conversion
     reference   only if the weights came from the reference: what of its file has no place in ours
+    groups      {class name: group} of the run's whole label map, only if a person could have
+                several classes (ALL_GROUP); the files that the config names may be elsewhere
 """
 
 import re
@@ -33,12 +35,13 @@ class Checkpoint:
     config: str | None = None
     training: dict[str, Any] | None = None
     reference: dict[str, Any] | None = None
+    groups: dict[str, str] | None = None
 
 
 def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
     """Write a checkpoint in our format, whole or not at all."""
     content = {"format": FORMAT, "model": checkpoint.model}
-    for name in ("config", "training", "reference"):
+    for name in ("config", "training", "reference", "groups"):
         if getattr(checkpoint, name) is not None:
             content[name] = getattr(checkpoint, name)
     _save(content, Path(path))
@@ -85,7 +88,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
             f"{content.get('format')!r}) nor one of the reference (first parameter: "
             f"{next(iter(state), 'none')})"
         )
-    names = ("config", "training", "reference")
+    names = ("config", "training", "reference", "groups")
     return Checkpoint(state, **{name: content.get(name) for name in names})
 
 

@@ -9,6 +9,7 @@ from tqdm import tqdm
 
 from stclip.engine.distributed import gather, rank, world_size
 from stclip.engine.precision import autocast
+from stclip.models.scores import class_scores
 from stclip.structures import ClipBatch, Detections, FrameKey
 
 
@@ -20,9 +21,18 @@ def score(
     *,
     device: torch.device,
     precision: str = "fp32",
+    groups: Sequence[str] | None = None,
 ) -> Detections | None:
     """``infer`` on every rank, then ``merge``: all detections on rank 0, None on the others."""
-    local = infer(model, loader, vocabulary, device=device, precision=precision, total=len(order))
+    local = infer(
+        model,
+        loader,
+        vocabulary,
+        device=device,
+        precision=precision,
+        groups=groups,
+        total=len(order),
+    )
     return merge(local, order)
 
 
@@ -34,6 +44,7 @@ def infer(
     *,
     device: torch.device,
     precision: str = "fp32",
+    groups: Sequence[str] | None = None,
     total: int | None = None,
 ) -> Detections:
     """Score this rank's keyframes.
@@ -44,11 +55,12 @@ def infer(
         vocabulary: (C, E) features of the class names, on ``device``.
         device: where the model is.
         precision: fp32, bf16 or fp16.
+        groups: the group of each class; None if all exclude each other.
         total: keyframes over all ranks, for rank 0's progress bar.
 
     Returns:
-        The scored persons, in the order of the loader, on the CPU in float32; scores are the
-        softmax over the vocabulary.
+        The scored persons, in the order of the loader, on the CPU in float32, with the
+        ``class_scores`` of ``groups``.
     """
     parts = [_no_detections(len(vocabulary))]
     if total is not None:
@@ -68,7 +80,7 @@ def infer(
                     owner=batch.owner.clone(),
                     boxes=batch.boxes.clone(),
                     det_scores=batch.det_scores.clone(),
-                    scores=output.logits.float().softmax(dim=1).cpu(),
+                    scores=class_scores(output.logits, groups).cpu(),
                 )
             )
             progress.update(len(batch))

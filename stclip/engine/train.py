@@ -170,7 +170,11 @@ class Trainer:
     def _forward_backward(
         self, model: nn.Module, part: ClipBatch, divisor: float
     ) -> dict[str, Tensor]:
-        """Add a part's gradients; gives its sums: each part of the loss, and correct answers."""
+        """Add a part's gradients; gives its sums: each part of the loss, and correct answers.
+
+        A correct answer is a person whose highest logit is that of a label of the person's, which
+        with several labels may be any of them.
+        """
         part = part.to(self.device, non_blocking=True)
         assert part.labels is not None, "training needs labels"
         with autocast(self.precision, self.device):

@@ -20,6 +20,7 @@ import torch
 
 from stclip.errors import UserError
 from stclip.evaluation.rows import DECIMALS, DetectionRows, rows_of
+from stclip.evaluation.submission import AvaForm, write_ava_csv
 from stclip.structures import Detections, FrameKey
 
 logger = logging.getLogger(__name__)
@@ -57,6 +58,7 @@ def write_results(
     action_thresh: float = 0.0,
     unvoted: Detections | None = None,
     texts: Mapping[str, str] | None = None,
+    ava: AvaForm | None = None,
 ) -> Path:
     """Write the folder ``out_dir/dataset``, whole or not at all, and return its path.
 
@@ -65,9 +67,9 @@ def write_results(
     Files:
         result_<dataset>.csv: rows ``video, %04d frame, x1, y1, x2, y2, label (1-based), score``
             with 5 decimals, in the order of ``detections``; scores are class score times detector
-            score, and rows not above ``action_thresh`` are left out.
+            score, and rows not above ``action_thresh`` are left out. With ``ava`` in AVA's format.
         detections/<video with _ for />_<%05d frame>.txt: ``label score x1 y1 x2 y2`` with rounded
-            boxes, one file for each frame that has rows.
+            boxes, one file for each frame that has rows; not with ``ava``.
         predictions.npz: everything needed to compute the rest anew; numpy.load reads it with
             allow_pickle=False. ``videos`` (B,) and ``frames`` (B,) of the keyframes, those without
             persons included; ``owner`` (N,) into them; ``boxes`` (N, 4); ``det_scores`` (N,);
@@ -82,6 +84,7 @@ def write_results(
         unvoted: the detections before soft voting, where that was applied; predictions.npz keeps
             these, since voting cannot be undone.
         texts: further files of the folder by name: metrics, the config.
+        ava: of the AVA dataset, what its files call the keyframes and classes.
 
     Raises:
         UserError: a score or a box is not finite, or the disk is full or not writable.
@@ -94,8 +97,11 @@ def write_results(
     try:
         filled = temporary / dataset  # made by mkdir, so that its mode follows the umask
         filled.mkdir()
-        _write_csv(filled / f"result_{dataset}.csv", rows)
-        _write_text_files(filled / "detections", rows)
+        if ava is None:
+            _write_csv(filled / f"result_{dataset}.csv", rows)
+            _write_text_files(filled / "detections", rows)
+        else:
+            write_ava_csv(filled / f"result_{dataset}.csv", rows, ava)
         raw = detections if unvoted is None else unvoted
         _write_predictions(filled / "predictions.npz", vocabulary, raw)
         for name, text in (texts or {}).items():
@@ -112,29 +118,49 @@ def write_results(
 
 
 def format_table(metrics: dict[str, Any]) -> str:
-    """A readable table of what ``frame_map`` returns.
+    """A readable table of what ``frame_map`` or ``generalized`` returns.
 
-    One line for each class, then the mean; columns are the number of ground-truth boxes and the
-    AP in percent at each threshold. ``-`` stands for a class without ground truth.
+    One line for each class, then the means; columns are the number of ground-truth boxes and the
+    AP in percent at each threshold. ``-`` stands for a class without ground truth. Of generalised
+    metrics, the unseen classes are marked, and there are three means and H.
     """
     thresholds = metrics["iou_thresholds"]
     counts: dict[str, int] = metrics["ground_truth_boxes"]
+    unseen = metrics.get("unseen")
     lines = [["class", "boxes", *(f"AP@{t:g}" for t in thresholds)]]
     for name, count in counts.items():
         values = [metrics[f"per_class@{t:g}"][name] for t in thresholds]
-        lines.append([name, str(count), *map(_percent, values)])
-    means = [metrics[f"frame_mAP@{t:g}"] for t in thresholds]
-    lines.append(["mean", str(sum(counts.values())), *map(_percent, means)])
+        mark = " (unseen)" if unseen is not None and name in unseen else ""
+        lines.append([name + mark, str(count), *map(percent, values)])
+    total = sum(counts.values())
+    means = [("mean", "frame_mAP", str(total))]
+    if unseen is not None:
+        of_unseen = sum(counts[name] for name in unseen)
+        means = [
+            ("mean unseen", "frame_mAP", str(of_unseen)),
+            ("mean seen", "frame_mAP_seen", str(total - of_unseen)),
+            ("mean all", "frame_mAP_all", str(total)),
+            ("H", "H", ""),
+        ]
+    for name, key, boxes in means:
+        lines.append([name, boxes, *(percent(metrics[f"{key}@{t:g}"]) for t in thresholds)])
+    return format_columns(lines, len(means))
+
+
+def format_columns(lines: Sequence[Sequence[str]], means: int = 1) -> str:
+    """Cells as text: a heading, a rule, lines, a rule, and the last ``means`` lines."""
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     rule = "-" * (sum(widths) + 2 * (len(widths) - 1))
     text = []
     for name, *cells in lines:
         right = (cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True))
         text.append("  ".join([name.ljust(widths[0]), *right]))
-    return "\n".join([text[0], rule, *text[1:-1], rule, text[-1]])
+    end = len(text) - means
+    return "\n".join([text[0], rule, *text[1:end], rule, *text[end:]])
 
 
-def _percent(value: float | None) -> str:
+def percent(value: float | None) -> str:
+    """A value of a table, ``-`` for None."""
     return "-" if value is None else f"{value:.2f}"
 
 

@@ -1,7 +1,12 @@
 """Losses of method.md section 8. N persons, C class names."""
 
-import torch.nn.functional as F
+from collections.abc import Sequence
+
 from torch import Tensor
+from torch.nn import functional as F
+
+from stclip.models.scores import columns
+from stclip.structures.groups import GROUPS, POSE
 
 
 def softmax_focal_loss(logits: Tensor, labels: Tensor, gamma: float = 2.0) -> Tensor:
@@ -20,6 +25,25 @@ def softmax_focal_loss(logits: Tensor, labels: Tensor, gamma: float = 2.0) -> Te
     return -((1 - log_p_y.exp()) ** gamma * log_p_y).sum()
 
 
+def sigmoid_focal_loss(logits: Tensor, labels: Tensor, gamma: float = 2.0) -> Tensor:
+    """Sum over persons of the mean over classes of -(1 - p_t)^gamma log p_t; no alpha.
+
+    p_t is the sigmoid where the label is 1, and one minus it where the label is 0.
+
+    Args:
+        logits: (N, C), C above 0; computed in float32 whatever the dtype.
+        labels: (N, C), any number of 1s in a row.
+        gamma: 0 gives the binary cross-entropy.
+
+    Returns:
+        A scalar, as ``softmax_focal_loss``.
+    """
+    cross_entropy = F.binary_cross_entropy_with_logits(logits.float(), labels, reduction="none")
+    # 1 - p_t as a sigmoid of its own, which does not round to 0 or 1 halfway.
+    wrong = ((1 - 2 * labels) * logits.float()).sigmoid()
+    return (wrong**gamma * cross_entropy).mean(dim=1).sum()
+
+
 class FocalCriterion:
     """The training loss for exclusive classes (J-HMDB, UCF101-24): one part, ``action``."""
 
@@ -29,3 +53,41 @@ class FocalCriterion:
     def __call__(self, logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """Sums over persons, by part, from logits (N, C) and labels (N, C)."""
         return {"action": softmax_focal_loss(logits, labels, self.gamma)}
+
+
+class GroupedFocalCriterion:
+    """The training loss where a person can have several classes (AVA): a part for each group.
+
+    The softmax focal loss over the pose classes, of the persons who have one, with weight 1; the
+    sigmoid focal loss over the classes of ``object`` and over those of ``person``, of all persons,
+    each weighted by how many classes the group has in the whole label map (AVA: 49 and 17). A group
+    without any class in the vocabulary is no part.
+
+    Args:
+        groups: the group of each of the C classes.
+        all_groups: the group of each class of the whole label map.
+        gamma: of every part.
+    """
+
+    def __init__(
+        self, groups: Sequence[str], all_groups: Sequence[str], gamma: float = 2.0
+    ) -> None:
+        self.gamma = gamma
+        self.columns = {g: found for g in GROUPS if (found := columns(groups, g))}
+        self.weights = {g: 1 if g == POSE else all_groups.count(g) for g in self.columns}
+
+    def __call__(self, logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        """Weighted sums over persons, by part, from logits (N, C) and labels (N, C).
+
+        Of a person with more than one pose the mean of the log-probabilities counts as log p_y.
+        """
+        parts: dict[str, Tensor] = {}
+        for group, chosen in self.columns.items():
+            x, y = logits[:, chosen], labels[:, chosen]
+            if group == POSE:
+                some = y.sum(dim=1) > 0
+                x, y = x[some], y[some] / y[some].sum(dim=1, keepdim=True)
+                parts[group] = softmax_focal_loss(x, y, self.gamma)
+            else:
+                parts[group] = self.weights[group] * sigmoid_focal_loss(x, y, self.gamma)
+        return parts

@@ -1,14 +1,16 @@
 """Writes small datasets and videos in the formats that people hold."""
 
+import itertools
 import json
 import pickle
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import av
 import numpy as np
+from av.container import OutputContainer
 from PIL import Image
 from yacs.config import CfgNode
 
@@ -40,19 +42,35 @@ def write_video(
     codec: str = "libx264",
     rate: int = 25,
     options: dict[str, str] | None = None,
+    numbers: Iterable[int] | None = None,
+    sound: range | None = None,
 ) -> Path:
-    """Frame n (from 1) shows n at ``times[n - 1] / rate`` seconds."""
+    """Frame n (from 1) shows n, or the n-th number, at ``times[n - 1] / rate`` seconds.
+
+    In the seconds of ``sound`` there is silence.
+    """
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=rate, options=options or {})
         stream.width, stream.height = 128, 32
         stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
         stream.codec_context.time_base = Fraction(1, rate)
-        for number, time in enumerate(times, start=1):
+        if sound is not None:
+            _write_silence(container, sound)
+        for number, time in zip(numbers or itertools.count(1), times, strict=False):
             frame = av.VideoFrame.from_ndarray(numbered(number), format="rgb24")
             frame.pts, frame.time_base = time, Fraction(1, rate)
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
     return path
+
+
+def _write_silence(container: OutputContainer, seconds: range) -> None:
+    stream = container.add_stream("aac", rate=8000)
+    for start in range(seconds.start * 8000, seconds.stop * 8000, 1024):
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), "fltp", "mono")
+        frame.sample_rate, frame.pts, frame.time_base = 8000, start, Fraction(1, 8000)
+        container.mux(stream.encode(frame))
+    container.mux(stream.encode())
 
 
 def write_frames(folder: Path, count: int, size: tuple[int, int] = (WIDTH, HEIGHT)) -> Path:

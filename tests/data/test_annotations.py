@@ -5,7 +5,14 @@ import numpy as np
 import pytest
 
 from stclip.config.defaults import get_cfg_defaults
-from stclip.data import build_dataset, build_test_loader
+from stclip.data import (
+    build_dataset,
+    build_test_loader,
+    build_train_loader,
+    read_groups,
+    read_vocabulary,
+    scored_vocabulary,
+)
 from stclip.data.annotation_dataset import open_annotations
 from stclip.data.annotations import read_annotations
 from stclip.errors import UserError
@@ -202,6 +209,7 @@ def test_training_needs_exactly_one_label_a_box(dataset):
         with pytest.raises(UserError, match="TRAIN_LABEL: box 1 of frame 6 of video v1 has") as e:
             build_dataset(cfg, "train")
         assert "\n" not in str(e.value)
+        assert ("ALL_GROUP, with which a box may have several" in str(e.value)) == bool(names)
 
 
 def test_persons_who_do_something_unseen_are_not_trained_on(dataset, caplog):
@@ -223,6 +231,90 @@ def test_persons_who_do_something_unseen_are_not_trained_on(dataset, caplog):
         (("wave",),),
         (("wave",), ("run",)),
     ]
+
+
+@pytest.fixture
+def several(dataset):
+    """Five labels in three groups; box 1 of frame 6 has four of them, box 2 an unseen one."""
+    tmp_path, cfg = dataset
+    value = content()
+    value["labels"] += [{"name": "hold", "group": "object"}, {"name": "talk", "group": "person"}]
+    value["keyframes"][0]["labels"] = [["talk", "sit", "hold", "run"], ["run", "wave"]]
+    write(tmp_path, value)
+    (tmp_path / "all.txt").write_text("run\nsit\nwave\nhold\ntalk\n")
+    (tmp_path / "group.txt").write_text("pose\npose\nperson\nobject\nperson\n")
+    (tmp_path / "seen.txt").write_text("sit\nhold\nrun\n")
+    cfg.ALL_GROUP = str(tmp_path / "group.txt")
+    return tmp_path, cfg
+
+
+def test_several_labels_a_box(several):
+    _, cfg = several
+    assert read_groups(cfg) == {
+        "run": "pose", "sit": "pose", "wave": "person", "hold": "object", "talk": "person"
+    }  # fmt: skip
+    built = build_dataset(cfg, "train")
+    # talk is no label of the vocabulary, and the person with the unseen wave is left out.
+    assert [(k.key, k.labels) for k in built.keyframes] == [
+        (("v1", 3), (("run",),)),
+        (("v1", 6), (("sit", "hold", "run"),)),
+    ]
+    cfg.SOLVER.MAX_ITER, cfg.SOLVER.VIDEOS_PER_BATCH = 1, 2
+    (batch,) = build_train_loader(cfg, built, read_vocabulary(cfg, "train"), 16)
+    targets = dict(zip(batch.keys, batch.labels.tolist(), strict=True))
+    assert targets == {("v1", 3): [0, 0, 1], ("v1", 6): [1, 1, 1]}
+
+
+def test_a_box_without_any_label_is_an_error_with_groups_too(several):
+    tmp_path, cfg = several
+    value = content()
+    value["keyframes"][0]["labels"][0] = []
+    write(tmp_path, value)
+    with pytest.raises(UserError, match=r"box 1 of frame 6 .* 0 of its labels .*at least one"):
+        build_dataset(cfg, "train")
+
+
+def test_without_a_test_vocabulary_nothing_is_unseen(several):
+    _, cfg = several
+    cfg.TEST_LABEL = ""
+    built = build_dataset(cfg, "train")
+    assert built.keyframes[1].labels == (("sit", "hold", "run"), ("run",))
+
+
+def test_nobody_left_to_train_on(several):
+    tmp_path, cfg = several
+    value = content()
+    value["keyframes"][:2] = [{**value["keyframes"][1], "labels": [["run", "wave"]]}]
+    write(tmp_path, value)
+    with pytest.raises(UserError, match="each of the 1 person boxes has a label that is only in"):
+        build_dataset(cfg, "train")
+
+
+def test_groups_that_disagree(several):
+    tmp_path, cfg = several
+    (tmp_path / "group.txt").write_text("pose\nobject\nperson\nobject\nperson\n")
+    message = r"a\.json: label 'sit' has the group 'pose', but ALL_GROUP says 'object'"
+    for part in ("train", "test"):
+        with pytest.raises(UserError, match=message):
+            build_dataset(cfg, part)
+    cfg.ALL_GROUP = ""
+    assert read_groups(cfg) is None
+    assert build_dataset(cfg, "test").keyframes
+
+
+def test_generalised_tests_look_at_all_videos_of_all_labels(dataset, caplog):
+    _, cfg = dataset
+    assert scored_vocabulary(cfg) == ["wave"]
+    cfg.TEST.GENERALIZED = True
+    assert scored_vocabulary(cfg) == ["run", "sit", "wave"]
+    assert list(build_dataset(cfg, "test").videos) == ["v1", "v2", "v3"]
+    # Training is as ever.
+    assert list(build_dataset(cfg, "train").videos) == ["v1"]
+    with open(cfg.ALL_LABEL, "a") as file:
+        file.write("jump\n")
+    caplog.clear()
+    build_dataset(cfg, "test")
+    assert "ALL_LABEL: no video of jump" in caplog.text
 
 
 def test_labels_outside_all_labels(dataset):

@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -8,6 +9,7 @@ from stclip.data.proposals import NO_PROPOSALS, Proposals
 from stclip.data.transforms import crop_box, preprocess
 from stclip.data.video import FrameList
 from stclip.data.windows import window
+from stclip.errors import UserError
 from stclip.structures import ClipBatch, FrameKey
 from tests.data.make import numbered
 
@@ -52,6 +54,20 @@ def test_far_apart_keyframes_decode_only_their_windows():
     batch = make_chunk(video, [keyframe(2), keyframe(38)], 3, SIZE)
     assert video.decoded == [1, 2, 3, 37, 38, 39]
     assert batch.window.tolist() == [[0, 1, 2], [3, 4, 5]]
+
+
+def test_a_stride_decodes_the_keyframe_beside_its_window():
+    video = Counting(12)
+    batch = make_chunk(video, [keyframe(2), keyframe(6)], 3, SIZE, window_stride=2)
+    assert video.decoded == [1, 2, 3, 4, 5, 6, 8]
+    assert batch.window.tolist() == [[0, 2, 4], [3, 5, 6]]
+    assert batch.keyframe.tolist() == [1, 5]
+
+
+def test_a_keyframe_outside_the_video_is_named():
+    for frame in (0, 4):
+        with pytest.raises(UserError, match=f"frame {frame} is not there; 3 frames are"):
+            make_chunk(Counting(3), [keyframe(1), keyframe(frame)], 3, SIZE)
 
 
 def test_short_videos_are_padded_at_the_end():

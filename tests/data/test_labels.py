@@ -4,6 +4,7 @@ import pytest
 
 from stclip.data.labels import (
     check_vocabulary,
+    read_group_file,
     read_label_file,
     read_video_list,
     warn_overlap,
@@ -88,3 +89,29 @@ def test_all_labels_are_those_of_the_released_annotations():
     released = shared_path("annotations/jhmdb/all_label.txt")
     ours = REPOSITORY / "data" / "label_splits" / "jhmdb" / "all_label.txt"
     assert read_label_file(ours) == read_label_file(released)
+
+
+def test_groups_of_the_classes_in_order(tmp_path):
+    path = tmp_path / "group.txt"
+    path.write_text("object\n pose \r\n\nperson\n")
+    assert read_group_file(path, ["b", "a", "c"]) == {"b": "object", "a": "pose", "c": "person"}
+    assert list(read_group_file(path, ["b", "a", "c"])) == ["b", "a", "c"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("pose\n", "1 groups for the 2 names of ALL_LABEL"),
+        ("pose\nobject\nperson\n", "3 groups for the 2 names"),
+        ("pose\nPerson\n", "'Person', number 2 of its groups: one of pose, object, person"),
+        ("", "0 groups"),
+    ],
+)
+def test_what_is_wrong_with_a_group_file_is_named(tmp_path, text, message):
+    path = tmp_path / "group.txt"
+    path.write_text(text)
+    with pytest.raises(UserError, match=message) as error:
+        read_group_file(path, ["a", "b"], "ALL_GROUP")
+    assert str(error.value).startswith(f"ALL_GROUP {path}: ")
+    with pytest.raises(UserError, match=r"ALL_GROUP .*absent.*cannot be read"):
+        read_group_file(tmp_path / "absent.txt", ["a"], "ALL_GROUP")

@@ -32,10 +32,13 @@ def equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
 def test_ours_round_trips(tmp_path: Path) -> None:
     state = tiny_model().state_dict()
     training = {"iteration": 3, "rng": {"cpu": torch.get_rng_state()}}
-    save_checkpoint(tmp_path / "a.pth", Checkpoint(state, config="SEED: 2\n", training=training))
+    groups = {"sit": "pose", "wave": "person"}
+    checkpoint = Checkpoint(state, config="SEED: 2\n", training=training, groups=groups)
+    save_checkpoint(tmp_path / "a.pth", checkpoint)
     back = read_checkpoint(tmp_path / "a.pth")
     assert equal(back.model, state)
     assert back.config == "SEED: 2\n"
+    assert back.groups == groups
     assert back.training is not None
     assert back.training["iteration"] == 3
 

@@ -33,6 +33,18 @@ def test_workers_leave_no_file_open() -> None:
     assert len(os.listdir("/proc/self/fd")) - before < 20  # the worker's own pipes
 
 
+def test_scores_by_group() -> None:
+    model, loader, vocabulary = tiny_model().eval(), [Chunks(1)[0]], torch.randn(3, 64)
+    device = torch.device("cpu")
+    logits = model(loader[0], vocabulary).logits
+    plain = infer(model, loader, vocabulary, device=device)
+    torch.testing.assert_close(plain.scores, logits.softmax(dim=1))
+    groups = ["person", "pose", "pose"]
+    found = infer(model, loader, vocabulary, device=device, groups=groups)
+    torch.testing.assert_close(found.scores[:, 1:], logits[:, 1:].softmax(dim=1))
+    torch.testing.assert_close(found.scores[:, 0], logits[:, 0].sigmoid())
+
+
 def test_merging_brings_keyframes_into_the_asked_order() -> None:
     keys = [FrameKey("v", 1), FrameKey("v", 2), FrameKey("w", 1)]
     local = Detections(

@@ -131,6 +131,7 @@ def test_data(
         (["SOLVER.MAXITER", "3"], ["SOLVER.MAXITER", "SOLVER.MAX_ITER"]),
         (["SOLVER.MAX_ITER"], ["KEY VALUE"]),
         (["ALL_LABEL", "absent.txt"], ["ALL_LABEL", "absent.txt"]),
+        (["ALL_GROUP", "absent.txt"], ["ALL_GROUP", "absent.txt"]),
         (["MODEL.WEIGHT", "absent.pth"], ["absent.pth"]),
         (["MODEL.WEIGHT", "", "MODEL.CLIP", "ViT-B/61"], ["ViT-B/61", "ViT-B/16"]),
         (["DATASETS.TRAIN", "hmdb", "DATASETS.TEST", "hmdb"], ["DATASETS.T", "hmdb", "jhmdb"]),

@@ -115,7 +115,7 @@ def test_a_split_trains_on_seen_actions_only(puppet, split, caplog):
     assert in_test & set(seen)  # others do seen actions beside them
     assert test.proposals is not None
     (line,) = (r.getMessage() for r in caplog.records)
-    assert "person boxes have other labels and are left out" in line
+    assert "person boxes have none of its labels" in line
 
 
 def test_lists_are_the_videos_of_the_main_action(puppet):

@@ -1,6 +1,7 @@
 from stclip.data.jhmdb_ground_truth import CLASSES
-from stclip.data.labels import read_label_file
+from stclip.data.labels import read_group_file, read_label_file
 from stclip.data.puppet.multi import LABELS, annotations, keyframes_of, labels_of
+from stclip.structures.groups import GROUPS
 from tests.helpers import REPOSITORY
 
 FAR = [(0, 40, 30, 100), (120, 40, 150, 100)]
@@ -31,8 +32,13 @@ def test_everyone_has_exactly_one_pose():
 
 
 def test_the_label_file_has_the_same_labels():
-    path = REPOSITORY / "data" / "label_splits" / "puppet" / "multi_label.txt"
-    assert read_label_file(path) == list(LABELS)
+    folder = REPOSITORY / "data" / "label_splits" / "puppet" / "multi"
+    assert read_label_file(folder / "all_label.txt") == list(LABELS)
+    assert read_group_file(folder / "all_group.txt", list(LABELS)) == LABELS
+    seen = read_label_file(folder / "train_label.txt")
+    unseen = read_label_file(folder / "test_label.txt")
+    assert sorted(seen + unseen) == sorted(LABELS)
+    assert {LABELS[name] for name in unseen} == {LABELS[name] for name in seen} == set(GROUPS)
 
 
 def test_every_fifth_frame_is_a_keyframe():
