@@ -7,16 +7,15 @@ official archives have them, ``Rename_Images/<class>/<video>/00001.png`` and
 """
 
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from stclip.data.annotations import DetectionDataset
+from stclip.data.class_videos import find_videos, read_lines
 from stclip.data.jhmdb_ground_truth import GroundTruth, beside, read_ground_truth
-from stclip.data.labels import choices
-from stclip.data.proposals import Proposals, read_coco_detections, read_jsonl_detections
+from stclip.data.proposals import Proposals, read_coco_detections
 from stclip.data.puppet.settings import COMMANDS
 from stclip.data.selection import Part, Selection
-from stclip.data.video import Video, open_video
 from stclip.errors import UserError
 from stclip.structures import FrameKey
 
@@ -29,7 +28,6 @@ PICKLE = "JHMDB-GT.pkl"
 DETECTIONS = "jhmdb_faster_RCNN_person.json"
 _JSON = {"train": "jhmdb_train_gt_min.json", "test": "jhmdb_test_gt_min.json"}
 _FOLDERS = ("videos", "Rename_Images", "ReCompress_Videos")
-_SUFFIXES = (".avi", ".mp4", ".zip")
 # HMDB51, which J-HMDB is cut from, was released at this rate.
 _FPS = 30.0
 # Split 1: videos and annotated frames of each part.
@@ -70,7 +68,9 @@ def build_jhmdb(
         proposals = {key: rows for key, rows in found.items() if key in keys}
         if not proposals:
             logger.warning("%s: no detection for any of the %d keyframes", root, len(keys))
-    videos = _find_videos(root, {video: truth.lengths[video] for video in chosen})
+    lengths = {video: truth.lengths[video] for video in chosen}
+    remedy = _remedy(root, "put them there")
+    videos = find_videos(root, _FOLDERS, lengths, "00001.png", remedy)
     return DetectionDataset(name, videos, keyframes, proposals)
 
 
@@ -111,57 +111,12 @@ def _ground_truth(root: Path, part: Part, all_names: Sequence[str]) -> GroundTru
     return truth
 
 
-def _find_videos(root: Path, lengths: Mapping[str, int]) -> dict[str, Video]:
-    """Open the videos and see that all their frames are there, without decoding any."""
-    videos: dict[str, Video] = {}
-    absent: list[str] = []
-    gaps: list[tuple[str, list[int]]] = []
-    for key, length in lengths.items():
-        path = _find_video(root, key)
-        if path is None:
-            absent.append(key)
-            continue
-        videos[key] = open_video(path, key)
-        missing = videos[key].missing(expected=length)
-        if missing:
-            gaps.append((f"{path}", missing))
-    if not absent and not gaps:
-        return videos
-    parts = []
-    if absent:
-        parts.append(
-            f"{len(absent)} of {len(lengths)} videos are missing, the first is {absent[0]}"
-        )
-    if gaps:
-        parts.append(
-            f"{sum(len(missing) for _, missing in gaps)} frames of {len(gaps)} videos are missing, "
-            f"the first is frame {gaps[0][1][0]} of {gaps[0][0]}"
-        )
-    raise UserError(
-        f"DATASETS.DATA_DIR {root.parent}: {'; '.join(parts)}; looked for [class/]video/00001.png "
-        f"and [class/]video{'|'.join(_SUFFIXES)} in {', '.join(_FOLDERS)} of {root}; "
-        f"{_remedy(root, 'put them there')}"
-    )
-
-
 def _remedy(root: Path, otherwise: str) -> str:
     """What to do about a file that is not in the dataset's folder."""
     command = COMMANDS.get(root.name)
     if command is None:
         return f"{otherwise} (see DATA.md)"
     return f"remove {root} and draw it anew: {command} --out {root}"
-
-
-def _find_video(root: Path, key: str) -> Path | None:
-    folder, _, video = key.rpartition("/")
-    for place in _FOLDERS:
-        for parent in (root / place, root / place / folder):
-            if (parent / video).is_dir():
-                return parent / video
-            for suffix in _SUFFIXES:
-                if (parent / f"{video}{suffix}").is_file():
-                    return parent / f"{video}{suffix}"
-    return None
 
 
 def _proposals(
@@ -175,7 +130,7 @@ def _proposals(
             "DATASETS.DETECTIONS, or set TEST.BOXES to ground_truth"
         )
     if path.suffix == ".jsonl":
-        return _from_lines(path, truth, chosen)
+        return read_lines(path, truth.lengths, _FPS, chosen, f"{truth.path}")
     image_ids = dict(truth.image_ids)
     # A file of detections may cover the other part as well, which is no mistake.
     for name in _JSON.values():
@@ -189,25 +144,3 @@ def _proposals(
             "ground_truth"
         )
     return read_coco_detections(path, image_ids, f"{truth.path}")
-
-
-def _from_lines(
-    path: Path, truth: GroundTruth, chosen: Collection[str]
-) -> dict[FrameKey, Proposals]:
-    names = {name: video for video in truth.lengths for name in (video, video.rpartition("/")[2])}
-    used = set(chosen)
-
-    def locate(name: str, seconds: float | None, frame: int | None) -> FrameKey | None:
-        if name not in names:
-            raise UserError(f"video {name!r} is not in {truth.path}; {choices(name, names)}")
-        video = names[name]
-        number = round(seconds * _FPS) + 1 if seconds is not None else frame
-        assert number is not None
-        if number > truth.lengths[video]:
-            raise UserError(
-                f"video {name!r} has {truth.lengths[video]} frames ({_FPS:g} a second), no frame "
-                f"{number}"
-            )
-        return FrameKey(video, number) if video in used else None
-
-    return read_jsonl_detections(path, locate)

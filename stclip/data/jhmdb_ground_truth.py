@@ -15,6 +15,7 @@ from stclip.data.annotations import Keyframe
 from stclip.data.labels import read_label_file
 from stclip.data.safe_pickle import load_pickle
 from stclip.data.selection import Part
+from stclip.data.tube_file import parse_act
 from stclip.errors import UserError
 from stclip.files import read_json
 from stclip.structures import FrameKey
@@ -78,37 +79,18 @@ def read_ground_truth(
 
 
 def _read_pickle(path: Path, part: Part, all_names: Sequence[str] | None) -> GroundTruth:
-    content = load_pickle(path)
-    keyframes: dict[str, list[Keyframe]] = {}
-    try:
-        own = content["labels"]
-        names = _spelt(own, own if all_names is None else all_names, path)
-        videos = content[f"{part}_videos"][0]
-        lengths = {video: int(content["nframes"][video]) for video in videos}
-        for video in videos:
-            frames: dict[int, _Rows] = {}
-            for number, tubes in content["gttubes"][video].items():
-                for row in (row for tube in tubes for row in tube.tolist()):
-                    frame, *box = row
-                    if frame < 1 or not np.isfinite(row).all():
-                        raise ValueError(f"{video}: frame and box {row}: frames count from 1")
-                    boxes, labels = frames.setdefault(int(frame), ([], []))
-                    boxes.append(box)
-                    labels.append((names[number],))
-            keyframes[video] = _keyframes(video, frames)
-    except UserError:
-        raise
-    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(
-            f"{path}: not in the format of JHMDB-GT.pkl ({type(error).__name__}: {error})"
-        ) from error
-    return GroundTruth(path, keyframes, lengths, {})
+    file = parse_act(path, load_pickle(path))
+    own = file.labels
+    names = dict(zip(own, spelt(own, own if all_names is None else all_names, path), strict=True))
+    videos = file.videos(part)
+    keyframes = {video: file.keyframes(video, names) for video in videos}
+    return GroundTruth(path, keyframes, {video: file.lengths[video] for video in videos}, {})
 
 
 def _read_json(path: Path, all_names: Sequence[str] | None) -> GroundTruth:
     content = read_json(path)
     own = _own_names(path.parent, all_names)
-    names = _spelt(own, own if all_names is None else all_names, path)
+    names = spelt(own, own if all_names is None else all_names, path)
     places: dict[Any, tuple[str, int]] = {}
     slots: dict[tuple[str, int], _Rows] = {}
     rows: dict[Any, _Rows] = {}
@@ -191,8 +173,8 @@ def _own_names(folder: Path, all_names: Sequence[str] | None) -> Sequence[str]:
     return CLASSES if all_names is None else all_names
 
 
-def _spelt(own: Sequence[str], all_names: Sequence[str], source: Path) -> list[str]:
-    """The dataset's class names in ALL_LABEL's spelling.
+def spelt(own: Sequence[str], all_names: Sequence[str], source: Path) -> list[str]:
+    """The dataset's class names in ALL_LABEL's spelling, for each of ``own`` one.
 
     Where one list holds all names of the other, in any order, they stay as they are. Otherwise
     ALL_LABEL is taken for the same classes in the same order with some of the texts edited, which

@@ -1,0 +1,117 @@
+"""What datasets share whose videos are called ``class/video``: finding these, and their persons."""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path
+
+from tqdm import tqdm
+
+from stclip.data.labels import choices
+from stclip.data.proposals import Proposals, read_jsonl_detections
+from stclip.data.video import Video, open_video
+from stclip.errors import UserError
+from stclip.structures import FrameKey
+
+# Files whose frames are counted by reading them.
+_COUNTED = (".avi", ".mp4")
+_SUFFIXES = (*_COUNTED, ".zip")
+
+
+def find_videos(
+    root: Path, folders: Sequence[str], lengths: Mapping[str, int], picture: str, remedy: str
+) -> dict[str, Video]:
+    """Open the videos and see that all their frames are there, without decoding pictures.
+
+    The frames of an .avi file are counted by decoding it; a bar shows how far that is.
+
+    Args:
+        root: the folder of the dataset.
+        folders: where in it to look, with and without class folders.
+        lengths: for every ``class/video`` how many frames it must have at least.
+        picture: the usual name of a first frame, for the message.
+        remedy: what to do if something is missing, for the message.
+
+    Raises:
+        UserError: videos or frames are missing or unreadable; all are reported in one message.
+    """
+    videos: dict[str, Video] = {}
+    broken: list[str] = []
+    gaps: list[tuple[Path, list[int]]] = []
+    places = {key: _find_video(root, folders, key) for key in lengths}
+    absent = [key for key, path in places.items() if path is None]
+    found = {key: path for key, path in places.items() if path is not None}
+    bar: Iterable[tuple[str, Path]] = found.items()
+    if any(path.suffix in _COUNTED for path in found.values()):  # the others take no time
+        bar = tqdm(bar, desc="opening", unit="video", delay=3, leave=False, disable=None)
+    for key, path in bar:
+        try:
+            videos[key] = open_video(path, key)
+            missing = videos[key].missing(expected=lengths[key])
+        except UserError as error:
+            broken.append(str(error))
+            continue
+        if missing:
+            gaps.append((path, missing))
+    parts = []
+    if absent:
+        parts.append(
+            f"{len(absent)} of {len(lengths)} videos are missing, the first is {absent[0]}"
+        )
+    if gaps:
+        parts.append(
+            f"{sum(len(missing) for _, missing in gaps)} frames of {len(gaps)} videos are missing, "
+            f"the first is frame {gaps[0][1][0]} of {gaps[0][0]}"
+        )
+    if broken:
+        parts.append(f"{len(broken)} videos cannot be read, the first is {broken[0]}")
+    if parts:
+        raise UserError(
+            f"DATASETS.DATA_DIR {root.parent}: {'; '.join(parts)}; looked for "
+            f"[class/]video/{picture} and [class/]video{'|'.join(_SUFFIXES)} in "
+            f"{', '.join(folders)} of {root}; {remedy}"
+        )
+    return videos
+
+
+def _find_video(root: Path, folders: Sequence[str], key: str) -> Path | None:
+    folder, _, video = key.rpartition("/")
+    for place in folders:
+        for parent in (root / place, root / place / folder):
+            if (parent / video).is_dir():
+                return parent / video
+            for suffix in _SUFFIXES:
+                if (parent / f"{video}{suffix}").is_file():
+                    return parent / f"{video}{suffix}"
+    return None
+
+
+def read_lines(
+    path: Path, lengths: Mapping[str, int], fps: float, chosen: Collection[str], source: str
+) -> dict[FrameKey, Proposals]:
+    """The detected persons of a .jsonl file, which may name videos with or without their class.
+
+    Args:
+        path: the file.
+        lengths: for every ``class/video`` of the dataset its frames.
+        fps: frames a second, where the file gives seconds.
+        chosen: the videos to read; rows of the others are checked and left out.
+        source: where the videos come from, for messages.
+
+    Raises:
+        UserError: the file cannot be read, or a line is malformed or of no such video or frame.
+    """
+    names = {name: video for video in lengths for name in (video, video.rpartition("/")[2])}
+    used = set(chosen)
+
+    def locate(name: str, seconds: float | None, frame: int | None) -> FrameKey | None:
+        if name not in names:
+            raise UserError(f"video {name!r} is not in {source}; {choices(name, names)}")
+        video = names[name]
+        number = round(seconds * fps) + 1 if seconds is not None else frame
+        assert number is not None
+        if number > lengths[video]:
+            raise UserError(
+                f"video {name!r} has {lengths[video]} frames ({fps:g} a second), no frame {number}"
+            )
+        return FrameKey(video, number) if video in used else None
+
+    return read_jsonl_detections(path, locate)

@@ -1,0 +1,126 @@
+"""Builds the UCF101-24 dataset from whatever files there are (data.md).
+
+Everything is looked for under ``<DATA_DIR>/ucf24``: annotations, lists and detections there, in
+``annotations/`` or in ``splitfiles/``; frames as ``rgb-images/<class>/<video>/00001.jpg``, or the
+original ``<class>/<video>.avi`` in ``videos/``, ``UCF-101/`` or ``UCF101/``.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from stclip.data.annotations import DetectionDataset, Keyframe
+from stclip.data.class_videos import find_videos, read_lines
+from stclip.data.jhmdb_ground_truth import GroundTruth
+from stclip.data.selection import Part, Selection
+from stclip.data.ucf24_ground_truth import PLACES, find_file, read_ground_truth
+from stclip.data.video import Video
+from stclip.errors import UserError
+from stclip.structures import FrameKey
+
+logger = logging.getLogger(__name__)
+
+NAME = "ucf24"
+# The first that is there is read.
+ANNOTATIONS = ("UCF101v2-GT.pkl", "pyannot.pkl")
+DETECTIONS = "ucf24_person_detections.jsonl"
+_FOLDERS = ("rgb-images", "videos", "UCF-101", "UCF101")
+_FPS = 25.0
+# Split 1: videos of each part.
+_COUNTS = {"train": 2284, "test": 910}
+
+
+def build_ucf24(
+    data_dir: str | Path,
+    selection: Selection,
+    all_names: Sequence[str],
+    detections: str | None,
+) -> DetectionDataset:
+    """The keyframes that a selection asks for, with their videos found on disk.
+
+    These are the annotated frames, and for testing also every frame that has detections: outside
+    of the tubes they are false positives.
+
+    Args:
+        data_dir: the folder that holds ``ucf24/``.
+        selection: the part (of official split 1) and which of its videos.
+        all_names: ALL_LABEL's names.
+        detections: a .jsonl file of person boxes, ``""`` for the dataset's own; None reads none.
+
+    Raises:
+        UserError: annotations, detections, videos or frames are missing or malformed, or no video
+            is left. All missing videos and frames are reported in one message.
+    """
+    root = Path(data_dir) / NAME
+    truth = _ground_truth(root, selection.part, all_names)
+    path = None if detections is None else _detections(root, detections)
+    chosen = selection.choose(truth.video_labels(), str(truth.path))
+    annotated = {keyframe.key: keyframe for video in chosen for keyframe in truth.keyframes[video]}
+    # What the annotations say about the length is only compared: decoders may differ by a frame.
+    needed = {video: truth.keyframes[video][-1].key.frame for video in chosen}
+    videos = find_videos(root, _FOLDERS, needed, "00001.jpg", "put them there (see DATA.md)")
+    _warn_lengths(truth, videos)
+    if path is None:
+        return DetectionDataset(NAME, videos, list(annotated.values()))
+    lengths = {**truth.lengths, **{video: len(found) for video, found in videos.items()}}
+    proposals = read_lines(path, lengths, _FPS, chosen, f"{truth.path}")
+    if not proposals:
+        logger.warning("%s: no detection in any of the %d videos", path, len(videos))
+    keys = sorted(annotated.keys() | proposals.keys())
+    return DetectionDataset(
+        NAME, videos, [annotated.get(key, _unannotated(key)) for key in keys], proposals
+    )
+
+
+def _unannotated(key: FrameKey) -> Keyframe:
+    return Keyframe(key, np.zeros((0, 4), np.float32), ())
+
+
+def _ground_truth(root: Path, part: Part, all_names: Sequence[str]) -> GroundTruth:
+    path = next((found for name in ANNOTATIONS if (found := find_file(root, name))), None)
+    if path is None:
+        raise UserError(
+            f"DATASETS.DATA_DIR {root.parent}: neither {' nor '.join(ANNOTATIONS)} is in "
+            f"{_places(root)}; put one of them there (see DATA.md)"
+        )
+    truth = read_ground_truth(path, part, all_names)
+    count = len(truth.keyframes)
+    # A small test set is none of our business, a nearly whole UCF101-24 is a damaged one.
+    if count != _COUNTS[part] and 2 * count > _COUNTS[part]:
+        logger.warning(
+            "%s: %d %s videos; split 1 of UCF101-24 has %d", path, count, part, _COUNTS[part]
+        )
+    return truth
+
+
+def _warn_lengths(truth: GroundTruth, videos: Mapping[str, Video]) -> None:
+    other = [video for video, found in videos.items() if len(found) != truth.lengths[video]]
+    if other:
+        first = other[0]
+        logger.warning(
+            "%d of %d videos have another number of frames than %s says (first: %s has %d, not "
+            "%d); were all frames extracted, at the rate of the video?",
+            len(other), len(videos), truth.path, first, len(videos[first]), truth.lengths[first],
+        )  # fmt: skip
+
+
+def _detections(root: Path, detections: str) -> Path:
+    path = Path(detections) if detections else find_file(root, DETECTIONS)
+    if path is None:
+        raise UserError(
+            f"DATASETS.DATA_DIR {root.parent}: {DETECTIONS} is not in {_places(root)}; none was "
+            "ever released: name the file of your detector in DATASETS.DETECTIONS (see DATA.md), "
+            "or set TEST.BOXES to ground_truth"
+        )
+    if path.suffix != ".jsonl":
+        raise UserError(
+            f"DATASETS.DETECTIONS: {path}: UCF101-24 has no image ids that a {path.suffix} file "
+            "could refer to; give detections as .jsonl (see DATA.md)"
+        )
+    return path
+
+
+def _places(root: Path) -> str:
+    return ", ".join(str(root / place) for place in PLACES)

@@ -1,0 +1,269 @@
+import json
+import logging
+import re
+
+import numpy as np
+import pytest
+
+from stclip.data import build_dataset, build_test_loader, build_train_loader, read_vocabulary
+from stclip.data.ucf24_ground_truth import CLASSES, PROMPTS
+from stclip.errors import UserError
+from tests.data.make import number_of
+from tests.data.make_ucf24 import (
+    LABELS,
+    TEST,
+    TRAIN,
+    VIDEOS,
+    act_pickle,
+    dump,
+    pyannot,
+    write_detections,
+    write_lists,
+    write_ucf24,
+)
+from tests.helpers import shared_path
+
+SKATING = TEST[0]
+
+
+def content(dataset):
+    return [(k.key, k.boxes.tolist(), k.labels) for k in dataset.keyframes]
+
+
+def left(frame):
+    """The skater in frames 2 to 6, and the one in frames 5 to 8."""
+    boxes = [[10, 20, 40, 120]] if 2 <= frame <= 6 else []
+    return boxes + ([[255 + frame, 20, 285 + frame, 220]] if 5 <= frame <= 8 else [])
+
+
+def skating(frames):
+    return [((SKATING, f), left(f), (("Ice Dancing",),) * len(left(f))) for f in frames]
+
+
+@pytest.mark.parametrize("annotations", ["pyannot", "act"])
+@pytest.mark.parametrize("layout", ["jpg", "avi", "avi flat"])
+def test_every_layout_gives_the_same_dataset(tmp_path, layout, annotations, caplog):
+    cfg = write_ucf24(tmp_path, layout, annotations)
+    cfg.TEST.BOXES = "ground_truth"
+    train, test = build_dataset(cfg, "train"), build_dataset(cfg, "test")
+    assert train.name == test.name == "ucf24"
+    assert content(train) == [
+        *(((TRAIN[0], f), [[200, 180, 300, 240]], (("Basketball",),)) for f in (3, 4, 5)),
+        *(((TRAIN[1], f), [[10, 20, 40, 59 + f]], (("Skiing",),)) for f in range(1, 7)),
+    ]
+    assert content(test) == skating(range(2, 9))
+    assert test.keyframes[0].boxes.dtype == np.float32
+    assert {name: len(video) for name, video in test.videos.items()} == {SKATING: 12}
+    assert [number_of(picture) for picture in test.videos[SKATING].read([1, 7])] == [1, 7]
+    assert train.proposals is test.proposals is None
+    warnings = [r for r in caplog.records if r.levelno >= logging.WARNING]
+    assert [w.getMessage().partition(":")[0] for w in warnings] == ["TRAIN_LABEL", "TEST_LABEL"]
+
+
+def test_every_frame_with_detections_is_a_keyframe(tmp_path):
+    cfg = write_ucf24(tmp_path)
+    dataset = build_dataset(cfg, "test")
+    assert content(dataset) == [*skating(range(2, 9)), ((SKATING, 12), [], ())]
+    found = {key.frame: rows.boxes.tolist() for key, rows in dataset.proposals.items()}
+    assert found == {2: [[12, 20, 40, 118], [200, 20, 240, 118]], 12: [[1, 2, 50, 60]]}
+    batches = list(build_test_loader(cfg, dataset, 16))
+    assert [key for batch in batches for key in batch.keys] == [k.key for k in dataset.keyframes]
+    assert [float(s) for batch in batches for s in batch.det_scores] == pytest.approx(
+        [0.9, 0.8, 0.7]
+    )
+
+
+def test_training_batches(tmp_path):
+    cfg = write_ucf24(tmp_path)
+    cfg.SOLVER.MAX_ITER = 1
+    vocabulary = read_vocabulary(cfg, "train")
+    (batch,) = build_train_loader(cfg, build_dataset(cfg, "train"), vocabulary, 16)
+    columns = [vocabulary[row.argmax()] for row in batch.labels]
+    assert columns == [key.video.split("/")[0] for key in batch.keys]
+    assert batch.labels.sum() == 8
+    # as the picture is 320 x 240: x2 at most 319, y2 at most 239
+    wide = [box for box, name in zip(batch.boxes.tolist(), columns, strict=True) if name[0] == "B"]
+    assert all(box == [200, 180, 300, 239] for box in wide)
+    assert wide
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"video": SKATING, "frame": 13}, r"line 1: .*has 12 frames \(25 a second\), no frame 13"),
+        ({"video": SKATING, "timestamp": 0.48}, "no frame 13"),
+        ({"video": "v_IceDancing_g01_c02", "frame": 1}, "is not in .*pyannot.pkl; did you mean"),
+        ({"video": TEST[1], "frame": 5}, "has 4 frames"),
+    ],
+)
+def test_detections_of_no_such_frame(tmp_path, row, message):
+    cfg = write_ucf24(tmp_path)
+    path = tmp_path / "other.jsonl"
+    cfg.DATASETS.DETECTIONS = str(
+        write_detections(path, [{**row, "box": [1, 2, 3, 4], "score": 1}])
+    )
+    with pytest.raises(UserError, match=message) as error:
+        build_dataset(cfg, "test")
+    assert str(error.value).startswith(f"{path}: line 1: ")
+
+
+def test_detections_that_are_not_there(tmp_path, caplog):
+    cfg = write_ucf24(tmp_path)
+    cfg.DATASETS.DETECTIONS = str(tmp_path / "boxes.json")
+    with pytest.raises(UserError, match=r"^DATASETS\.DETECTIONS: .*boxes\.json: .*as \.jsonl"):
+        build_dataset(cfg, "test")
+    path = write_detections(tmp_path / "d.jsonl", [{"video": TEST[1], "frame": 1,
+                                                    "box": [1, 2, 3, 4], "score": 1}])  # fmt: skip
+    cfg.DATASETS.DETECTIONS = str(path)
+    assert build_dataset(cfg, "test").proposals == {}
+    assert "no detection in any of the 1 videos" in caplog.text
+    cfg.DATASETS.DETECTIONS = ""
+    (tmp_path / "data/ucf24/ucf24_person_detections.jsonl").unlink()
+    with pytest.raises(
+        UserError, match=r"ucf24_person_detections\.jsonl is not in .*TEST\.BOXES to ground_truth"
+    ):
+        build_dataset(cfg, "test")
+
+
+def test_prompts_may_be_edited(tmp_path):
+    cfg = write_ucf24(tmp_path)
+    cfg.TEST.BOXES = "ground_truth"
+    (tmp_path / "test.txt").write_text("skating on ice\n")
+    cfg.TEST_LABEL = str(tmp_path / "test.txt")
+    cfg.ALL_LABEL = str(tmp_path / "all.txt")
+    # One prompt edited; all prompts edited: the order says which class it is.
+    for names in (PROMPTS.values(), [f"a video of {name}" for name in CLASSES]):
+        edited = ["skating on ice" if "Ice" in name else name for name in names]
+        (tmp_path / "all.txt").write_text("\n".join(edited))
+        labels = {names for frame in build_dataset(cfg, "test").keyframes for names in frame.labels}
+        assert labels == {("skating on ice",)}
+    (tmp_path / "all.txt").write_text("\n".join([*edited[:5], "skating on ice"]))
+    with pytest.raises(UserError, match=r"ALL_LABEL: the classes of .*pyannot\.pkl are not in it"):
+        build_dataset(cfg, "test")
+    moved = ["skating on ice" if "Ice" in name else name for name in reversed(PROMPTS.values())]
+    (tmp_path / "all.txt").write_text("\n".join(moved))
+    with pytest.raises(UserError, match="keep the order"):
+        build_dataset(cfg, "test")
+
+
+@pytest.mark.parametrize("annotations", ["pyannot", "act"])
+@pytest.mark.parametrize("names", [CLASSES, tuple(PROMPTS.values())], ids=["classes", "prompts"])
+def test_unedited_names_may_stand_in_any_order(tmp_path, annotations, names):
+    cfg = write_ucf24(tmp_path, annotations=annotations)
+    cfg.TEST.BOXES = "ground_truth"
+    (tmp_path / "all.txt").write_text("\n".join(reversed(names)))
+    (tmp_path / "test.txt").write_text(names[CLASSES.index("IceDancing")])
+    cfg.ALL_LABEL, cfg.TEST_LABEL = str(tmp_path / "all.txt"), str(tmp_path / "test.txt")
+    frames = build_dataset(cfg, "test").keyframes
+    assert {label for frame in frames for label in frame.labels} == {
+        (names[CLASSES.index("IceDancing")],)
+    }
+
+
+def test_shipped_label_files():
+    all_names = (LABELS / "all_label.txt").read_text().splitlines()
+    assert all_names == list(PROMPTS.values())
+    assert PROMPTS["WalkingWithDog"] == "Walking With Dog"
+    assert PROMPTS["Skijet"] == "Skijet"
+    tested = []
+    for split in range(1, 5):
+        files = (LABELS / f"split_{split}" / f"{part}_label.txt" for part in ("train", "test"))
+        train, test = (file.read_text().splitlines() for file in files)
+        assert (len(train), len(test)) == (18, 6)
+        assert sorted(train + test) == sorted(all_names)
+        tested += test
+    assert sorted(tested) == sorted(all_names)  # every class is unseen once
+
+
+def test_shipped_label_files_have_the_published_splits():
+    facts = json.loads(shared_path("facts/ucf24_classes_and_zs_splits.json").read_text())
+    assert facts["classes"] == list(CLASSES)
+    for number, split in facts["splits"].items():
+        for part in ("train", "test"):
+            names = (LABELS / f"split_{number}" / f"{part}_label.txt").read_text().splitlines()
+            assert names == [PROMPTS[name] for name in split[f"{part}_labels"]]
+
+
+def test_what_is_missing_is_reported_together(tmp_path):
+    cfg = write_ucf24(tmp_path)
+    images = tmp_path / "data" / "ucf24" / "rgb-images"
+    (images / TRAIN[1]).rename(images / "other")
+    (images / TRAIN[0] / "00005.jpg").unlink()
+    for number in range(6, 10):  # past the tube: not needed
+        (images / TRAIN[0] / f"{number:05d}.jpg").unlink()
+    with pytest.raises(UserError) as error:
+        build_dataset(cfg, "train")
+    message = str(error.value)
+    assert (
+        "1 of 2 videos are missing, the first is Skiing/v_Skiing_g09_c02; 1 frames of 1 " in message
+    )
+    assert (
+        f"the first is frame 5 of {images / TRAIN[0]}; looked for [class/]video/00001.jpg"
+        in message
+    )
+    assert "\n" not in message
+
+
+def test_damaged_and_short_video_files(tmp_path):
+    cfg = write_ucf24(tmp_path, "avi")
+    videos = tmp_path / "data" / "ucf24" / "UCF-101"
+    damaged = videos / f"{TRAIN[1]}.avi"
+    damaged.write_bytes(b"not a video")
+    (videos / f"{TRAIN[0]}.avi").write_bytes((videos / f"{TEST[1]}.avi").read_bytes())
+    with pytest.raises(UserError) as error:
+        build_dataset(cfg, "train")
+    assert "1 frames of 1 videos are missing, the first is frame 5" in str(error.value)
+    assert f"1 videos cannot be read, the first is {damaged}: this video cannot" in str(error.value)
+
+
+def test_videos_of_another_length_than_annotated_are_warned_of(tmp_path, caplog):
+    cfg = write_ucf24(tmp_path)
+    for number in (9, 10, 11, 12):
+        (tmp_path / "data/ucf24/rgb-images" / SKATING / f"{number:05d}.jpg").unlink()
+    cfg.TEST.BOXES = "ground_truth"
+    assert content(build_dataset(cfg, "test")) == skating(range(2, 9))
+    assert re.search(r"1 of 1 videos have another number of frames .*has 8, not 12", caplog.text)
+    cfg.TEST.BOXES = "detected"  # in frame 12, which is not there now
+    with pytest.raises(UserError, match="has 8 frames"):
+        build_dataset(cfg, "test")
+
+
+def test_no_annotations(tmp_path):
+    cfg = write_ucf24(tmp_path)
+    (tmp_path / "data/ucf24/splitfiles/pyannot.pkl").unlink()
+    with pytest.raises(
+        UserError, match=r"neither UCF101v2-GT\.pkl nor pyannot\.pkl is in"
+    ) as error:
+        build_dataset(cfg, "train")
+    for place in ("", "/annotations", "/splitfiles"):
+        assert f"{tmp_path}/data/ucf24{place}" in str(error.value)
+
+
+def test_a_nearly_whole_release_is_warned_of(tmp_path, caplog):
+    cfg = write_ucf24(tmp_path)
+    annotation = pyannot()[SKATING]
+    names = [f"IceDancing/v_IceDancing_g{number:03d}_c01" for number in range(909)]
+    folder = tmp_path / "data" / "ucf24" / "splitfiles"
+    dump(folder / "pyannot.pkl", {**pyannot(), **dict.fromkeys(names, annotation)})
+    write_lists(folder, TRAIN, names)
+    with pytest.raises(UserError, match="909 of 909 videos are missing"):
+        build_dataset(cfg, "test")
+    assert "909 test videos; split 1 of UCF101-24 has 910" in caplog.text
+
+
+def test_a_video_list_and_videos_without_tubes(tmp_path):
+    cfg = write_ucf24(tmp_path)
+    cfg.TEST.BOXES = "ground_truth"
+    folder = tmp_path / "data" / "ucf24"
+    changed = act_pickle()
+    changed["gttubes"][SKATING] = {}
+    dump(folder / "UCF101v2-GT.pkl", changed)  # is read before pyannot.pkl
+    (tmp_path / "test.txt").write_text("Golf Swing\nIce Dancing\n")
+    cfg.TEST_LABEL = str(tmp_path / "test.txt")
+    assert list(build_dataset(cfg, "test").videos) == [TEST[1]]
+    (folder / "UCF101v2-GT.pkl").unlink()
+    assert list(build_dataset(cfg, "test").videos) == [TEST[1], SKATING]
+    (tmp_path / "videos.txt").write_text("v_IceDancing_g01_c01\n")
+    cfg.TEST_VIDEO = str(tmp_path / "videos.txt")
+    assert list(build_dataset(cfg, "test").videos) == [SKATING]
+    assert set(VIDEOS) == {*TRAIN, *TEST}
