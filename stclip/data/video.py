@@ -6,17 +6,16 @@ Frames count from 1 everywhere, as the file names of frame folders do.
 from __future__ import annotations
 
 import io
+import math
 import os
-import re
 import struct
 import zlib
 from abc import abstractmethod
-from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from zipfile import BadZipFile, ZipFile
 
 import av
@@ -24,9 +23,10 @@ import numpy as np
 from av.container import InputContainer
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
-from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from stclip.data.frame_names import FrameNames
+from stclip.data.frame_table import FrameTable, table_of_packets
 from stclip.data.frames import FrameList, Picture, Video
 from stclip.errors import UserError
 
@@ -40,8 +40,7 @@ __all__ = [
     "open_video",
 ]
 
-# 00001.png, or anything_000001.jpg as ffmpeg users name them. Hidden files are none of ours.
-_FRAME_NAME = re.compile(r"(?!\.)(?:.*_)?(\d+)\.(?:png|jpe?g|bmp|webp)", re.IGNORECASE)
+AV_TIME_BASE = 1_000_000  # units of a container's times in a second
 # What Pillow and zipfile raise for files that are cut short or damaged.
 _BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, BadZipFile)
 
@@ -51,30 +50,16 @@ class _Pictures(Video):
 
     def __init__(self, path: str | Path, name: str | None, files: Iterable[str]) -> None:
         super().__init__(path, name)
-        self._files: dict[int, str] = {}
-        for file in files:
-            match = _FRAME_NAME.fullmatch(PurePosixPath(file).name)
-            if match is None:
-                continue
-            number = int(match[1])
-            if number == 0:
-                raise UserError(f"{path}: {file}: frames count from 1; rename the files")
-            if number in self._files:
-                raise UserError(
-                    f"{path}: {self._files[number]} and {file} are both frame {number}; "
-                    "keep one of them"
-                )
-            self._files[number] = file
-        self._length = max(self._files, default=0)
+        self._files = FrameNames(self.path, files)
 
     def __len__(self) -> int:
-        return self._length
+        return self._files.last
 
     @property
     def size(self) -> tuple[int, int]:
-        if not self._files:
+        first = self._files.first
+        if not first:
             raise UserError(f"{self.path}: no frame in it")
-        first = min(self._files)
         try:
             (data,) = self._contents([first])
             return Image.open(io.BytesIO(data)).size
@@ -82,10 +67,7 @@ class _Pictures(Video):
             raise self._broken(first, error) from error
 
     def missing(self, expected: int = 0) -> list[int]:
-        last = max(len(self), expected)
-        if last == len(self._files):  # the numbers are distinct and from 1: none can be missing
-            return []
-        return [number for number in range(1, last + 1) if number not in self._files]
+        return self._files.missing(max(len(self), expected))
 
     def frame_at(self, seconds: float, fps: float) -> int:
         return round(seconds * fps) + 1
@@ -159,21 +141,19 @@ class FrameArchive(_Pictures):
 
 
 @dataclass(frozen=True)
-class _FrameTable:
-    """The frames of a video file in the order they are shown.
+class Header:
+    """What a video file says of itself at its beginning.
 
     Attributes:
         size: width and height in pixels.
-        seconds: (n,) float64 since the first frame, ascending.
-        stamps: the n presentation time stamps, ascending; empty if the file's cannot be relied
-            on, and frames have to be counted from the start.
-        starts: 0-based frames where decoding can start, ascending.
+        start: when the earliest of its streams, sound included, begins on the file's own clock, in
+            seconds; players and ``ffmpeg -ss`` count from there.
+        end: a time on that clock that nothing is later than; None if the file does not say.
     """
 
     size: tuple[int, int]
-    seconds: NDArray[np.float64]
-    stamps: list[int]
-    starts: list[int]
+    start: float
+    end: float | None
 
 
 class VideoFile(Video):
@@ -184,22 +164,32 @@ class VideoFile(Video):
     file has no reliable stamps (AVI keeps the order of decoding only), frames are counted from
     the start.
 
+    Args:
+        path: the file.
+        name: see ``Video``.
+        span: of a long file, the part that is wanted, in seconds on the file's own clock: no packet
+            outside is read, and frame 1 is one at or before its beginning. A hint: where a file has
+            no reliable stamps, all its frames count.
+
     Raises:
         UserError: no such file. What is wrong inside a file is found at its first use.
     """
 
-    def __init__(self, path: str | Path, name: str | None = None) -> None:
+    def __init__(
+        self, path: str | Path, name: str | None = None, span: tuple[float, float] | None = None
+    ) -> None:
         super().__init__(path, name)
+        self._span = span
         if not self.path.is_file():
             raise UserError(f"{path}: no such video file")
 
     def __len__(self) -> int:
-        return len(self._table.seconds)
+        return len(self.table)
 
     @property
     def size(self) -> tuple[int, int]:
         """Width and height in pixels."""
-        return self._table.size
+        return self.header.size
 
     def missing(self, expected: int = 0) -> list[int]:
         """The frames past the end, up to the expected one."""
@@ -207,43 +197,69 @@ class VideoFile(Video):
 
     def frame_at(self, seconds: float, fps: float) -> int:
         """The frame whose time is nearest; one past the end from an interval after it on."""
-        times = self._table.seconds
-        interval = times[-1] / (len(times) - 1) if len(times) > 1 else 1 / fps
-        if seconds > times[-1] + interval:  # a wrong file or unit should not go unnoticed
-            return len(times) + 1
-        return int(np.abs(times - seconds).argmin()) + 1
+        interval = self.table.mean_interval or 1 / fps
+        return self.table.nearest(self.table.seconds[0] + seconds, interval)
 
     @cached_property
-    def _table(self) -> _FrameTable:
+    def header(self) -> Header:
+        """Read without going through the file."""
         with self._opened() as (container, stream):
-            size = (stream.codec_context.width, stream.codec_context.height)
-            packets = [p for p in container.demux(stream) if p.size and not p.is_discard]
-            stamps = sorted(p.pts for p in packets if p.pts is not None)
-            keys = {p.pts for p in packets if p.is_keyframe}
-            reliable = (
-                container.format.name != "avi"
-                and len(set(stamps)) == len(packets) > 0
-                # Pictures before the first key frame depend on others that the file has not.
-                and stamps[0] in keys
-            )
-            unit = float(stream.time_base or 0)
+            start = (container.start_time or 0) / AV_TIME_BASE
+            # Matroska counts its duration from 0, others from the start: the later end holds.
+            end = start + container.duration / AV_TIME_BASE if container.duration else None
+            return Header((stream.codec_context.width, stream.codec_context.height), start, end)
+
+    @cached_property
+    def table(self) -> FrameTable:
+        """When every frame is shown; made at the first use, by reading all packets of the span."""
+        with self._opened() as (container, stream):
+            table = None
+            if container.format.name != "avi":
+                packets = self._packets(container, stream)
+                table = table_of_packets(packets, float(stream.time_base or 0))
             rate = float(stream.average_rate or 25)
-        if reliable:
-            seconds = (np.array(stamps, dtype=np.float64) - stamps[0]) * unit
-            starts = [position for position, stamp in enumerate(stamps) if stamp in keys]
-            return _FrameTable(size, seconds, stamps, starts)
+        if table is not None:
+            return table
         with self._opened() as (container, stream):
             count = sum(1 for _ in container.decode(stream))
         if count == 0:
             raise UserError(f"{self.path}: no frame of this video can be decoded")
-        return _FrameTable(size, np.arange(count) / rate, [], [])
+        none = np.zeros(0, dtype=np.int64)
+        return FrameTable(np.arange(count) / rate, none, none)
+
+    def _packets(
+        self, container: InputContainer, stream: VideoStream, seek: bool = True
+    ) -> list[tuple[int | None, bool]]:
+        """Stamp, and whether decoding can start there, of each picture of the span."""
+        low, high = -math.inf, math.inf
+        sought = False
+        if self._span is not None:
+            unit = float(stream.time_base or 1)
+            low, high = (seconds / unit for seconds in self._span)
+            sought = seek and low > (stream.start_time or 0)
+            if sought:
+                container.seek(math.floor(low), stream=stream)
+        found: list[tuple[int | None, bool]] = []
+        for packet in container.demux(stream):
+            if packet.size and not packet.is_discard:
+                if packet.dts is not None and packet.dts > high:
+                    break  # no later packet is shown before this one
+                found.append((packet.pts, packet.is_keyframe))
+        if self._span is None or any(stamp is None for stamp, _ in found):
+            return found
+        # After a seek pictures may come that need others from before it.
+        first = min((stamp for stamp, is_key in found if stamp is not None and is_key), default=0)
+        if sought and first > low:  # some containers seek to a later place than they were asked to
+            with self._opened() as (container, stream):
+                return self._packets(container, stream, seek=False)
+        return [row for row in found if row[0] is not None and first <= row[0] <= high]
 
     def _decode(self, frames: list[int]) -> list[Picture]:
         if frames and not 1 <= frames[0] <= frames[-1] <= len(self):
             wrong = frames[0] if frames[0] < 1 else frames[-1]
             raise UserError(f"{self.path}: frame {wrong} is not there; {len(self)} frames are")
         wanted = [frame - 1 for frame in frames]
-        if not self._table.stamps:
+        if not len(self.table.stamps):
             found = self._counted(wanted)
         else:
             found = self._sought(wanted, seek=True)
@@ -270,26 +286,23 @@ class VideoFile(Video):
 
     def _sought(self, wanted: list[int], seek: bool) -> dict[int, Picture]:
         """Frames by 0-based position, recognised by their time stamps; not all may be found."""
-        stamps, starts = self._table.stamps, self._table.starts
-        positions = {stamp: position for position, stamp in enumerate(stamps)}
+        table = self.table
         found: dict[int, Picture] = {}
         left = list(reversed(wanted))
         with self._opened() as (container, stream):
             while left:
                 if seek:
-                    start = starts[bisect_right(starts, left[-1]) - 1]
-                    container.seek(stamps[start], stream=stream)
+                    start = table.start_for(left[-1])
+                    container.seek(int(table.stamps[start]), stream=stream)
                 for frame in container.decode(stream):
-                    position = -1 if frame.pts is None else positions.get(frame.pts, -1)
+                    position = table.position(frame.pts)
                     if position > left[-1]:
                         return found
                     if position < left[-1]:
                         continue
                     found[left.pop()] = _rgb(frame)
                     # Decoding on is cheaper than seeking, unless a key frame lies in between.
-                    if not left or (
-                        seek and starts[bisect_right(starts, left[-1]) - 1] > position + 1
-                    ):
+                    if not left or (seek and table.start_for(left[-1]) > position + 1):
                         break
                 else:
                     return found

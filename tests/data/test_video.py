@@ -164,6 +164,36 @@ def test_video_files_are_frame_exact(tmp_path, case):
     assert numbers(video, [5]) == [5]
 
 
+@pytest.mark.parametrize("gop", [1, 2, 7, 250])
+@pytest.mark.parametrize("name", ["v.mp4", "v.mkv"])
+def test_any_distance_of_key_frames(tmp_path, name, gop):
+    """The same pictures, bit for bit, as decoding the file from its start gives."""
+    options = {"bf": "3" if gop > 3 else "0", "g": str(gop), "b_strategy": "0"}
+    path = write_video(tmp_path / name, range(5, 5 + N), options=options)
+    with av.open(str(path)) as container:
+        linear = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    video = VideoFile(path)
+    assert len(linear) == len(video) == N
+    for frames in (range(1, N + 1), [17], [33, 8], [N - 1, N]):
+        for frame, picture in zip(frames, video.read(frames), strict=True):
+            assert np.array_equal(picture, linear[frame - 1])
+
+
+@pytest.mark.parametrize(
+    ("name", "sound", "start"),
+    [("v.mp4", None, 1.0), ("v.mkv", None, 1.0), ("v.mp4", range(3), 0), ("v.mkv", range(3), 0)],
+)
+def test_header(tmp_path, monkeypatch, name, sound, start):
+    """Where a file begins, sound included, and a time that it does not reach past."""
+    path = write_video(tmp_path / name, range(25, 25 + N), sound=sound)
+    monkeypatch.delattr(VideoFile, "_packets")  # nothing is gone through
+    header = VideoFile(path).header
+    assert header.size == (128, 32)
+    assert header.start == pytest.approx(start, abs=0.15)  # AAC begins a little before
+    assert header.end >= (25 + N) / 25 - 1e-6
+    assert header.end <= 4.6
+
+
 def test_the_first_video_case_does_have_reordered_frames_and_several_key_frames(tmp_path):
     name, times, codec, options = CASES["mp4 with B-frames"]
     path = write_video(tmp_path / name, times, codec, options=options)

@@ -1,0 +1,208 @@
+"""AVA's own files: annotations, excluded timestamps, label map, person boxes (data.md)."""
+
+import csv
+import math
+import re
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stclip.errors import UserError
+
+# A video and one of its seconds.
+Moment = tuple[str, int]
+# A detector's box may stick out of the picture a little; it is clipped later.
+_SLACK = 0.1
+_ITEM = re.compile(r"\{([^{}]*)\}")
+_NAME = re.compile(r"""\bname:\s*(?:"([^"\n]*)"|'([^'\n]*)')""")
+_ID = re.compile(r"\b(?:label_)?id:\s*(\d+)")
+
+
+@dataclass(frozen=True)
+class AvaTruth:
+    """The annotations of a part.
+
+    Attributes:
+        path: the file that they were read from.
+        boxes: for each annotated moment (n, 4) float64 xyxy, 0 to 1 of the picture's width and
+            height; n may be 0.
+        labels: for each annotated moment the class names of each of its boxes.
+    """
+
+    path: Path
+    boxes: dict[Moment, NDArray[np.float64]] = field(repr=False)
+    labels: dict[Moment, tuple[tuple[str, ...], ...]] = field(repr=False)
+
+    def video_labels(self) -> dict[str, set[str]]:
+        """For every video the labels of its boxes."""
+        found: dict[str, set[str]] = {}
+        for (video, _), labels in self.labels.items():
+            found.setdefault(video, set()).update(*labels)
+        return found
+
+
+def read_ava_csv(path: str | Path, names: Mapping[int, str], map_path: str | Path) -> AvaTruth:
+    """Read ``video_id, second, x1, y1, x2, y2, action_id[, person_id]``: a row for each label.
+
+    Rows of one moment with the same box, and person where it is given, are one person. A row of
+    video and second alone is a moment without persons.
+
+    Args:
+        path: the file.
+        names: the class names by action id.
+        map_path: where they come from, for messages.
+
+    Raises:
+        UserError: the file cannot be read, or a row is malformed, its box is not within [0, 1] or
+            its class is not among the names. The message names the row.
+    """
+    path = Path(path)
+    rows: dict[Moment, dict[tuple[float | str, ...], dict[str, None]]] = {}
+    for where, row in _rows(path):
+        if len(row) not in (2, 7, 8):
+            raise UserError(
+                f"{where}: {len(row)} columns; video_id, second, x1, y1, x2, y2, action_id and "
+                "perhaps person_id were expected"
+            )
+        persons = rows.setdefault((row[0], _second(row[1], where)), {})
+        if len(row) == 2:
+            continue
+        box = _box(row[2:6], where, slack=0.0)
+        try:
+            name = names[int(row[6])]
+        except (KeyError, ValueError):
+            raise UserError(
+                f"{where}: action_id {row[6]!r} is not in {map_path}, which has {len(names)} "
+                "classes; do the two files belong together?"
+            ) from None
+        persons.setdefault((*box, *row[7:]), {})[name] = None
+    boxes = {
+        moment: np.array([key[:4] for key in persons], dtype=np.float64).reshape(-1, 4)
+        for moment, persons in rows.items()
+    }
+    labels = {moment: tuple(map(tuple, persons.values())) for moment, persons in rows.items()}
+    return AvaTruth(path, boxes, labels)
+
+
+def read_moments(path: str | Path) -> set[Moment]:
+    """The excluded timestamps: ``video_id, second`` a row.
+
+    Raises:
+        UserError: the file cannot be read, or a row is not like that.
+    """
+    found = set()
+    for where, row in _rows(Path(path)):
+        if len(row) != 2:
+            raise UserError(f"{where}: {len(row)} columns; video_id and second were expected")
+        found.add((row[0], _second(row[1], where)))
+    return found
+
+
+def read_videos(path: str | Path) -> set[str]:
+    """The videos of a csv whose first column names them."""
+    return {row[0] for _, row in _rows(Path(path))}
+
+
+def read_label_map(path: str | Path) -> dict[int, str]:
+    """The class names by action id of a ``.pbtxt``: ``name:`` and ``id:`` or ``label_id:`` an item.
+
+    Raises:
+        UserError: the file cannot be read, has no such items, or an id twice.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read ({error})") from error
+    names: dict[int, str] = {}
+    for number, item in enumerate(_ITEM.findall(text), start=1):
+        name, id_ = _NAME.search(item), _ID.search(item)
+        if name is None or id_ is None:
+            raise UserError(f"{path}: item {number}: name and id or label_id were expected")
+        if int(id_[1]) in names:
+            raise UserError(f"{path}: item {number}: id {id_[1]} stands there twice")
+        names[int(id_[1])] = name[1] or name[2]
+    if not names:
+        raise UserError(f'{path}: no item {{ name: "..." id: ... }} in it; is it a label map?')
+    return names
+
+
+def read_box_csv(
+    path: str | Path, videos: Collection[str], threshold: float
+) -> dict[Moment, tuple[NDArray[np.float64], NDArray[np.float64]]]:
+    """Read person boxes: ``video, second, x1, y1, x2, y2, label, score`` (SlowFast's and LFB's).
+
+    The label is not looked at and may be empty. A box that stands there for several labels counts
+    once, with its highest score.
+
+    Args:
+        path: the file.
+        videos: rows of others are left out.
+        threshold: rows that score lower are left out.
+
+    Returns:
+        For each moment the boxes (n, 4), 0 to 1 of the picture's width and height, and the scores
+        (n,), in the order of the file.
+
+    Raises:
+        UserError: the file cannot be read, or a row is malformed or not within [0, 1].
+    """
+    rows: dict[Moment, dict[tuple[float, ...], float]] = {}
+    for where, row in _rows(Path(path)):
+        if len(row) != 8:
+            raise UserError(
+                f"{where}: {len(row)} columns; video, second, x1, y1, x2, y2, label (or nothing) "
+                "and score were expected"
+            )
+        score = _number(row[7], "score", where)
+        box = _box(row[2:6], where, _SLACK)
+        moment = (row[0], _second(row[1], where))
+        if score >= threshold and row[0] in videos:
+            persons = rows.setdefault(moment, {})
+            persons[box] = max(score, persons.get(box, score))
+    return {
+        moment: (np.array(list(persons)), np.array(list(persons.values())))
+        for moment, persons in rows.items()
+    }
+
+
+def _rows(path: Path) -> Iterator[tuple[str, list[str]]]:
+    """Where a row stands, and its columns without spaces around them; blank lines are skipped."""
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            for number, row in enumerate(csv.reader(file), start=1):
+                if row:
+                    yield f"{path}: row {number}", [column.strip() for column in row]
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path}: not a csv file in UTF-8 ({error})") from error
+
+
+def _second(text: str, where: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise UserError(f"{where}: second {text!r}: a whole number was expected") from None
+
+
+def _number(text: str, name: str, where: str) -> float:
+    try:
+        value = float(text)
+        if not math.isfinite(value):
+            raise ValueError
+    except ValueError:
+        raise UserError(f"{where}: {name} {text!r}: a number was expected") from None
+    return value
+
+
+def _box(columns: list[str], where: str, slack: float) -> tuple[float, ...]:
+    x1, y1, x2, y2 = (_number(text, "box", where) for text in columns)
+    if not (-slack <= x1 <= x2 <= 1 + slack and -slack <= y1 <= y2 <= 1 + slack):
+        raise UserError(
+            f"{where}: box {', '.join(columns)}: x1 <= x2 and y1 <= y2 within [0, 1] were expected "
+            "(parts of the picture's width and height)"
+        )
+    return x1, y1, x2, y2

@@ -1,0 +1,261 @@
+"""AVA's videos, in whichever form they lie on disk, with one way of counting frames.
+
+AVA annotates seconds 902 to 1798 of films. Frame n of a video is the picture that is shown at
+second 900 + (n - 1) / 30, up to second 1801. That is how the frames are numbered that people
+extract with ``ffmpeg -ss 900 -t 901 -r 30``, and it is used for the other forms too: the same
+second is the same frame, and a window covers the same time, whatever rate a film was made at.
+Looked for are, in this order, under ``<DATA_DIR>/ava``:
+
+frames/<video>/<video>_000001.jpg (or rawframes/<video>/img_00001.jpg): those extracted frames.
+clips/[trainval/]<video>/<second>.mp4: clips of one second, each from that second on.
+videos/[trainval/]<video>.mp4, .mkv or .webm: the films. Second 0 is where the earliest stream of
+    the file begins, sound included, as ``ffmpeg -ss`` has it.
+videos_15min/<video>.mp4, .mkv or .webm: films cut to minutes 15 to 30, whose second 0 is 900.
+
+A file that begins past second 450 was cut with its time stamps kept (``ffmpeg -copyts``); its
+stamps are then AVA's seconds.
+"""
+
+import math
+from collections.abc import Collection, Mapping, Set
+from functools import cached_property
+from pathlib import Path
+
+from stclip.data.frames import Picture, Video
+from stclip.data.video import FrameFolder, VideoFile
+from stclip.errors import UserError
+
+FPS = 30
+FIRST_SECOND = 900  # that of frame 1
+_FRAMES = 901 * FPS
+_SUFFIXES = (".mp4", ".mkv", ".webm")
+_FOLDERS = ("frames", "rawframes")
+_CLIPS = ("clips", "clips/trainval")
+_FILMS = ("videos", "videos/trainval")
+_CUT = "videos_15min"
+LAYOUTS = (
+    f"{{{','.join(_FOLDERS)}}}/<video>/, clips/[trainval/]<video>/<second>.mp4, "
+    f"videos/[trainval/]<video>.{{mp4,mkv,webm}} and {_CUT}/<video>.{{mp4,mkv,webm}}"
+)
+
+
+def frame_of(second: int) -> int:
+    """The frame of a second."""
+    return (second - FIRST_SECOND) * FPS + 1
+
+
+def second_of(frame: int) -> int:
+    """The second that a frame is in."""
+    return FIRST_SECOND + (frame - 1) // FPS
+
+
+class AvaFile(Video):
+    """A film, or its minutes 15 to 30, in one file. Opening it reads the header only.
+
+    Args:
+        path: the file.
+        name: see ``Video``.
+        cut: whether the file begins at second 900.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+
+    def __init__(self, path: str | Path, name: str | None = None, cut: bool = False) -> None:
+        super().__init__(path, name)
+        header = VideoFile(path).header
+        self._size = header.size
+        begin = FIRST_SECOND if cut else 0
+        # Second 900 on the file's own clock.
+        kept = header.start > FIRST_SECOND / 2
+        self._zero = FIRST_SECOND if kept else header.start + FIRST_SECOND - begin
+        self._end = None if header.end is None else header.end - self._zero + FIRST_SECOND
+        span = (self._zero - 1, self._zero + _FRAMES / FPS + 1)
+        self._file = VideoFile(path, name, span)
+
+    @property
+    def last_second(self) -> float:
+        """The second that the file ends at, or some later one; infinite if it does not say."""
+        return math.inf if self._end is None else self._end
+
+    @cached_property
+    def _length(self) -> int:
+        table = self._file.table
+        shown = float(table.seconds[-1]) + (table.interval or 1 / FPS) - self._zero
+        # Up to, not including: a picture is shown until the next one would be.
+        return min(max(math.ceil(shown * FPS - 1e-6), 0), _FRAMES)
+
+    def __len__(self) -> int:
+        return self._length
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height in pixels."""
+        return self._size
+
+    def missing(self, expected: int = 0) -> list[int]:
+        """The frames past the end, up to the expected one."""
+        return list(range(len(self) + 1, expected + 1))
+
+    def frame_at(self, seconds: float, fps: float) -> int:
+        """The frame that many seconds after second 900; the rate is always 30."""
+        return round(seconds * FPS) + 1
+
+    def _decode(self, frames: list[int]) -> list[Picture]:
+        table = self._file.table
+        found = []
+        for frame in frames:
+            after = (frame - 1) / FPS
+            number = table.sampled(self._zero + after, FPS)
+            if not 1 <= number <= len(table):
+                shown = table.seconds[[0, -1]] - self._zero + FIRST_SECOND
+                raise UserError(
+                    f"{self.path}: frame {frame} (second {FIRST_SECOND + after:.3f}) is not there; "
+                    f"the pictures are of seconds {shown[0]:.3f} to {shown[1]:.3f}"
+                )
+            found.append(number)
+        return self._file.read(found)
+
+
+class AvaClips(Video):
+    """A folder of clips ``<second>.mp4``, each of which shows the second that begins then.
+
+    Raises:
+        UserError: there is no clip in it.
+    """
+
+    def __init__(self, path: str | Path, name: str | None = None) -> None:
+        super().__init__(path, name)
+        self._clips = {
+            int(file.stem): file
+            for file in self.path.iterdir()
+            if file.suffix.lower() in _SUFFIXES and file.stem.isdecimal()
+        }
+        if not self._clips:
+            raise UserError(f"{path}: no clip <second>.mp4 in it")
+
+    @property
+    def seconds(self) -> Set[int]:
+        """Those that there is a clip of."""
+        return self._clips.keys()
+
+    def __len__(self) -> int:
+        return min(frame_of(max(self._clips) + 1) - 1, _FRAMES)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height in pixels."""
+        return VideoFile(self._clips[min(self._clips)]).size
+
+    def missing(self, expected: int = 0) -> list[int]:
+        """The frames whose clip is not there, from the first clip to the expected frame."""
+        first = max(frame_of(min(self._clips)), 1)
+        frames = range(first, max(len(self), expected) + 1)
+        return [frame for frame in frames if self._place(frame)[0] not in self._clips]
+
+    def frame_at(self, seconds: float, fps: float) -> int:
+        """The frame that many seconds after second 900; the rate is always 30."""
+        return round(seconds * FPS) + 1
+
+    def _place(self, frame: int) -> tuple[int, float]:
+        """The clip, and the seconds in it."""
+        second, rest = divmod(frame - 1, FPS)
+        return FIRST_SECOND + second, rest / FPS
+
+    def _decode(self, frames: list[int]) -> list[Picture]:
+        wanted: dict[int, list[float]] = {}
+        for second, rest in map(self._place, frames):
+            wanted.setdefault(second, []).append(rest)
+        pictures: list[Picture] = []
+        for second, rests in wanted.items():
+            if second not in self._clips:
+                raise UserError(f"{self.path}: {second}.mp4 is not there; cut the film anew")
+            clip = VideoFile(self._clips[second])
+            begin = clip.table.seconds[0]
+            pictures += clip.read([clip.table.sampled(begin + rest, FPS) for rest in rests])
+        return pictures
+
+
+def find_videos(root: Path, seconds: Mapping[str, Collection[int]]) -> dict[str, Video]:
+    """Open videos and see that what is annotated is there, without decoding or listing packets.
+
+    Args:
+        root: ``<DATA_DIR>/ava``.
+        seconds: the annotated ones of each video; only these must be there, and what a window
+            around them needs.
+
+    Raises:
+        UserError: videos are missing, cannot be read or are too short; all in one message.
+    """
+    videos: dict[str, Video] = {}
+    absent: list[str] = []
+    problems: list[str] = []
+    for name, annotated in seconds.items():
+        video: Video | None = None
+        try:
+            video = _find_video(root, name)
+            problem = None if video is None else _problem(video, annotated)
+        except UserError as error:
+            problem = str(error)
+        if problem is not None:
+            problems.append(problem)
+        elif video is None:
+            absent.append(name)
+        else:
+            videos[name] = video
+    if not absent and not problems:
+        return videos
+    parts = []
+    if absent:
+        parts.append(
+            f"{len(absent)} of {len(seconds)} videos are missing, the first is {absent[0]}"
+        )
+    if problems:
+        parts.append(f"{len(problems)} cannot be used, the first: {problems[0]}")
+    raise UserError(
+        f"DATASETS.DATA_DIR {root.parent}: {'; '.join(parts)}; looked in {root} for {LAYOUTS}; put "
+        "them there (see DATA.md)"
+    )
+
+
+def _find_video(root: Path, name: str) -> Video | None:
+    for place in _FOLDERS:
+        if (root / place / name).is_dir():
+            return FrameFolder(root / place / name, name)
+    for place in _CLIPS:
+        if (root / place / name).is_dir():
+            return AvaClips(root / place / name, name)
+    for place in (*_FILMS, _CUT):
+        for suffix in _SUFFIXES:
+            path = root / place / f"{name}{suffix}"
+            if path.is_file():
+                return AvaFile(path, name, cut=place == _CUT)
+    return None
+
+
+def _problem(video: Video, annotated: Collection[int]) -> str | None:
+    """What of a video is lacking, as far as it shows without going through it."""
+    if not annotated:
+        return None
+    last = max(annotated)
+    if isinstance(video, AvaFile):
+        if video.last_second >= last:
+            return None
+        return (
+            f"{video.path} ends at second {video.last_second:.1f}, but second {last} is annotated "
+            f"(a film that was cut to minutes 15 to 30 belongs into {_CUT}/)"
+        )
+    if isinstance(video, AvaClips):
+        # The window of a second begins in the one before.
+        needed = {n for second in annotated for n in (second - 1, second)}
+        lacking = sorted(needed - video.seconds)
+        if not lacking:
+            return None
+        return f"{video.path} lacks {len(lacking)} of its clips, the first is {lacking[0]}.mp4"
+    gaps = video.missing(expected=frame_of(last))
+    if not gaps:
+        return None
+    return (
+        f"{video.path} lacks {len(gaps)} frames, the first is {gaps[0]} (second "
+        f"{second_of(gaps[0])}); second {last} is annotated"
+    )
