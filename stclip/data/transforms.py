@@ -60,6 +60,28 @@ def crop_box(image: Picture, box: NDArray[np.floating]) -> Picture:
     return np.asarray(Image.fromarray(image).crop((x1, y1, x2, y2)))
 
 
+def patch_boxes(width: int, height: int, size: int, patch: int) -> NDArray[np.float64]:
+    """Where the patches of a preprocessed picture lie in the picture itself.
+
+    Args:
+        width: of the picture, in pixels.
+        height: of the picture, in pixels.
+        size: side of the square that ``preprocess`` makes of it.
+        patch: side of a patch of that square; what is left over at its end belongs to none.
+
+    Returns:
+        (L, 4) xyxy in pixels of the picture, row by row from the top left, as the image encoder
+        numbers its patches.
+    """
+    new_width, new_height = _resized(width, height, size)
+    edges = np.arange(size // patch + 1) * patch
+    x = (edges + _margin(new_width, size)) * width / new_width
+    y = (edges + _margin(new_height, size)) * height / new_height
+    corners = [(x[:-1], y[:-1]), (x[1:], y[1:])]
+    grids = [np.stack(np.meshgrid(columns, rows), axis=-1) for columns, rows in corners]
+    return np.concatenate(grids, axis=-1).reshape(-1, 4)
+
+
 def rounded(box: NDArray[np.floating]) -> tuple[int, int, int, int]:
     """The whole pixels of a box (4,), halves rounded to even (method.md section 2)."""
     x1, y1, x2, y2 = (round(float(value)) for value in box)

@@ -1,10 +1,11 @@
 import numpy as np
+import pytest
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from stclip.data.transforms import crop_box, preprocess
+from stclip.data.transforms import crop_box, patch_boxes, preprocess
 
 
 def picture(height, width, seed=0):
@@ -78,3 +79,32 @@ def test_crop_is_black_outside_the_picture():
     assert not crop[:, :2].any()
     assert not crop[23:].any()
     assert not crop[:, 32:].any()
+
+
+def test_patches_of_a_landscape_picture():
+    """40 x 20 becomes 16 x 8, of which the crop keeps columns 4 to 12: pixels 10 to 30."""
+    found = patch_boxes(40, 20, size=8, patch=4)
+    expected = [[10, 0, 20, 10], [20, 0, 30, 10], [10, 10, 20, 20], [20, 10, 30, 20]]
+    np.testing.assert_allclose(found, expected)
+
+
+def test_patches_of_a_portrait_picture():
+    """30 x 45 becomes 12 x 18, of which the crop keeps rows 3 to 15: pixels 7.5 to 37.5."""
+    found = patch_boxes(30, 45, size=12, patch=6)
+    expected = [[0, 7.5, 15, 22.5], [15, 7.5, 30, 22.5], [0, 22.5, 15, 37.5], [15, 22.5, 30, 37.5]]
+    np.testing.assert_allclose(found, expected)
+
+
+@pytest.mark.parametrize("size", [(320, 240), (111, 190), (64, 64), (1920, 817)])
+def test_patches_show_what_is_in_them(size):
+    """Where a patch is painted in the picture, that patch of the preprocessed picture is bright."""
+    width, height = size
+    boxes = patch_boxes(width, height, size=64, patch=16)
+    for number in (0, 3, 6, 15):
+        picture = np.zeros((height, width, 3), dtype=np.uint8)
+        x1, y1, x2, y2 = (round(value) for value in boxes[number])
+        picture[y1:y2, x1:x2] = 255
+        square = preprocess(picture, 64)[0].float()
+        means = square.unflatten(0, (4, 16)).unflatten(2, (4, 16)).mean(dim=(1, 3)).flatten()
+        assert means[number] > 220
+        assert means.sum() - means[number] < 110
