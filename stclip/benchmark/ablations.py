@@ -38,6 +38,9 @@ SUBSETS = {
     "time": Subset("time.yaml", "temporal modelling", ("MODEL.TEMPORAL.ENABLED", "False")),
     "crowd": Subset("crowd.yaml", "person tokens", ("MODEL.PERSON_TOKENS.ENABLED", "False")),
     "context": Subset("context.yaml", "context prompting", ("MODEL.PROMPT.ENABLED", "False")),
+    "multi": Subset(
+        "multi_its.yaml", "interest token spotting", ("MODEL.INTEREST_TOKENS.ENABLED", "False")
+    ),
 }
 
 

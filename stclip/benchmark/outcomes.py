@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from stclip.benchmark.plan import CHANCE, OURS, Plan
 from stclip.benchmark.runs import Run
 from stclip.data.annotations import Keyframe
-from stclip.data.build import build_dataset
+from stclip.data.build import build_dataset, read_vocabulary
 from stclip.errors import UserError
 from stclip.evaluation.benchmark_table import Result
 from stclip.evaluation.bootstrap import Interval, difference, draw_counts, resampled_map
@@ -99,7 +99,11 @@ def resampled(tests: Sequence[tuple[str, Run]], draws: int, seed: int) -> dict[s
     values: dict[str, list[Floats]] = {}
     for method, run in tests:
         detections, labels = scored(run)
-        rows = rows_of(detections, run.cfg().TEST.ACTION_THRESH)
+        cfg = run.cfg()
+        rows = rows_of(detections, cfg.TEST.ACTION_THRESH)
         matches = match_classes(keyframes, rows, labels, videos)
-        values.setdefault(method, []).append(resampled_map(matches, counts))
+        # Of a generalised test the mAP is the mean over the unseen classes.
+        wanted = read_vocabulary(cfg, "test")
+        of_wanted = [m for m, name in zip(matches, labels, strict=True) if name in wanted]
+        values.setdefault(method, []).append(resampled_map(of_wanted, counts))
     return values

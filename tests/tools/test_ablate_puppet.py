@@ -56,10 +56,26 @@ def test_a_subset(configs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert [text.count("TEMPORAL:\n    ENABLED: true") for text in trained] == [1, 0]
 
 
+def test_of_a_generalised_test_the_unseen_classes_count(configs: Path, tmp_path: Path) -> None:
+    text = (configs / "time.yaml").read_text()
+    words = "TEST: {GENERALIZED: true, BOXES: ground_truth}"
+    (configs / "multi_its.yaml").write_text(f"{text}{words}\n")
+    out = tmp_path / "out"
+    words = ["--config-dir", str(configs), "--output", str(out), "--subsets", "multi"]
+    words += ["--seeds", "3", "--draws", "5", "TEST_VIDEO", ""]  # the seen classes' videos too
+    assert load_tool("ablate_puppet").main(words) == 0
+    rows = json.loads((out / "table.json").read_text())["subsets"]["multi"]
+    path = out / "multi/whole/seed_3/test/inference/jhmdb/metrics.json"
+    metrics = json.loads(path.read_text())
+    assert rows[2]["mAP"]["mean"] == metrics["frame_mAP@0.5"] != metrics["frame_mAP_all@0.5"]
+    lead = rows[2]["mAP"]["mean"] - rows[0]["mAP"]["mean"]
+    assert rows[0]["lead"]["estimate"] == pytest.approx(lead, abs=1e-3)
+
+
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (["--subsets", "space"], "'space': choices are time,crowd,context"),
+        (["--subsets", "space"], "'space': choices are time,crowd,context,multi"),
         (["--seeds", "1,1"], "distinct numbers from 0"),
         (["--jobs", "0"], "1 or more expected, found 0"),
         (["--config-dir", "nowhere"], "nowhere/time.yaml: config file cannot be read"),
