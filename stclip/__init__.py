@@ -4,6 +4,7 @@ The public surface::
 
     clip = stclip.load_clip("ViT-B/16")
     tokens = stclip.tokenize(["a person waves"])
+    xclip = stclip.load_xclip("k400_16_8")
     detector = stclip.load("model_0003000.pth", labels=["wave", "sit"])
     scores = detector.score(frames, boxes, keyframe=12)
 """
@@ -11,7 +12,7 @@ The public surface::
 from stclip.detector import Detector, load
 from stclip.errors import UserError
 from stclip.models.tokenizer import tokenize
-from stclip.models.weights import load_clip
+from stclip.models.weights import load_clip, load_xclip
 
 __version__ = "0.1.0"
-__all__ = ["Detector", "UserError", "__version__", "load", "load_clip", "tokenize"]
+__all__ = ["Detector", "UserError", "__version__", "load", "load_clip", "load_xclip", "tokenize"]

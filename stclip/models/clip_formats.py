@@ -55,17 +55,18 @@ _HUGGING_FACE_BLOCK_NAMES = [
     (".layer_norm2.", ".ln_2."),
     (".mlp.fc1.", ".mlp.c_fc."),
     (".mlp.fc2.", ".mlp.c_proj."),
-    (".self_attn.out_proj.", ".attn.out_proj."),
+    (".self_attn.", ".attn."),
 ]
 
 
-def unwrap(contents: Any, source: str) -> dict[str, Tensor]:
+def unwrap(contents: Any, source: str, expected: str = _EXPECTED) -> dict[str, Tensor]:
     """The state dict in what a file holds, without the wrappings of training programs.
 
     Args:
         contents: a state dict, or a dict that holds one under ``state_dict`` or ``model``; all its
             names may begin with ``module.``.
         source: what error messages call it.
+        expected: what error messages say they expected.
 
     Raises:
         UserError: there is no state dict in it.
@@ -74,12 +75,12 @@ def unwrap(contents: Any, source: str) -> dict[str, Tensor]:
         if isinstance(contents, Mapping) and isinstance(contents.get(key), Mapping):
             contents = contents[key]
     if not isinstance(contents, Mapping):
-        raise UserError(f"{source}: found a {type(contents).__name__}; {_EXPECTED}")
+        raise UserError(f"{source}: found a {type(contents).__name__}; {expected}")
     state = dict(contents)
     others = [str(name) for name, value in state.items() if not isinstance(value, Tensor)]
     if others or not state:
         found = f"other things than tensors ({shorten(others)})" if others else "nothing"
-        raise UserError(f"{source}: found {found}; {_EXPECTED}")
+        raise UserError(f"{source}: found {found}; {expected}")
     while all(name.startswith("module.") for name in state):  # saved from a parallel wrapper
         state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
     return state
@@ -101,13 +102,20 @@ def openai_names(state: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
     _reject_others(state, source)
     state = all_tokens(state, source)
     if is_hugging_face(state):
-        state = _from_hugging_face(state, source)
+        state = from_hugging_face(state, source)
     elif "text.token_embedding.weight" in state:
         state = {name.removeprefix("text."): tensor for name, tensor in state.items()}
     state = {name: tensor for name, tensor in state.items() if name not in _NOT_WEIGHTS}
+    return as_floats(state, source)
+
+
+def as_floats(
+    state: Mapping[str, Tensor], source: str, expected: str = _EXPECTED
+) -> dict[str, Tensor]:
+    """The tensors in float32; those of whole numbers are a UserError."""
     odd = [name for name, tensor in state.items() if not tensor.is_floating_point()]
     if odd:
-        raise UserError(f"{source}: found tensors of whole numbers ({shorten(odd)}); {_EXPECTED}")
+        raise UserError(f"{source}: found tensors of whole numbers ({shorten(odd)}); {expected}")
     return {name: tensor.to(torch.float32) for name, tensor in state.items()}
 
 
@@ -162,12 +170,15 @@ def is_hugging_face(state: Iterable[str]) -> bool:
     return any(name.startswith(("vision_model.", "text_model.")) for name in state)
 
 
-def clip_sizes(state: Mapping[str, Tensor], source: str = "state dict") -> dict[str, int]:
+def clip_sizes(
+    state: Mapping[str, Tensor], source: str = "state dict", expected: str = _EXPECTED
+) -> dict[str, int]:
     """The sizes of a CLIP, from the shapes of its weights in OpenAI's names.
 
     Args:
         state: the weights; other tensors among them do no harm.
         source: what error messages call it.
+        expected: what error messages say they expected.
 
     Returns:
         The arguments of ``CLIP``: image_size, patch_size, vision_width, vision_layers, text_width,
@@ -186,7 +197,7 @@ def clip_sizes(state: Mapping[str, Tensor], source: str = "state dict") -> dict[
     }
     missing = [name for name in needed if name not in state]
     if missing:
-        raise UserError(f"{source}: found no {shorten(missing)}; {_EXPECTED}")
+        raise UserError(f"{source}: found no {shorten(missing)}; {expected}")
     for name, dimensions in needed.items():
         if state[name].ndim != dimensions:
             shape = tuple(state[name].shape)
@@ -210,9 +221,9 @@ def clip_sizes(state: Mapping[str, Tensor], source: str = "state dict") -> dict[
         "image_size": side * patch_size,
         "patch_size": patch_size,
         "vision_width": vision_width,
-        "vision_layers": _count_blocks(state, "visual.transformer.resblocks."),
+        "vision_layers": count_blocks(state, "visual.transformer.resblocks."),
         "text_width": text_width,
-        "text_layers": _count_blocks(state, "transformer.resblocks."),
+        "text_layers": count_blocks(state, "transformer.resblocks."),
         "embed_dim": state["text_projection"].shape[1],
         "text_length": text_length,
         "vocab_size": state["token_embedding.weight"].shape[0],
@@ -271,7 +282,7 @@ def _reject_others(state: Mapping[str, Tensor], source: str) -> None:
     if any(name.startswith("roi_heads.") for name in state):
         found, remedy = "an ST-CLIP checkpoint", "give it as MODEL.WEIGHT"
     elif any(name.startswith(("mit.", "prompts_generator.")) for name in state):
-        found, remedy = "X-CLIP", "take the CLIP weights that it started from"
+        found, remedy = "X-CLIP", "give it to stclip.load_xclip, or take CLIP's own"
     elif any(name.startswith("visual.layer1.") for name in state):
         found, remedy = "CLIP with a ResNet", "take one of the ViT models"
     elif "visual.conv1.weight" in state or is_hugging_face(state):
@@ -281,7 +292,12 @@ def _reject_others(state: Mapping[str, Tensor], source: str) -> None:
     raise UserError(f"{source}: found {found}; {_EXPECTED}: {remedy}")
 
 
-def _from_hugging_face(state: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
+def from_hugging_face(state: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
+    """OpenAI's names for Hugging Face's; names that are neither in CLIP stay as they are.
+
+    Raises:
+        UserError: of a query, key and value, not all three are there.
+    """
     renamed = {}
     for name, tensor in state.items():
         if name in _HUGGING_FACE_NOT_WEIGHTS:
@@ -296,16 +312,18 @@ def _from_hugging_face(state: Mapping[str, Tensor], source: str) -> dict[str, Te
         # Hugging Face's projections are linear layers (E, W); OpenAI's multiply from the right.
         transposed = new in ("visual.proj", "text_projection") and tensor.ndim == 2
         renamed[new] = tensor.T.contiguous() if transposed else tensor
-    for name in [name for name in renamed if ".self_attn.q_proj." in name]:
+    queries = [name for name in renamed if ".resblocks." in name and "attn.q_proj." in name]
+    for name in queries:
         parts = [name.replace(".q_proj.", f".{part}_proj.") for part in "qkv"]
         missing = [part for part in parts if part not in renamed]
         if missing:
             raise UserError(f"{source}: found no {shorten(missing)}, expected it beside {name}")
-        fused = name.replace(".self_attn.q_proj.", ".attn.in_proj_")
+        fused = name.replace("attn.q_proj.", "attn.in_proj_")
         renamed[fused] = torch.cat([renamed.pop(part) for part in parts])
     return renamed
 
 
-def _count_blocks(state: Iterable[str], prefix: str) -> int:
+def count_blocks(state: Iterable[str], prefix: str) -> int:
+    """How many blocks the names that begin with ``prefix`` and a number tell of."""
     numbers = (name[len(prefix) :].split(".")[0] for name in state if name.startswith(prefix))
     return 1 + max((int(number) for number in numbers if number.isdigit()), default=-1)

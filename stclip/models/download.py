@@ -20,6 +20,22 @@ try:
 except ImportError:  # Windows has other locks; there, downloads by several processes may collide
     fcntl = None  # type: ignore[assignment]
 
+# X-CLIP, by data set, patch size and frames (source: microsoft/VideoX, X-CLIP/README.md). "zero" is
+# B/16 with 32 frames for zero-shot recognition. The authors give no checksums.
+_XCLIP = "https://github.com/nbl97/X-CLIP_Model_Zoo/releases/download/v1.0"
+_XCLIP_MODELS = (
+    *("k400_32_8", "k400_32_16", "k400_16_8", "k400_16_16", "k600_16_8", "k600_16_16"),
+    *(f"few_{dataset}_{shots}" for dataset in ("hmdb", "ucf") for shots in (2, 4, 8, 16)),
+    "zero",
+)
+# Those that a browser only can fetch.
+_XCLIP_PAGE = "https://drive.google.com/file/d"
+_XCLIP_BY_HAND = {
+    "k400_14_8": "1NUOImq0o5DlQTST17iIP3vG7DgmHQuCx",
+    "k400_14_16_336": "1FOYgnJc097OJ4lGwtRCCydQyVPJEOH7d",
+    "k600_14_8": "1FV8C1INuM91sLAN4ImjzePLIlpMSihwV",
+}
+
 _CHUNK = 1 << 20
 _TIMEOUT_SECONDS = 30
 
@@ -29,7 +45,28 @@ def default_cache_dir() -> Path:
     return Path(os.environ.get("STCLIP_CACHE") or "~/.cache/stclip").expanduser()
 
 
-def download(url: str, sha256: str, cache_dir: str | Path | None = None) -> Path:
+def xclip_models() -> list[str]:
+    """The names of X-CLIP's published weights, as the authors call the files."""
+    return [*_XCLIP_MODELS, *_XCLIP_BY_HAND]
+
+
+def download_xclip(name: str) -> Path:
+    """The file of one of ``xclip_models()``, fetched into the folder xclip of the cache if need be.
+
+    Raises:
+        UserError: it cannot be fetched, or lies where only a browser can fetch it.
+    """
+    folder = default_cache_dir() / "xclip"
+    target = folder / f"{name}.pth"
+    if name in _XCLIP_BY_HAND and not target.is_file():
+        raise UserError(
+            f"{name}: found no {target}, and its authors publish it where only a browser can fetch "
+            f"it: get {_XCLIP_PAGE}/{_XCLIP_BY_HAND[name]} and put the file there"
+        )
+    return download(f"{_XCLIP}/{name}.pth", None, folder)
+
+
+def download(url: str, sha256: str | None, cache_dir: str | Path | None = None) -> Path:
     """Fetch a file once, and make sure that it is the right one.
 
     A transfer that breaks off is resumed where it broke, in this call or in the next one. Several
@@ -37,7 +74,8 @@ def download(url: str, sha256: str, cache_dir: str | Path | None = None) -> Path
 
     Args:
         url: what to fetch.
-        sha256: the checksum of the file, in hexadecimal.
+        sha256: the checksum of the file, in hexadecimal; None if it is not known. A complete
+            transfer is all that is made sure of then.
         cache_dir: the folder that keeps it; by default ``default_cache_dir()``.
 
     Returns:
@@ -48,12 +86,12 @@ def download(url: str, sha256: str, cache_dir: str | Path | None = None) -> Path
     """
     folder = default_cache_dir() if cache_dir is None else Path(cache_dir)
     target = folder / url.rsplit("/", 1)[-1]
-    if target.is_file() and _sha256(target) == sha256:
+    if _is_right(target, sha256):
         return target
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with _locked(target.with_name(f".{target.name}.lock")):
-            if target.is_file() and _sha256(target) == sha256:  # another process was faster
+            if _is_right(target, sha256):  # another process was faster
                 return target
             return _fetch(url, sha256, target)
     except OSError as error:
@@ -63,7 +101,7 @@ def download(url: str, sha256: str, cache_dir: str | Path | None = None) -> Path
         ) from error
 
 
-def _fetch(url: str, sha256: str, target: Path) -> Path:
+def _fetch(url: str, sha256: str | None, target: Path) -> Path:
     part = target.with_name(target.name + ".part")
     by_hand = f"run again to go on, or fetch {url} by hand and put it at {target}"
     if target.exists():  # the caller has seen that its checksum is wrong
@@ -84,8 +122,8 @@ def _fetch(url: str, sha256: str, target: Path) -> Path:
             break
         if after <= before:  # not even a little more: the network is down
             raise UserError(f"{url}: cannot be fetched ({reason}; {after} bytes came): {by_hand}")
-    found = _sha256(part)
-    if found != sha256:
+    if not _is_right(part, sha256):
+        found = _sha256(part)
         part.unlink()
         raise UserError(
             f"{url}: found SHA-256 {found}, expected {sha256}; what came was removed: {by_hand}"
@@ -145,6 +183,10 @@ def _locked(path: Path) -> Iterator[None]:
         if fcntl is not None:
             fcntl.flock(file, fcntl.LOCK_EX)  # released when the file is closed
         yield
+
+
+def _is_right(path: Path, sha256: str | None) -> bool:
+    return path.is_file() and (sha256 is None or _sha256(path) == sha256)
 
 
 def _sha256(path: Path) -> str:

@@ -1,16 +1,17 @@
-"""CLIP weights: the list of models, and the reading of files of every format.
+"""Weights of CLIP and X-CLIP: the list of models, and the reading of files of every format.
 
 With download.py, this is the only file of the models that touches the disk. Files of Hugging Face
 and open_clip do not say in their weights which activation function they were trained with; where
 the config of the model lies beside the weights (``config.json``, ``open_clip_config.json``) it is
 checked, and anything but QuickGELU refused. Without a config, QuickGELU and heads of width 64 are
-assumed, as in OpenAI's models.
+assumed, as in OpenAI's models. All this goes for X-CLIP's files too.
 """
 
 import difflib
 import warnings
 import zipfile
-from collections.abc import Mapping
+from collections import OrderedDict
+from collections.abc import Collection, Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,7 +19,7 @@ from typing import Any, NamedTuple
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from stclip.errors import UserError
 from stclip.files import read_json
@@ -31,8 +32,10 @@ from stclip.models.clip_formats import (
     shorten,
     unwrap,
 )
-from stclip.models.download import download
+from stclip.models.download import download, download_xclip, xclip_models
 from stclip.models.lora import LoRALinear
+from stclip.models.xclip import XCLIP, resize_positions
+from stclip.models.xclip_formats import EXPECTED, POSITIONS, xclip_names, xclip_sizes
 
 _OPENAI = "https://openaipublic.azureedge.net/clip/models"
 
@@ -110,17 +113,56 @@ def load_clip(
                 "package: install it again, or make them with python tools/pretrain_clip.py"
             )
     else:
-        path = Path(name_or_path).expanduser()
-        if not path.exists():
-            names = available_models()
-            close = difflib.get_close_matches(source, names, n=1, cutoff=0.6)
-            hint = f" (did you mean {close[0]}?)" if close else ""
-            raise UserError(
-                f"{source}: no such file or folder, and not the name of a model{hint}; "
-                f"expected a file of CLIP weights or one of {', '.join(names)}"
-            )
+        path = _existing(name_or_path, available_models(), "CLIP")
     state = clip_state_dict(path)
     return clip_from_state_dict(state, lora_rank, lora_alpha, source=source).to(device)
+
+
+def load_xclip(
+    name_or_path: str | Path, device: str | torch.device = "cpu", frames: int | None = None
+) -> XCLIP:
+    """Load X-CLIP, in float32 and in eval mode.
+
+    Args:
+        name_or_path: a file of its authors or a state dict of ``torch.save``, a file or folder of
+            Hugging Face, or one of the published files' names without ``.pth``, such as "k400_16_8"
+            (Kinetics-400, patches of 16 pixels, 8 frames) or "zero"; it is downloaded once.
+        device: where to.
+        frames: T, the number of frames of a video; by default what the weights were trained for.
+            Positions are interpolated for another, with a warning: the weights know nothing of it.
+
+    Raises:
+        UserError: the name or the file is unknown, the file is damaged or not X-CLIP's, the
+            download fails, or ``frames`` is below 1.
+    """
+    source = str(name_or_path)
+    if frames is not None and frames < 1:
+        raise UserError(f"frames: found {frames}, expected at least 1")
+    known = source in xclip_models()
+    path = download_xclip(source) if known else _existing(name_or_path, xclip_models(), "X-CLIP")
+    path = _file_of_weights(path)
+    # Training programs save their yacs config beside the weights. A dict stands in for its class:
+    # no code of the file's choosing runs.
+    with torch.serialization.safe_globals([(OrderedDict, "yacs.config.CfgNode")]):
+        contents = _read_tensors(path)
+    held = unwrap(contents, str(path), EXPECTED)
+    state = xclip_names(held, str(path))
+    config = path.with_name("config.json")
+    if is_hugging_face(held) and config.is_file():
+        check_config(read_json(config), str(config), hugging_face=True)
+    sizes = xclip_sizes(state, source)
+    if frames is not None and frames != sizes["frames"]:
+        warnings.warn(
+            f"{source}: trained for videos of {sizes['frames']} frames; the positions of {frames} "
+            "are interpolated: expect lower accuracy",
+            stacklevel=2,
+        )
+        state[POSITIONS] = resize_positions(state[POSITIONS], frames)
+        sizes["frames"] = frames
+    with torch.device("meta"):  # nothing is initialised only to be overwritten
+        model = XCLIP(**sizes)
+    _fill(model, state, source, "an X-CLIP")
+    return model.eval().to(device)
 
 
 def clip_state_dict(path: str | Path) -> dict[str, Tensor]:
@@ -136,12 +178,7 @@ def clip_state_dict(path: str | Path) -> dict[str, Tensor]:
     Raises:
         UserError: the file is missing, damaged, or not CLIP's with a vision transformer.
     """
-    path = Path(path)
-    if path.is_dir():
-        held = [path / name for name in _FILES_OF_A_FOLDER if (path / name).is_file()]
-        if not held:
-            raise UserError(f"{path}: found none of {', '.join(_FILES_OF_A_FOLDER)} in this folder")
-        path = held[0]
+    path = _file_of_weights(Path(path))
     state = unwrap(_read_tensors(path), str(path))
     hugging_face = is_hugging_face(state)
     renamed = openai_names(state, str(path))
@@ -171,9 +208,48 @@ def clip_from_state_dict(
     """
     with torch.device("meta"):  # nothing is initialised only to be overwritten
         model = CLIP(**clip_sizes(state, source), lora_rank=lora_rank, lora_alpha=lora_alpha)
-    expected = model.state_dict()
-    lora = {name for name in expected if name.endswith((".lora_A", ".lora_B"))}
+    lora = {name for name in model.state_dict() if name.endswith((".lora_A", ".lora_B"))}
     optional = lora if lora.isdisjoint(state) else set()  # a part of it would make no sense
+    _fill(model, state, source, "a CLIP with a vision transformer", optional)
+    if optional:
+        for module in model.modules():
+            if isinstance(module, LoRALinear):
+                module.reset_lora()
+    return model.eval()
+
+
+def _existing(name_or_path: str | Path, names: list[str], kind: str) -> Path:
+    """The path, or an error that names the models that could have been meant."""
+    source, path = str(name_or_path), Path(name_or_path).expanduser()
+    if not path.exists():
+        close = difflib.get_close_matches(source, names, n=1, cutoff=0.6)
+        hint = f" (did you mean {close[0]}?)" if close else ""
+        raise UserError(
+            f"{source}: no such file or folder, and not the name of a model{hint}; "
+            f"expected a file of {kind} weights or one of {', '.join(names)}"
+        )
+    return path
+
+
+def _file_of_weights(path: Path) -> Path:
+    """The file, also where a folder is given that holds it."""
+    if not path.is_dir():
+        return path
+    held = [path / name for name in _FILES_OF_A_FOLDER if (path / name).is_file()]
+    if not held:
+        raise UserError(f"{path}: found none of {', '.join(_FILES_OF_A_FOLDER)} in this folder")
+    return held[0]
+
+
+def _fill(
+    model: nn.Module,
+    state: Mapping[str, Tensor],
+    source: str,
+    kind: str,
+    optional: Collection[str] = (),
+) -> None:
+    """Give a model without values copies of exactly its weights; ``optional`` ones stay empty."""
+    expected = model.state_dict()
     missing = [name for name in expected if name not in state and name not in optional]
     unexpected = [name for name in state if name not in expected]
     if missing or unexpected:
@@ -181,7 +257,7 @@ def clip_from_state_dict(
         found += [f"unexpected {shorten(unexpected)}"] * bool(unexpected)
         raise UserError(
             f"{source}: found {' and '.join(found)}; expected exactly the {len(expected)} weights "
-            "of a CLIP with a vision transformer: is this another model?"
+            f"of {kind}: is this another model?"
         )
     for name, tensor in state.items():
         if tensor.shape != expected[name].shape:
@@ -193,11 +269,6 @@ def clip_from_state_dict(
     values = {name: tensor.detach().to(torch.float32, copy=True) for name, tensor in state.items()}
     values.update({name: torch.empty(expected[name].shape) for name in optional})
     model.load_state_dict(values, assign=True)
-    if optional:
-        for module in model.modules():
-            if isinstance(module, LoRALinear):
-                module.reset_lora()
-    return model.eval()
 
 
 def _read_tensors(path: Path) -> Any:

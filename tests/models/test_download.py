@@ -77,6 +77,16 @@ def test_a_file_is_fetched_once(server, tmp_path):
     assert [p.name for p in path.parent.iterdir() if not p.name.startswith(".")] == ["weights.pt"]
 
 
+def test_without_a_checksum_the_whole_length_must_come(server, tmp_path):
+    server.breaks = [1_500_000, 0]
+    with pytest.raises(UserError, match="the connection was closed; 1500000 bytes came"):
+        download(server.url, None, tmp_path)
+    assert not (tmp_path / "weights.pt").exists()
+    for _ in range(2):
+        assert download(server.url, None, tmp_path).read_bytes() == CONTENTS
+    assert server.requests == [None, "bytes=1500000-", "bytes=1500000-"]
+
+
 def test_a_broken_transfer_is_resumed_at_once(server, tmp_path):
     server.breaks = [1_500_000, 70_000]
     assert download(server.url, SHA256, tmp_path).read_bytes() == CONTENTS
