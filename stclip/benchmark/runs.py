@@ -20,6 +20,7 @@ from typing import TextIO
 from yacs.config import CfgNode
 
 from stclip.config import differences, load_config
+from stclip.data.build import dataset_name
 from stclip.engine.checkpoint import checkpoint_path
 from stclip.errors import UserError
 from stclip.files import read_json
@@ -67,7 +68,7 @@ class Run:
 
     def results(self) -> Path:
         """The folder that a test writes."""
-        return self.folder / "inference" / str(self.cfg().DATASETS.TEST)
+        return self.folder / "inference" / dataset_name(self.cfg().DATASETS.TEST)
 
     def finished(self) -> bool:
         """Whether all that this run should leave is there, made with this very config.

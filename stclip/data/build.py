@@ -7,6 +7,7 @@ from dataclasses import replace
 import torch
 from yacs.config import CfgNode
 
+from stclip.data.annotation_dataset import NAME as ANNOTATIONS
 from stclip.data.annotation_dataset import build_annotation_dataset
 from stclip.data.annotations import DetectionDataset
 from stclip.data.ava import NAME as AVA
@@ -100,6 +101,11 @@ def build_dataset(cfg: CfgNode, part: Part) -> DetectionDataset:
             f"{UCF24}, {AVA}, or the path of a .json file in the annotations format"
         )
     return _keep_vocabulary(cfg, dataset, vocabulary) if part == "train" else dataset
+
+
+def dataset_name(value: str) -> str:
+    """What a dataset's results are called: DATASETS.TEST, but for a file in our format."""
+    return ANNOTATIONS if value.endswith(".json") else value
 
 
 def _unseen(cfg: CfgNode, vocabulary: Sequence[str]) -> set[str]:

@@ -204,3 +204,9 @@ def test_a_failure_stops_what_runs_beside_it(monkeypatch, config, tmp_path):
 )
 def test_clock(seconds, text):
     assert clock(seconds) == text
+
+
+def test_results_of_a_file_in_the_annotations_format_lie_under_its_formats_name(config, tmp_path):
+    pairs = ("DATASETS.TEST", "data/own/test.json")
+    run = Run("a test", "test_net", config, tmp_path / "test", pairs)
+    assert run.results() == tmp_path / "test/inference/annotations"
