@@ -35,7 +35,7 @@ def shared_path(relative: str) -> Path:
     return path
 
 
-def tiny_model(seed: int = 0, **clip_overrides: int) -> STCLIP:
+def tiny_model(seed: int = 0, kind: type[CLIP] = CLIP, **clip_overrides: int) -> STCLIP:
     """ST-CLIP on a random CLIP that is small enough for any test: 48 px, patch 16, 2 layers."""
     torch.manual_seed(seed)
     sizes = {
@@ -48,7 +48,7 @@ def tiny_model(seed: int = 0, **clip_overrides: int) -> STCLIP:
         "embed_dim": 64,
         "lora_rank": 2,
     }
-    model = STCLIP(CLIP(**{**sizes, **clip_overrides}))
+    model = STCLIP(kind(**{**sizes, **clip_overrides}))
     for name, parameter in model.named_parameters():
         if name.endswith("lora_B"):  # zero at first, which would hide LoRA from a test
             torch.nn.init.normal_(parameter, std=0.02)

@@ -50,7 +50,7 @@ def test_saved_config_loads_to_the_same_values(tmp_path: Path) -> None:
         ("SOLVER:\n  STEPS: [a]\n", "a list of ints expected"),
         ("SOLVER:\n  SCHEDULE: poly\n", "step, cosine"),
         ("SOLVER:\n  VIDEOS_PER_BATCH: 0\n", "above 0"),
-        ("MODEL:\n  NAME: xclip\n", "MODEL.NAME: one of stclip, frame, crop, frame_crop"),
+        ("MODEL:\n  NAME: videoclip\n", "MODEL.NAME: one of stclip, frame, crop, frame_crop"),
         ("MODEL: {TEMPORAL: {ENABLED: 1}}\n", "MODEL.TEMPORAL.ENABLED: bool expected"),
         ("MODEL: {INTEREST_TOKENS: {TOP_K: -1}}\n", "MODEL.INTEREST_TOKENS.TOP_K"),
         (

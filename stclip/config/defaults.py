@@ -32,13 +32,22 @@ _C.MODEL = CfgNode()
 # stclip, or CLIP without any training: frame (the whole keyframe against the class names), crop
 # (the person's crop), frame_crop (the sum of both features). Of the keys below, those three read
 # only WEIGHT, CLIP, DEVICE, PRECISION and HEAD.
+# Or xclip: X-CLIP, as it is or fine-tuned, whose score of a clip every person in it gets. It reads
+# WEIGHT, CLIP, DEVICE, PRECISION and XCLIP; the classes exclude each other (no ALL_GROUP).
 _C.MODEL.NAME = "stclip"
 # A checkpoint of ours or of the reference; it carries CLIP too. "" starts from MODEL.CLIP. A
 # baseline takes the CLIP out of it, as it was before LoRA.
 _C.MODEL.WEIGHT = ""
 # A name (ViT-B/32, ViT-B/16, ViT-L/14, ViT-L/14@336px: downloaded once; puppet: the small one that
-# comes with the package) or a file of CLIP weights.
+# comes with the package) or a file of CLIP weights. With NAME xclip also a name (k400_16_8, zero,
+# ...) or a file of X-CLIP weights; from CLIP's, the parts that X-CLIP adds start freshly.
 _C.MODEL.CLIP = "ViT-B/16"
+# The image tower of stclip: clip, or X-CLIP's (xclip), in whose blocks the frames of a window
+# exchange messages. MODEL.CLIP may then be CLIP or X-CLIP.
+_C.MODEL.BACKBONE = "clip"
+# Of BACKBONE xclip: whether the layers that make the messages are trained, which they have to be if
+# MODEL.CLIP is a CLIP, where they start from random numbers. False: frozen, like the rest.
+_C.MODEL.TRAIN_MESSAGES = True
 # auto (CUDA if there is one), cpu, cuda.
 _C.MODEL.DEVICE = "auto"
 # fp32, or autocast to bf16 or fp16.
@@ -53,9 +62,13 @@ _C.MODEL.LORA.ALPHA = 1.0
 _C.MODEL.PERSON_TOKENS = CfgNode()
 _C.MODEL.PERSON_TOKENS.ENABLED = True
 
-# Context tokens from a window of frames around the keyframe. Without them: its own patches.
+# A window of frames around the keyframe. With BACKBONE clip its patches are mixed to context
+# tokens; with xclip its frames exchange messages. Without it: the keyframe and its own patches.
 _C.MODEL.TEMPORAL = CfgNode()
 _C.MODEL.TEMPORAL.ENABLED = True
+# With BACKBONE xclip, mix the patches to context tokens as well, before the first block. The
+# messages do not tell the order of the frames; this does.
+_C.MODEL.TEMPORAL.BEFORE_XCLIP = False
 _C.MODEL.TEMPORAL.FRAMES = 9
 # From one frame of the window to the next: 1 takes consecutive ones.
 _C.MODEL.TEMPORAL.STRIDE = 1
@@ -72,6 +85,17 @@ _C.MODEL.INTEREST_TOKENS.ENABLED = False
 # How many of the class and patch tokens (197 in ViT-B/16). 0: all.
 _C.MODEL.INTEREST_TOKENS.TOP_K = 20
 _C.MODEL.INTEREST_TOKENS.INCLUDE_PERSON = True  # the person's own token prompts too
+
+# X-CLIP as a baseline.
+_C.MODEL.XCLIP = CfgNode()
+# What is scored at once, and is a sample of the training. video: a whole video, which suits videos
+# of one action each (J-HMDB, Puppet). window: frames around each keyframe, for videos in which
+# actions begin and end (UCF101-24).
+_C.MODEL.XCLIP.UNIT = "video"
+# Frames of a clip. Of a whole video they are the middles of so many equal parts.
+_C.MODEL.XCLIP.FRAMES = 8
+# From one frame of a window to the next. Where the window does not fit, it is the whole video.
+_C.MODEL.XCLIP.STRIDE = 4
 
 # Cosine scores.
 _C.MODEL.HEAD = CfgNode()
@@ -91,11 +115,26 @@ _C.DATASETS.DETECTIONS = ""
 
 _C.DATALOADER = CfgNode()
 _C.DATALOADER.NUM_WORKERS = 2
+# Whose arithmetic resizes frames and crops: pillow (as CLIP and the reference; published weights
+# were made with it) or torch (faster; a few values come out higher or lower by 1 of 255, seldom 2;
+# tools/benchmark_pictures.py measures both). X-CLIP's clips (MODEL.NAME xclip) have their own.
+_C.DATALOADER.RESIZE = "pillow"
+# A folder that keeps preprocessed frames and crops for later epochs and runs, which may share it.
+# "": none is kept. X-CLIP's clips (MODEL.NAME xclip) are not.
+_C.DATALOADER.STORE = ""
+# How large it may become, in 10^9 bytes; then nothing more is added. 0: no limit. See DATA.md.
+_C.DATALOADER.STORE_GB = 0.0
 
 # ---------------------------------------------------------------- training
 _C.SOLVER = CfgNode()
+# sgd or adamw.
+_C.SOLVER.OPTIMIZER = "sgd"
 _C.SOLVER.BASE_LR = 2.5e-4
+# With MODEL.NAME xclip: the rate of the parts that X-CLIP adds to CLIP, times that of the others.
+_C.SOLVER.NEW_LR_FACTOR = 1.0
+# Of adamw: the first of its two decay rates (the second is 0.98).
 _C.SOLVER.MOMENTUM = 0.9
+# Of adamw: not of vectors and positions.
 _C.SOLVER.WEIGHT_DECAY = 1e-7
 _C.SOLVER.MAX_ITER = 3000
 # step (times GAMMA at each of STEPS) or cosine (half a period, to zero at MAX_ITER).
@@ -105,13 +144,16 @@ _C.SOLVER.GAMMA = 0.1
 _C.SOLVER.WARMUP_ON = True
 _C.SOLVER.WARMUP_FACTOR = 0.25
 _C.SOLVER.WARMUP_ITERS = 800
-# Keyframes an iteration, over all processes and accumulation steps.
+# Keyframes an iteration, over all processes and accumulation steps; videos with XCLIP.UNIT video.
 _C.SOLVER.VIDEOS_PER_BATCH = 8
 # Each iteration's keyframes are passed through the model in this many parts.
 _C.SOLVER.ACCUMULATION_STEPS = 1
+# Keep only the input of each transformer block for the backward pass and compute the rest anew
+# there: the same results from less memory, in a third to a half more time on a CPU.
+_C.SOLVER.ACTIVATION_CHECKPOINTING = False
 # At most this many ground-truth boxes of a keyframe, drawn anew each time.
 _C.SOLVER.MAX_PERSONS = 10
-# Exponent of the focal loss.
+# Exponent of the focal loss; 0 makes it the cross entropy.
 _C.SOLVER.FOCAL_GAMMA = 2.0
 # Iterations between checkpoints, validations (0: none) and log lines.
 _C.SOLVER.CHECKPOINT_PERIOD = 500
@@ -135,7 +177,7 @@ _C.TEST.SINGLE_ACTION = False
 _C.TEST.GENERALIZED = False
 # Thresholds of the frame mAP.
 _C.TEST.IOU_THRESHOLDS = (0.2, 0.5, 0.75)
-# Consecutive keyframes of one video that go through the model at once.
+# Consecutive keyframes of one video that go through the model at once; all with XCLIP.UNIT video.
 _C.TEST.VIDEOS_PER_BATCH = 8
 
 

@@ -25,15 +25,21 @@ logger = logging.getLogger(__name__)
 BASE_KEY = "_BASE_"
 
 CHOICES: dict[str, tuple[str, ...]] = {
-    "MODEL.NAME": ("stclip", "frame", "crop", "frame_crop"),
+    "MODEL.NAME": ("stclip", "frame", "crop", "frame_crop", "xclip"),
+    "MODEL.XCLIP.UNIT": ("video", "window"),
+    "MODEL.BACKBONE": ("clip", "xclip"),
     "MODEL.DEVICE": ("auto", "cpu", "cuda"),
     "MODEL.PRECISION": ("fp32", "bf16", "fp16"),
+    "SOLVER.OPTIMIZER": ("sgd", "adamw"),
+    "DATALOADER.RESIZE": ("pillow", "torch"),
     "SOLVER.SCHEDULE": ("step", "cosine"),
     "TEST.BOXES": ("detected", "ground_truth"),
 }
 POSITIVE = (
     "MODEL.TEMPORAL.FRAMES",
     "MODEL.TEMPORAL.STRIDE",
+    "MODEL.XCLIP.FRAMES",
+    "MODEL.XCLIP.STRIDE",
     "MODEL.HEAD.TEMPERATURE",
     "SOLVER.MAX_ITER",
     "SOLVER.VIDEOS_PER_BATCH",
@@ -48,7 +54,9 @@ NOT_NEGATIVE = (
     "MODEL.LORA.RANK",
     "MODEL.INTEREST_TOKENS.TOP_K",
     "DATALOADER.NUM_WORKERS",
+    "DATALOADER.STORE_GB",
     "SOLVER.BASE_LR",
+    "SOLVER.NEW_LR_FACTOR",
     "SOLVER.MOMENTUM",
     "SOLVER.WEIGHT_DECAY",
     "SOLVER.WARMUP_ITERS",
@@ -109,9 +117,10 @@ def warn_scales(cfg: CfgNode, saved: str | None) -> None:
     """Warn if weights were trained with other values of what their shapes do not show."""
     keys = (
         "MODEL.LORA.ALPHA ",
-        "MODEL.TEMPORAL.STRIDE ",
+        "MODEL.TEMPORAL.",
         "MODEL.HEAD.TEMPERATURE ",
         "MODEL.INTEREST_TOKENS.",
+        "MODEL.XCLIP.",
     )
     for change in differences(cfg, saved or ""):
         if change.startswith(keys):
@@ -243,6 +252,23 @@ def _validate(cfg: CfgNode) -> None:
             if not values[needed]:
                 raise UserError(
                     f"MODEL.INTEREST_TOKENS.ENABLED: with it {needed} True expected, found False"
+                )
+    if values["MODEL.NAME"] == "xclip" and values["ALL_GROUP"]:
+        raise UserError(
+            f"ALL_GROUP: '' expected with MODEL.NAME xclip, whose classes exclude each other; "
+            f"found {values['ALL_GROUP']!r}"
+        )
+    if values["SOLVER.OPTIMIZER"] == "adamw" and values["SOLVER.MOMENTUM"] >= 1:
+        raise UserError(
+            "SOLVER.MOMENTUM: a number below 1 expected with SOLVER.OPTIMIZER adamw, found "
+            f"{values['SOLVER.MOMENTUM']}"
+        )
+    if values["MODEL.TEMPORAL.BEFORE_XCLIP"]:
+        for needed, expected in (("MODEL.BACKBONE", "xclip"), ("MODEL.TEMPORAL.ENABLED", True)):
+            if values[needed] != expected:
+                raise UserError(
+                    f"MODEL.TEMPORAL.BEFORE_XCLIP: with it {needed} {expected} expected, found "
+                    f"{values[needed]}"
                 )
     if not values["TEST.IOU_THRESHOLDS"]:
         raise UserError("TEST.IOU_THRESHOLDS: at least one number expected, found none")

@@ -67,6 +67,11 @@ class Keyframe:
         ]
         return Keyframe(self.key, self.boxes[kept], tuple(labels[row] for row in kept))
 
+    def with_several(self, names: Collection[str]) -> list[tuple[int, list[str]]]:
+        """The boxes with more than one label of ``names``: their number from 1, those labels."""
+        mine = [sorted(set(names).intersection(labels)) for labels in self.labels]
+        return [(number, found) for number, found in enumerate(mine, start=1) if len(found) > 1]
+
 
 @dataclass(frozen=True)
 class AvaNumbers:

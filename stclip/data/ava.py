@@ -23,7 +23,7 @@ from stclip.data.ava_files import (
 from stclip.data.ava_videos import find_videos, frame_of
 from stclip.data.jhmdb_ground_truth import beside, spelt
 from stclip.data.selection import Part, Selection
-from stclip.errors import UserError
+from stclip.errors import Report, UserError, fail
 from stclip.structures import FrameKey
 
 logger = logging.getLogger(__name__)
@@ -45,6 +45,7 @@ def build_ava(
     *,
     unseen: Collection[str] = (),
     box_threshold: float = 0.0,
+    report: Report = fail,
 ) -> DetectionDataset:
     """The keyframes that a selection asks for, with their videos found on disk.
 
@@ -62,6 +63,7 @@ def build_ava(
             none.
         unseen: the labels that no training video may hold.
         box_threshold: boxes that the detector scored lower make no keyframe.
+        report: gets what is wrong with a row, which is then left out.
 
     Raises:
         UserError: annotations, detections or videos are missing or malformed, or no video is left.
@@ -70,7 +72,7 @@ def build_ava(
     root = Path(data_dir) / NAME
     part = selection.part
     names, source = _class_names(root, all_names)
-    truth = _ground_truth(root, part, names, source)
+    truth = _ground_truth(root, part, names, source, report)
     labels = truth.video_labels()
     if part == "train":
         labels = _without_unseen(labels, unseen, truth.path)
@@ -88,7 +90,7 @@ def build_ava(
     sizes = {name: video.size for name, video in videos.items()}
     proposals = None
     if detections is not None:
-        found = read_boxes(root, detections, sizes, box_threshold)
+        found = read_boxes(root, detections, sizes, box_threshold, report)
         usable = _usable(found, excluded, None)
         proposals = {_key(moment): found[moment] for moment in sorted(usable)}
         if not proposals:
@@ -111,7 +113,9 @@ def _class_names(root: Path, all_names: Sequence[str]) -> tuple[dict[int, str], 
     return dict(zip(own, spelt(list(own.values()), all_names, path), strict=True)), str(path)
 
 
-def _ground_truth(root: Path, part: Part, names: Mapping[int, str], source: str) -> AvaTruth:
+def _ground_truth(
+    root: Path, part: Part, names: Mapping[int, str], source: str, report: Report
+) -> AvaTruth:
     name = f"ava_{_PARTS[part]}_v2.2.csv"
     path = beside(root, name)
     if path is None:
@@ -119,7 +123,7 @@ def _ground_truth(root: Path, part: Part, names: Mapping[int, str], source: str)
             f"DATASETS.DATA_DIR {root.parent}: {name} is not in {root} or {root / 'annotations'}; "
             "put it there (see DATA.md)"
         )
-    truth = read_ava_csv(path, names, source)
+    truth = read_ava_csv(path, names, source, report)
     videos = {video for video, _ in truth.boxes}
     # A small subset is none of our business, a nearly whole AVA is a damaged one.
     if len(videos) != _COUNTS[part] and 2 * len(videos) > _COUNTS[part]:

@@ -12,7 +12,7 @@ from stclip.data.ava_files import Moment, read_box_csv
 from stclip.data.ava_videos import frame_of, second_of
 from stclip.data.jhmdb_ground_truth import beside
 from stclip.data.proposals import Proposals, read_coco_detections
-from stclip.errors import UserError
+from stclip.errors import Report, UserError, fail
 from stclip.files import read_json
 from stclip.structures import FrameKey
 
@@ -32,7 +32,11 @@ _SLACK = 0.1
 
 
 def read_boxes(
-    root: Path, detections: str, sizes: Mapping[str, tuple[int, int]], threshold: float
+    root: Path,
+    detections: str,
+    sizes: Mapping[str, tuple[int, int]],
+    threshold: float,
+    report: Report = fail,
 ) -> dict[Moment, Proposals]:
     """The detected persons of some videos, in pixels of their pictures.
 
@@ -41,17 +45,18 @@ def read_boxes(
         detections: a .csv or .json file; ``""`` for the dataset's own.
         sizes: width and height in pixels of each of the videos; rows of others are left out.
         threshold: boxes that score lower are left out.
+        report: gets what is wrong with a row, which is then left out.
 
     Raises:
         UserError: the file is missing or malformed.
     """
     path = Path(detections) if detections else _own(root)
     if path.suffix == ".json":
-        found = _from_json(path, root, sizes)
+        found = _from_json(path, root, sizes, report)
     elif path.suffix == ".csv":
         found = {
             moment: Proposals(in_pixels(boxes, sizes[moment[0]]), scores.astype(np.float32))
-            for moment, (boxes, scores) in read_box_csv(path, sizes, threshold).items()
+            for moment, (boxes, scores) in read_box_csv(path, sizes, threshold, report).items()
         }
     else:
         raise UserError(
@@ -89,7 +94,7 @@ class _ImageIds(dict[Any, FrameKey]):
 
 
 def _from_json(
-    path: Path, root: Path, sizes: Mapping[str, tuple[int, int]]
+    path: Path, root: Path, sizes: Mapping[str, tuple[int, int]], report: Report
 ) -> dict[Moment, Proposals]:
     """AlphAction's list of {image_id, bbox (x, y, width, height in pixels), score}."""
     images = beside(root, IMAGES)
@@ -100,7 +105,7 @@ def _from_json(
             ids[id_], stated[key] = key, size
     source = f"{IMAGES}, which is not in {root}," if images is None else f"{images}"
     found: dict[Moment, Proposals] = {}
-    for key, persons in read_coco_detections(path, ids, source).items():
+    for key, persons in read_coco_detections(path, ids, source, report).items():
         if key.video not in sizes:
             continue
         corners = persons.boxes.copy()

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from stclip.errors import UserError
+from stclip.errors import Report, UserError, fail, reporting
 
 # A video and one of its seconds.
 Moment = tuple[str, int]
@@ -44,7 +44,9 @@ class AvaTruth:
         return found
 
 
-def read_ava_csv(path: str | Path, names: Mapping[int, str], map_path: str | Path) -> AvaTruth:
+def read_ava_csv(
+    path: str | Path, names: Mapping[int, str], map_path: str | Path, report: Report = fail
+) -> AvaTruth:
     """Read ``video_id, second, x1, y1, x2, y2, action_id[, person_id]``: a row for each label.
 
     Rows of one moment with the same box, and person where it is given, are one person. A row of
@@ -54,6 +56,7 @@ def read_ava_csv(path: str | Path, names: Mapping[int, str], map_path: str | Pat
         path: the file.
         names: the class names by action id.
         map_path: where they come from, for messages.
+        report: gets what is wrong with a row, which is then left out.
 
     Raises:
         UserError: the file cannot be read, or a row is malformed, its box is not within [0, 1] or
@@ -62,29 +65,39 @@ def read_ava_csv(path: str | Path, names: Mapping[int, str], map_path: str | Pat
     path = Path(path)
     rows: dict[Moment, dict[tuple[float | str, ...], dict[str, None]]] = {}
     for where, row in _rows(path):
-        if len(row) not in (2, 7, 8):
-            raise UserError(
-                f"{where}: {len(row)} columns; video_id, second, x1, y1, x2, y2, action_id and "
-                "perhaps person_id were expected"
-            )
-        persons = rows.setdefault((row[0], _second(row[1], where)), {})
-        if len(row) == 2:
-            continue
-        box = _box(row[2:6], where, slack=0.0)
-        try:
-            name = names[int(row[6])]
-        except (KeyError, ValueError):
-            raise UserError(
-                f"{where}: action_id {row[6]!r} is not in {map_path}, which has {len(names)} "
-                "classes; do the two files belong together?"
-            ) from None
-        persons.setdefault((*box, *row[7:]), {})[name] = None
+        with reporting(report):
+            moment, person, name = _label(row, names, map_path, where)
+            persons = rows.setdefault(moment, {})
+            if name is not None:
+                persons.setdefault(person, {})[name] = None
     boxes = {
         moment: np.array([key[:4] for key in persons], dtype=np.float64).reshape(-1, 4)
         for moment, persons in rows.items()
     }
     labels = {moment: tuple(map(tuple, persons.values())) for moment, persons in rows.items()}
     return AvaTruth(path, boxes, labels)
+
+
+def _label(
+    row: list[str], names: Mapping[int, str], map_path: str | Path, where: str
+) -> tuple[Moment, tuple[float | str, ...], str | None]:
+    """The moment of a row, the person (box, and id if there is one) and the class, if any."""
+    if len(row) not in (2, 7, 8):
+        raise UserError(
+            f"{where}: {len(row)} columns; video_id, second, x1, y1, x2, y2, action_id and "
+            "perhaps person_id were expected"
+        )
+    moment = (row[0], _second(row[1], where))
+    if len(row) == 2:
+        return moment, (), None
+    box = _box(row[2:6], where, slack=0.0)
+    try:
+        return moment, (*box, *row[7:]), names[int(row[6])]
+    except (KeyError, ValueError):
+        raise UserError(
+            f"{where}: action_id {row[6]!r} is not in {map_path}, which has {len(names)} "
+            "classes; do the two files belong together?"
+        ) from None
 
 
 def read_moments(path: str | Path) -> set[Moment]:
@@ -130,7 +143,7 @@ def read_label_map(path: str | Path) -> dict[int, str]:
 
 
 def read_box_csv(
-    path: str | Path, videos: Collection[str], threshold: float
+    path: str | Path, videos: Collection[str], threshold: float, report: Report = fail
 ) -> dict[Moment, tuple[NDArray[np.float64], NDArray[np.float64]]]:
     """Read person boxes: ``video, second, x1, y1, x2, y2, label, score`` (SlowFast's and LFB's).
 
@@ -141,6 +154,7 @@ def read_box_csv(
         path: the file.
         videos: rows of others are left out.
         threshold: rows that score lower are left out.
+        report: gets what is wrong with a row, which is then left out.
 
     Returns:
         For each moment the boxes (n, 4), 0 to 1 of the picture's width and height, and the scores
@@ -151,17 +165,18 @@ def read_box_csv(
     """
     rows: dict[Moment, dict[tuple[float, ...], float]] = {}
     for where, row in _rows(Path(path)):
-        if len(row) != 8:
-            raise UserError(
-                f"{where}: {len(row)} columns; video, second, x1, y1, x2, y2, label (or nothing) "
-                "and score were expected"
-            )
-        score = _number(row[7], "score", where)
-        box = _box(row[2:6], where, _SLACK)
-        moment = (row[0], _second(row[1], where))
-        if score >= threshold and row[0] in videos:
-            persons = rows.setdefault(moment, {})
-            persons[box] = max(score, persons.get(box, score))
+        with reporting(report):
+            if len(row) != 8:
+                raise UserError(
+                    f"{where}: {len(row)} columns; video, second, x1, y1, x2, y2, label (or "
+                    "nothing) and score were expected"
+                )
+            score = _number(row[7], "score", where)
+            box = _box(row[2:6], where, _SLACK)
+            moment = (row[0], _second(row[1], where))
+            if score >= threshold and row[0] in videos:
+                persons = rows.setdefault(moment, {})
+                persons[box] = max(score, persons.get(box, score))
     return {
         moment: (np.array(list(persons)), np.array(list(persons.values())))
         for moment, persons in rows.items()

@@ -17,7 +17,7 @@ stamps are then AVA's seconds.
 """
 
 import math
-from collections.abc import Collection, Mapping, Set
+from collections.abc import Collection, Iterator, Mapping, Sequence, Set
 from functools import cached_property
 from pathlib import Path
 
@@ -63,8 +63,8 @@ class AvaFile(Video):
 
     def __init__(self, path: str | Path, name: str | None = None, cut: bool = False) -> None:
         super().__init__(path, name)
-        header = VideoFile(path).header
-        self._size = header.size
+        whole = VideoFile(path)
+        header, self._size = whole.header, whole.size
         begin = FIRST_SECOND if cut else 0
         # Second 900 on the file's own clock.
         kept = header.start > FIRST_SECOND / 2
@@ -101,7 +101,16 @@ class AvaFile(Video):
         """The frame that many seconds after second 900; the rate is always 30."""
         return round(seconds * FPS) + 1
 
-    def _decode(self, frames: list[int]) -> list[Picture]:
+    def fingerprints(self, frames: Sequence[int]) -> list[bytes]:
+        """See ``Video``; the whole file is read at the first call."""
+        return self._file.fingerprints(self._numbers(frames))
+
+    def keep_open(self, keep: bool) -> None:
+        """See ``Video``."""
+        self._file.keep_open(keep)
+
+    def _numbers(self, frames: Sequence[int]) -> list[int]:
+        """The frames of the file that are shown at our frames."""
         table = self._file.table
         found = []
         for frame in frames:
@@ -114,7 +123,10 @@ class AvaFile(Video):
                     f"the pictures are of seconds {shown[0]:.3f} to {shown[1]:.3f}"
                 )
             found.append(number)
-        return self._file.read(found)
+        return found
+
+    def _decode(self, frames: list[int]) -> list[Picture]:
+        return self._file.read(self._numbers(frames))
 
 
 class AvaClips(Video):
@@ -162,17 +174,36 @@ class AvaClips(Video):
         second, rest = divmod(frame - 1, FPS)
         return FIRST_SECOND + second, rest / FPS
 
-    def _decode(self, frames: list[int]) -> list[Picture]:
-        wanted: dict[int, list[float]] = {}
-        for second, rest in map(self._place, frames):
-            wanted.setdefault(second, []).append(rest)
-        pictures: list[Picture] = []
-        for second, rests in wanted.items():
+    def fingerprints(self, frames: Sequence[int]) -> list[bytes]:
+        """See ``Video``; the clips are read."""
+        found: dict[int, bytes] = {}
+        for clip, shown in self._shown(frames):
+            numbers = list(shown.values())
+            found.update(zip(shown, clip.fingerprints(numbers), strict=True))
+        return [found[frame] for frame in frames]
+
+    def _shown(self, frames: Sequence[int]) -> Iterator[tuple[VideoFile, dict[int, int]]]:
+        """The clips of some frames, each with those of its own pictures that are shown at them."""
+        wanted: dict[int, list[int]] = {}
+        for frame in frames:
+            wanted.setdefault(self._place(frame)[0], []).append(frame)
+        for second, of_second in wanted.items():
             if second not in self._clips:
                 raise UserError(f"{self.path}: {second}.mp4 is not there; cut the film anew")
             clip = VideoFile(self._clips[second])
             begin = clip.table.seconds[0]
-            pictures += clip.read([clip.table.sampled(begin + rest, FPS) for rest in rests])
+            yield (
+                clip,
+                {
+                    frame: clip.table.sampled(begin + self._place(frame)[1], FPS)
+                    for frame in of_second
+                },
+            )
+
+    def _decode(self, frames: list[int]) -> list[Picture]:
+        pictures: list[Picture] = []
+        for clip, shown in self._shown(frames):
+            pictures += clip.read(list(shown.values()))
         return pictures
 
 

@@ -1,7 +1,7 @@
 """Builds datasets and loaders from a config; the one place of the data layer that reads one."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -9,17 +9,21 @@ from yacs.config import CfgNode
 
 from stclip.data.annotation_dataset import NAME as ANNOTATIONS
 from stclip.data.annotation_dataset import build_annotation_dataset
-from stclip.data.annotations import DetectionDataset
+from stclip.data.annotations import DetectionDataset, Keyframe
 from stclip.data.ava import NAME as AVA
 from stclip.data.ava import build_ava
+from stclip.data.clips import ClipReader, one_keyframe_a_video
 from stclip.data.jhmdb import NAMES, build_jhmdb, check_drawn
 from stclip.data.labels import check_vocabulary, read_group_file, read_label_file
 from stclip.data.loaders import BatchLoader, Samples, TestSamples, TrainSamples, multi_hot
-from stclip.data.sampling import split_into_chunks
+from stclip.data.reading import FrameReader
+from stclip.data.sampling import run_of, split_into_chunks
 from stclip.data.selection import Part, make_selection
+from stclip.data.store import PictureStore
 from stclip.data.ucf24 import NAME as UCF24
 from stclip.data.ucf24 import build_ucf24
-from stclip.errors import UserError
+from stclip.errors import Report, UserError, fail, reporting
+from stclip.structures.groups import POSE
 
 logger = logging.getLogger(__name__)
 
@@ -58,12 +62,19 @@ def read_groups(cfg: CfgNode) -> dict[str, str] | None:
     return read_group_file(cfg.ALL_GROUP, all_names, "ALL_GROUP")
 
 
-def build_dataset(cfg: CfgNode, part: Part) -> DetectionDataset:
+def build_dataset(cfg: CfgNode, part: Part, report: Report = fail) -> DetectionDataset:
     """The dataset that DATASETS.TRAIN or DATASETS.TEST names, cut down to the config's labels.
 
     For training only the persons are left who have a label of the vocabulary and no unseen one,
-    which is one that is in TEST_LABEL and not in TRAIN_LABEL. For testing the ground truth stays
-    whole, and with TEST.BOXES detected there are the detected persons too.
+    which is one that is in TEST_LABEL and not in TRAIN_LABEL; X-CLIP on whole videos then gets one
+    keyframe of each video. For testing the ground truth stays whole, and with TEST.BOXES detected
+    there are the detected persons too.
+
+    Args:
+        cfg: the config.
+        part: which of the two.
+        report: gets what is wrong with a row, a person or the videos, and reading goes on; files in
+            our own format stop at the first mistake all the same.
 
     Raises:
         UserError: a key has a value that cannot be, or a file or frame is missing or malformed.
@@ -76,9 +87,9 @@ def build_dataset(cfg: CfgNode, part: Part) -> DetectionDataset:
     selection = make_selection(part, vocabulary, cfg[f"{part.upper()}_VIDEO"], key)
     detections = cfg.DATASETS.DETECTIONS if part == "test" and _uses_detections(cfg) else None
     if name in NAMES:
-        dataset = build_jhmdb(cfg.DATASETS.DATA_DIR, selection, all_names, detections, name)
+        dataset = build_jhmdb(cfg.DATASETS.DATA_DIR, selection, all_names, detections, name, report)
     elif name == UCF24:
-        dataset = build_ucf24(cfg.DATASETS.DATA_DIR, selection, all_names, detections)
+        dataset = build_ucf24(cfg.DATASETS.DATA_DIR, selection, all_names, detections, report)
     elif name == AVA:
         dataset = build_ava(
             cfg.DATASETS.DATA_DIR,
@@ -87,6 +98,7 @@ def build_dataset(cfg: CfgNode, part: Part) -> DetectionDataset:
             detections,
             unseen=_unseen(cfg, vocabulary) if part == "train" else (),
             box_threshold=cfg.TEST.BOX_THRESH,
+            report=report,
         )
     elif name.endswith(".json"):
         if detections == "":
@@ -100,7 +112,12 @@ def build_dataset(cfg: CfgNode, part: Part) -> DetectionDataset:
             f"DATASETS.{part.upper()}: {name!r} is no dataset; choices: {', '.join(NAMES)}, "
             f"{UCF24}, {AVA}, or the path of a .json file in the annotations format"
         )
-    return _keep_vocabulary(cfg, dataset, vocabulary) if part == "train" else dataset
+    if part == "test":
+        return dataset
+    dataset = _keep_vocabulary(cfg, dataset, vocabulary, report)
+    if _whole_videos(cfg):
+        return replace(dataset, keyframes=one_keyframe_a_video(dataset.keyframes))
+    return dataset
 
 
 def dataset_name(value: str) -> str:
@@ -114,7 +131,7 @@ def _unseen(cfg: CfgNode, vocabulary: Sequence[str]) -> set[str]:
 
 
 def _keep_vocabulary(
-    cfg: CfgNode, dataset: DetectionDataset, vocabulary: Sequence[str]
+    cfg: CfgNode, dataset: DetectionDataset, vocabulary: Sequence[str], report: Report
 ) -> DetectionDataset:
     """Leave out who has no seen label or an unseen one, and keyframes without anybody left."""
     unseen = _unseen(cfg, vocabulary)
@@ -132,8 +149,25 @@ def _keep_vocabulary(
             "TEST_LABEL, so that nobody is left to train on; change the labels of one of the two"
         )
     for keyframe in keyframes:  # a box with the wrong number of labels must show now
-        multi_hot(keyframe, vocabulary, several=bool(cfg.ALL_GROUP))
+        with reporting(report):
+            multi_hot(keyframe, vocabulary, several=bool(cfg.ALL_GROUP))
+    _warn_poses(keyframes, read_groups(cfg) or {})
     return replace(dataset, keyframes=[keyframe for keyframe in keyframes if len(keyframe.boxes)])
+
+
+def _warn_poses(keyframes: Sequence[Keyframe], groups: Mapping[str, str]) -> None:
+    """Tell of persons with several poses. No error: it must not keep anybody from AVA's files."""
+    poses = {name for name, group in groups.items() if group == POSE}
+    found = [(k.key, *box) for k in keyframes for box in k.with_several(poses)]
+    if found:
+        key, number, names = found[0]
+        logger.warning(
+            "DATASETS.TRAIN: %d of %d person boxes have several labels of the group pose, of which "
+            "a person has one; training aims between them (first: box %d of frame %d of video %s: "
+            "%s)",
+            len(found), sum(len(k.boxes) for k in keyframes), number, key.frame, key.video,
+            ", ".join(names),
+        )  # fmt: skip
 
 
 def build_train_loader(
@@ -186,6 +220,8 @@ def build_train_loader(
         steps=solver.ACCUMULATION_STEPS,
         rank=rank,
         world_size=world_size,
+        clips=_clip_reader(cfg, image_size),
+        reader=_frame_reader(cfg),
     )
     return _loader(samples, cfg)
 
@@ -199,6 +235,7 @@ def build_test_loader(
 ) -> BatchLoader:
     """One process's share of the keyframes, TEST.VIDEOS_PER_BATCH neighbours at a time.
 
+    X-CLIP on whole videos gets all keyframes of a video at a time, which cost it one clip.
     Every keyframe is in one batch of one process, also one without persons. The batches have no
     labels.
 
@@ -211,18 +248,22 @@ def build_test_loader(
     if detected and dataset.proposals is None:
         raise UserError("TEST.BOXES: 'detected', but no detections were read with this dataset")
     keys = [keyframe.key for keyframe in dataset.keyframes]
-    chunks = split_into_chunks(keys, test.VIDEOS_PER_BATCH)[rank::world_size]
+    together = max(len(keys), 1) if _whole_videos(cfg) else test.VIDEOS_PER_BATCH
+    chunks = split_into_chunks(keys, together)
+    share = run_of(rank, world_size, len(chunks))  # neighbours share frames
     samples = TestSamples(
         dataset=dataset,
-        chunks=chunks,
+        chunks=chunks[share.start : share.stop],
         window_length=_window_length(cfg),
         window_stride=cfg.MODEL.TEMPORAL.STRIDE,
         image_size=image_size,
         detected=detected,
         threshold=test.BOX_THRESH,
         max_persons=test.MAX_PERSONS,
+        clips=_clip_reader(cfg, image_size),
+        reader=_frame_reader(cfg),
     )
-    return _loader(samples, cfg)
+    return _loader(samples, cfg, in_runs=True)
 
 
 def _window_length(cfg: CfgNode) -> int:
@@ -231,10 +272,30 @@ def _window_length(cfg: CfgNode) -> int:
     return int(temporal.FRAMES) if cfg.MODEL.NAME == "stclip" and temporal.ENABLED else 1
 
 
+def _clip_reader(cfg: CfgNode, image_size: int) -> ClipReader | None:
+    """How the X-CLIP baseline reads its clips; None for the other models."""
+    if cfg.MODEL.NAME != "xclip":
+        return None
+    keys = cfg.MODEL.XCLIP
+    return ClipReader(keys.UNIT, keys.FRAMES, keys.STRIDE, image_size)
+
+
+def _whole_videos(cfg: CfgNode) -> bool:
+    """Whether the model scores a video as a whole."""
+    return bool(cfg.MODEL.NAME == "xclip" and cfg.MODEL.XCLIP.UNIT == "video")
+
+
 def _uses_detections(cfg: CfgNode) -> bool:
     return bool(cfg.TEST.BOXES == "detected")
 
 
-def _loader(samples: Samples, cfg: CfgNode) -> BatchLoader:
+def _frame_reader(cfg: CfgNode) -> FrameReader:
+    """A reader with the store of DATALOADER.STORE, if it names one."""
+    keys = cfg.DATALOADER
+    store = PictureStore(keys.STORE, keys.STORE_GB, keys.RESIZE) if keys.STORE else None
+    return FrameReader(store, keys.RESIZE)
+
+
+def _loader(samples: Samples, cfg: CfgNode, in_runs: bool = False) -> BatchLoader:
     pin_memory = cfg.MODEL.DEVICE != "cpu" and torch.cuda.is_available()
-    return BatchLoader(samples, cfg.DATALOADER.NUM_WORKERS, pin_memory)
+    return BatchLoader(samples, cfg.DATALOADER.NUM_WORKERS, pin_memory, in_runs)

@@ -1,6 +1,6 @@
 """Turns keyframes of one video into a batch, decoding each frame that they need once."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,7 +8,8 @@ import torch
 from numpy.typing import NDArray
 
 from stclip.data.proposals import Proposals
-from stclip.data.transforms import Picture, crop_box, preprocess, rounded
+from stclip.data.reading import FrameReader
+from stclip.data.transforms import rounded
 from stclip.data.video import Video
 from stclip.data.windows import window
 from stclip.errors import UserError
@@ -40,6 +41,8 @@ def make_chunk(
     window_length: int,
     image_size: int,
     window_stride: int = 1,
+    reader: FrameReader | None = None,
+    following: Collection[int] = (),
 ) -> ClipBatch:
     """Read the windows and persons of some keyframes of one video.
 
@@ -52,6 +55,8 @@ def make_chunk(
         window_length: T, frames of a window.
         image_size: side in pixels of the preprocessed frames and crops.
         window_stride: from one frame of a window to the next, in frames.
+        reader: reads the frames, and remembers some; None for a new one.
+        following: frames that the next call with this reader will need, if it is for this video.
 
     Returns:
         A batch of ``len(keyframes)`` keyframes. Its labels are None unless the keyframes have some.
@@ -59,32 +64,31 @@ def make_chunk(
     Raises:
         UserError: a frame cannot be read.
     """
-    length = len(video)
-    for frame in (item.key.frame for item in keyframes):
-        if not 1 <= frame <= length:
-            raise UserError(f"{video.path}: frame {frame} is not there; {length} frames are")
-    windows = [window(item.key.frame, length, window_length, window_stride) for item in keyframes]
-    centres = {item.key.frame for item in keyframes}  # with a stride these can be in no window
-    numbers = sorted(centres.union(*windows))
+    length = check_frames(video, keyframes)
+    centres = [item.key.frame for item in keyframes]
+    windows = [window(centre, length, window_length, window_stride) for centre in centres]
+    numbers = needed_frames(centres, length, window_length, window_stride)
     row = {number: index for index, number in enumerate(numbers)}
-    pictures = video.read(numbers)
+    reader = FrameReader() if reader is None else reader
+    frames = reader.frames(video, numbers, image_size)
     owner: list[int] = []
     kept: list[tuple[NDArray[np.float32], NDArray[np.float32]]] = []
-    crops: list[torch.Tensor] = []
+    persons: list[tuple[int, NDArray[np.float32]]] = []
     labels: list[NDArray[np.float32]] = []
     for index, item in enumerate(keyframes):
-        picture = pictures[row[item.key.frame]]
-        boxes = _clipped(item.persons, picture)
-        valid = [person for person, box in enumerate(boxes) if not _is_empty(box)]
+        frame = frames[item.key.frame]
+        boxes, valid = visible_boxes(item.persons, frame.height, frame.width)
         kept.append((boxes[valid], item.persons.scores[valid]))
-        crops += [preprocess(crop_box(picture, boxes[person]), image_size) for person in valid]
+        persons += [(item.key.frame, boxes[person]) for person in valid]
         owner += [index] * len(valid)
         if item.labels is not None:
             labels.append(item.labels[valid])
+    crops = reader.crops(persons)
+    reader.keep(following)
     square = (3, image_size, image_size)
-    padded = [[row[n] for n in frames] + [-1] * (window_length - len(frames)) for frames in windows]
+    padded = [[row[n] for n in shown] + [-1] * (window_length - len(shown)) for shown in windows]
     return ClipBatch(
-        frames=torch.stack([preprocess(picture, image_size) for picture in pictures]),
+        frames=torch.stack([frame.pixels for frame in frames.values()]),
         window=torch.tensor(padded, dtype=torch.long),
         keyframe=torch.tensor([row[item.key.frame] for item in keyframes], dtype=torch.long),
         crops=torch.stack(crops) if crops else torch.zeros((0, *square), dtype=torch.uint8),
@@ -96,9 +100,38 @@ def make_chunk(
     )
 
 
-def _clipped(persons: Proposals, picture: Picture) -> NDArray[np.float32]:
-    height, width = picture.shape[:2]
-    return clip(persons.boxes, height, width).astype(np.float32)
+def needed_frames(
+    centres: Iterable[int], length: int, window_length: int, window_stride: int
+) -> list[int]:
+    """The frames that keyframes need, ascending.
+
+    Args:
+        centres: the keyframes' numbers.
+        length: frames of the video.
+        window_length: T, frames of a window.
+        window_stride: from one frame of a window to the next, in frames.
+    """
+    needed = set(centres)  # with a stride these can be in no window
+    for centre in tuple(needed):
+        needed.update(window(centre, length, window_length, window_stride))
+    return sorted(needed)
+
+
+def check_frames(video: Video, keyframes: Sequence[ChunkKeyframe]) -> int:
+    """The number of frames of a video; a UserError where a keyframe is none of them."""
+    length = len(video)
+    for frame in (item.key.frame for item in keyframes):
+        if not 1 <= frame <= length:
+            raise UserError(f"{video.path}: frame {frame} is not there; {length} frames are")
+    return length
+
+
+def visible_boxes(
+    persons: Proposals, height: int, width: int
+) -> tuple[NDArray[np.float32], list[int]]:
+    """Persons' boxes clipped to a frame of that size, and which of them are not empty then."""
+    boxes = clip(persons.boxes, height, width).astype(np.float32)
+    return boxes, [person for person, box in enumerate(boxes) if not _is_empty(box)]
 
 
 def _is_empty(box: NDArray[np.float32]) -> bool:

@@ -8,7 +8,7 @@ from tqdm import tqdm
 from stclip.data.labels import choices
 from stclip.data.proposals import Proposals, read_jsonl_detections
 from stclip.data.video import Video, open_video
-from stclip.errors import UserError
+from stclip.errors import Report, UserError, fail
 from stclip.structures import FrameKey
 
 # Files whose frames are counted by reading them.
@@ -17,7 +17,12 @@ _SUFFIXES = (*_COUNTED, ".zip")
 
 
 def find_videos(
-    root: Path, folders: Sequence[str], lengths: Mapping[str, int], picture: str, remedy: str
+    root: Path,
+    folders: Sequence[str],
+    lengths: Mapping[str, int],
+    picture: str,
+    remedy: str,
+    report: Report = fail,
 ) -> dict[str, Video]:
     """Open the videos and see that all their frames are there, without decoding pictures.
 
@@ -29,6 +34,7 @@ def find_videos(
         lengths: for every ``class/video`` how many frames it must have at least.
         picture: the usual name of a first frame, for the message.
         remedy: what to do if something is missing, for the message.
+        report: gets that message, which is one for all videos; what can be opened is returned.
 
     Raises:
         UserError: videos or frames are missing or unreadable; all are reported in one message.
@@ -64,10 +70,12 @@ def find_videos(
     if broken:
         parts.append(f"{len(broken)} videos cannot be read, the first is {broken[0]}")
     if parts:
-        raise UserError(
-            f"DATASETS.DATA_DIR {root.parent}: {'; '.join(parts)}; looked for "
-            f"[class/]video/{picture} and [class/]video{'|'.join(_SUFFIXES)} in "
-            f"{', '.join(folders)} of {root}; {remedy}"
+        report(
+            UserError(
+                f"DATASETS.DATA_DIR {root.parent}: {'; '.join(parts)}; looked for "
+                f"[class/]video/{picture} and [class/]video{'|'.join(_SUFFIXES)} in "
+                f"{', '.join(folders)} of {root}; {remedy}"
+            )
         )
     return videos
 
@@ -85,7 +93,12 @@ def _find_video(root: Path, folders: Sequence[str], key: str) -> Path | None:
 
 
 def read_lines(
-    path: Path, lengths: Mapping[str, int], fps: float, chosen: Collection[str], source: str
+    path: Path,
+    lengths: Mapping[str, int],
+    fps: float,
+    chosen: Collection[str],
+    source: str,
+    report: Report = fail,
 ) -> dict[FrameKey, Proposals]:
     """The detected persons of a .jsonl file, which may name videos with or without their class.
 
@@ -95,6 +108,7 @@ def read_lines(
         fps: frames a second, where the file gives seconds.
         chosen: the videos to read; rows of the others are checked and left out.
         source: where the videos come from, for messages.
+        report: gets what is wrong with a line, which is then left out.
 
     Raises:
         UserError: the file cannot be read, or a line is malformed or of no such video or frame.
@@ -114,4 +128,4 @@ def read_lines(
             )
         return FrameKey(video, number) if video in used else None
 
-    return read_jsonl_detections(path, locate)
+    return read_jsonl_detections(path, locate, report)

@@ -26,6 +26,7 @@ UNREADABLE = Kind(
     "mend the file as the message says; what depends on it was not checked",
 )
 FORMAT = Kind("mistakes in the annotations file", "DATA.md describes the format")
+FILES = Kind("mistakes in the files of the dataset", "mend them; what they are about was left out")
 DETECTIONS = Kind("mistakes in the detections file", "DATA.md describes the format")
 VIDEOS = Kind(
     "videos that cannot be used", "mend path and size in the annotations file, or fetch the videos"
@@ -64,6 +65,10 @@ SEVERAL_LABELS = Kind(
     "training boxes with several labels of TRAIN_LABEL",
     "set ALL_GROUP if a person can do several things at once; else leave one label",
 )
+SEVERAL_POSES = Kind(
+    "training boxes with several labels of the group pose",
+    "a person has one pose: leave one label, or mend the groups",
+)
 GROUPS = Kind("groups that differ from ALL_GROUP", "make the two files agree")
 NO_SAMPLE = Kind(
     "classes without any box", "see that the names are spelt alike, or leave the class out"
@@ -94,15 +99,20 @@ class Findings:
     """Mistakes by kind, in the order in which the kinds were met.
 
     Attributes:
-        keep: how many places of a kind are kept; all are counted.
+        keep: how many places of a kind are kept. All are counted, each once: the two parts of a
+            dataset may read the same file.
     """
 
     keep: int
     counts: dict[Kind, int] = field(default_factory=dict)
     places: dict[Kind, list[str]] = field(default_factory=dict)
+    _known: set[tuple[Kind, str]] = field(default_factory=set, repr=False)
 
     def add(self, kind: Kind, place: str) -> None:
         """Note a mistake and where it is."""
+        if (kind, place) in self._known:
+            return
+        self._known.add((kind, place))
         self.counts[kind] = self.counts.get(kind, 0) + 1
         kept = self.places.setdefault(kind, [])
         if len(kept) < self.keep:

@@ -69,6 +69,27 @@ class Video(ABC):
         pictures = dict(zip(distinct, self._decode(distinct), strict=True))
         return [pictures[frame] for frame in frames]
 
+    def fingerprints(self, frames: Sequence[int]) -> list[bytes] | None:
+        """For each frame bytes that are equal only if what is stored of it is equal.
+
+        They follow from the files' content alone, not from names or dates. None if there is no file
+        to read anew.
+
+        Args:
+            frames: 1-based numbers.
+
+        Raises:
+            UserError: a frame is not there or cannot be read.
+        """
+        return None
+
+    def keep_open(self, keep: bool) -> None:  # noqa: B027 (most kinds have nothing to keep)
+        """Whether the file stays open from one ``read`` to the next; False closes it.
+
+        While it does, ascending reads decode each frame of a video file once. Pictures in files of
+        their own are opened one by one whatever is said here.
+        """
+
     @abstractmethod
     def _decode(self, frames: list[int]) -> list[Picture]:
         """Pictures of distinct ascending frame numbers."""

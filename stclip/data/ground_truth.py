@@ -58,6 +58,12 @@ def read_evaluation_truth(
             "J-HMDB's json .json"
         )
     if is_json:
+        if not (isinstance(content, dict) and "images" in content):
+            raise UserError(
+                f"{path}: neither J-HMDB's json, with lists 'images' and 'annotations', nor our "
+                "annotations format, with 'videos' and 'keyframes' (DATA.md); tubes are for the "
+                "video mAP"
+            )
         names = tuple(CLASSES if all_names is None else all_names)
         return EvaluationTruth(path, names, read_ground_truth(path, "test", all_names).keyframes)
     file = read_tube_file(path)

@@ -16,7 +16,7 @@ from stclip.data.jhmdb_ground_truth import GroundTruth, beside, read_ground_trut
 from stclip.data.proposals import Proposals, read_coco_detections
 from stclip.data.puppet.settings import COMMANDS
 from stclip.data.selection import Part, Selection
-from stclip.errors import UserError
+from stclip.errors import Report, UserError, fail
 from stclip.structures import FrameKey
 
 logger = logging.getLogger(__name__)
@@ -40,6 +40,7 @@ def build_jhmdb(
     all_names: Sequence[str],
     detections: str | None,
     name: str = OFFICIAL,
+    report: Report = fail,
 ) -> DetectionDataset:
     """The keyframes that a selection asks for, with their videos found on disk.
 
@@ -50,27 +51,28 @@ def build_jhmdb(
         detections: a .json or .jsonl file of person boxes, ``""`` for the dataset's own; None reads
             none.
         name: one of NAMES.
+        report: gets what is wrong with a row or video, which is then left out.
 
     Raises:
         UserError: annotations, detections, videos or frames are missing or malformed, or no video
             is left. All missing videos and frames are reported in one message.
     """
     root = Path(data_dir) / name
-    truth = _ground_truth(root, selection.part, all_names)
+    truth = _ground_truth(root, selection.part, all_names, report)
     chosen = selection.choose(truth.video_labels(), str(truth.path))
     keyframes = [keyframe for video in chosen for keyframe in truth.keyframes[video]]
     if selection.part == "train":
         keyframes = [keyframe for keyframe in keyframes if len(keyframe.boxes)]
     proposals = None
     if detections is not None:
-        found = _proposals(root, detections, truth, chosen)
+        found = _proposals(root, detections, truth, chosen, report)
         keys = {keyframe.key for keyframe in keyframes}
         proposals = {key: rows for key, rows in found.items() if key in keys}
         if not proposals:
             logger.warning("%s: no detection for any of the %d keyframes", root, len(keys))
     lengths = {video: truth.lengths[video] for video in chosen}
     remedy = _remedy(root, "put them there")
-    videos = find_videos(root, _FOLDERS, lengths, "00001.png", remedy)
+    videos = find_videos(root, _FOLDERS, lengths, "00001.png", remedy, report)
     return DetectionDataset(name, videos, keyframes, proposals)
 
 
@@ -92,14 +94,14 @@ def check_drawn(data_dir: str | Path, name: str, key: str) -> None:
         )
 
 
-def _ground_truth(root: Path, part: Part, all_names: Sequence[str]) -> GroundTruth:
+def _ground_truth(root: Path, part: Part, all_names: Sequence[str], report: Report) -> GroundTruth:
     path = beside(root, _JSON[part]) or beside(root, PICKLE)
     if path is None:
         raise UserError(
             f"DATASETS.DATA_DIR {root.parent}: neither {_JSON[part]} nor {PICKLE} is in {root} or "
             f"{root / 'annotations'}; {_remedy(root, 'put one of them there')}"
         )
-    truth = read_ground_truth(path, part, all_names)
+    truth = read_ground_truth(path, part, all_names, report)
     videos, frames = len(truth.keyframes), sum(map(len, truth.keyframes.values()))
     # A small test set is none of our business, a nearly whole J-HMDB is a damaged one.
     nearly_whole = root.name == OFFICIAL and 2 * videos > _COUNTS[part][0]
@@ -120,7 +122,7 @@ def _remedy(root: Path, otherwise: str) -> str:
 
 
 def _proposals(
-    root: Path, detections: str, truth: GroundTruth, chosen: Collection[str]
+    root: Path, detections: str, truth: GroundTruth, chosen: Collection[str], report: Report
 ) -> dict[FrameKey, Proposals]:
     path = Path(detections) if detections else beside(root, DETECTIONS)
     if path is None:
@@ -130,17 +132,17 @@ def _proposals(
             "DATASETS.DETECTIONS, or set TEST.BOXES to ground_truth"
         )
     if path.suffix == ".jsonl":
-        return read_lines(path, truth.lengths, _FPS, chosen, f"{truth.path}")
+        return read_lines(path, truth.lengths, _FPS, chosen, f"{truth.path}", report)
     image_ids = dict(truth.image_ids)
     # A file of detections may cover the other part as well, which is no mistake.
     for name in _JSON.values():
         other = beside(root, name)
         if other is not None and other != truth.path:
-            image_ids = {**read_ground_truth(other, "train").image_ids, **image_ids}
+            image_ids = {**read_ground_truth(other, "train", None, report).image_ids, **image_ids}
     if not image_ids:
         raise UserError(
             f"{path}: its image ids mean nothing without {_JSON['test']}, which is not beside "
             f"{truth.path}; put it there, or give detections as .jsonl, or set TEST.BOXES to "
             "ground_truth"
         )
-    return read_coco_detections(path, image_ids, f"{truth.path}")
+    return read_coco_detections(path, image_ids, f"{truth.path}", report)

@@ -16,7 +16,7 @@ from stclip.data.labels import read_label_file
 from stclip.data.safe_pickle import load_pickle
 from stclip.data.selection import Part
 from stclip.data.tube_file import parse_act
-from stclip.errors import UserError
+from stclip.errors import Report, UserError, fail, reporting
 from stclip.files import read_json
 from stclip.structures import FrameKey
 
@@ -56,7 +56,10 @@ class GroundTruth:
 
 
 def read_ground_truth(
-    path: str | Path, part: Part, all_names: Sequence[str] | None = None
+    path: str | Path,
+    part: Part,
+    all_names: Sequence[str] | None = None,
+    report: Report = fail,
 ) -> GroundTruth:
     """Read ``JHMDB-GT.pkl``, or ``jhmdb_train_gt_min.json`` or ``jhmdb_test_gt_min.json``.
 
@@ -68,18 +71,21 @@ def read_ground_truth(
         path: the file.
         part: which of the pickle's videos; a json file holds one part only.
         all_names: ALL_LABEL's names; None keeps the names of the dataset.
+        report: gets what is wrong with a row or video, which is then left out.
 
     Raises:
         UserError: the file cannot be read, is not in the format, or does not fit ``all_names``.
     """
     path = Path(path)
     if path.suffix == ".json":
-        return _read_json(path, all_names)
-    return _read_pickle(path, part, all_names)
+        return _read_json(path, all_names, report)
+    return _read_pickle(path, part, all_names, report)
 
 
-def _read_pickle(path: Path, part: Part, all_names: Sequence[str] | None) -> GroundTruth:
-    file = parse_act(path, load_pickle(path))
+def _read_pickle(
+    path: Path, part: Part, all_names: Sequence[str] | None, report: Report
+) -> GroundTruth:
+    file = parse_act(path, load_pickle(path), report)
     own = file.labels
     names = dict(zip(own, spelt(own, own if all_names is None else all_names, path), strict=True))
     videos = file.videos(part)
@@ -87,7 +93,7 @@ def _read_pickle(path: Path, part: Part, all_names: Sequence[str] | None) -> Gro
     return GroundTruth(path, keyframes, {video: file.lengths[video] for video in videos}, {})
 
 
-def _read_json(path: Path, all_names: Sequence[str] | None) -> GroundTruth:
+def _read_json(path: Path, all_names: Sequence[str] | None, report: Report) -> GroundTruth:
     content = read_json(path)
     own = _own_names(path.parent, all_names)
     names = spelt(own, own if all_names is None else all_names, path)
@@ -95,38 +101,19 @@ def _read_json(path: Path, all_names: Sequence[str] | None) -> GroundTruth:
     slots: dict[tuple[str, int], _Rows] = {}
     rows: dict[Any, _Rows] = {}
     for image, where in _entries(content, "images", path):
-        try:
-            id_ = image["id"]
-            places[id_] = (str(image["movie"]), int(image["timestamp"]))
-            if places[id_][1] < 1:
-                raise ValueError("frames count from 1")
-        except (KeyError, TypeError, ValueError) as error:
-            raise UserError(
-                f"{where}: id, movie and timestamp (a frame from 1) were expected, found "
-                f"{image!r:.80}"
-            ) from error
-        rows[id_] = slots.setdefault(places[id_], ([], []))
+        with reporting(report):
+            id_, place = _image(image, where)
+            places[id_] = place
+            rows[id_] = slots.setdefault(place, ([], []))
     folders = _class_folders(path.parent)
     for annotation, where in _entries(content, "annotations", path):
-        try:
-            boxes, labels = rows[annotation["image_id"]]
-            x1, y1, x2, y2 = map(float, annotation["bbox"])
-            if not np.isfinite((x1, y1, x2, y2)).all():
-                raise ValueError("not a finite box")
-            numbers = [int(number) for number in annotation["action_ids"]]
-        except (KeyError, TypeError, ValueError) as error:
-            raise UserError(
-                f"{where}: image_id (of one of the images), bbox (x1, y1, x2, y2) and action_ids "
-                f"were expected, found {annotation!r:.120}"
-            ) from error
-        if not all(1 <= number <= len(names) for number in numbers):
-            raise UserError(
-                f"{where}: action_ids {numbers}: numbers from 1 to {len(names)} were expected"
-            )
-        boxes.append((x1, y1, x2, y2))
-        labels.append(tuple(names[number - 1] for number in numbers))
-        for number in numbers:
-            folders.setdefault(places[annotation["image_id"]][0], own[number - 1])
+        with reporting(report):
+            id_, box, numbers = _annotation(annotation, rows, len(names), where)
+            boxes, labels = rows[id_]
+            boxes.append(box)
+            labels.append(tuple(names[number - 1] for number in numbers))
+            for number in numbers:
+                folders.setdefault(places[id_][0], own[number - 1])
     frames: dict[str, dict[int, _Rows]] = {}
     image_ids: dict[Any, FrameKey] = {}
     for id_, (movie, frame) in places.items():
@@ -136,6 +123,42 @@ def _read_json(path: Path, all_names: Sequence[str] | None) -> GroundTruth:
     keyframes = {video: _keyframes(video, found) for video, found in frames.items()}
     lengths = {video: max(found) for video, found in frames.items()}
     return GroundTruth(path, keyframes, lengths, image_ids)
+
+
+def _image(image: Any, where: str) -> tuple[Any, tuple[str, int]]:
+    """The id of an image, and its movie and frame."""
+    try:
+        place = (str(image["movie"]), int(image["timestamp"]))
+        if place[1] < 1:
+            raise ValueError("frames count from 1")
+        hash(image["id"])  # of a list it is a TypeError: an id is a number or a text
+        return image["id"], place
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{where}: id, movie and timestamp (a frame from 1) were expected, found {image!r:.80}"
+        ) from error
+
+
+def _annotation(
+    annotation: Any, images: Mapping[Any, _Rows], classes: int, where: str
+) -> tuple[Any, Sequence[float], list[int]]:
+    """The image id of an annotation, its box, and its action numbers."""
+    try:
+        id_ = annotation["image_id"]
+        if id_ not in images:
+            raise KeyError(id_)
+        x1, y1, x2, y2 = map(float, annotation["bbox"])
+        if not np.isfinite((x1, y1, x2, y2)).all():
+            raise ValueError("not a finite box")
+        numbers = [int(number) for number in annotation["action_ids"]]
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{where}: image_id (of one of the images), bbox (x1, y1, x2, y2) and action_ids were "
+            f"expected, found {annotation!r:.120}"
+        ) from error
+    if not all(1 <= number <= classes for number in numbers):
+        raise UserError(f"{where}: action_ids {numbers}: numbers from 1 to {classes} were expected")
+    return id_, (x1, y1, x2, y2), numbers
 
 
 def beside(folder: Path, name: str) -> Path | None:

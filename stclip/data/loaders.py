@@ -3,7 +3,7 @@
 import re
 import signal
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -12,9 +12,16 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
 from stclip.data.annotations import DetectionDataset, Keyframe
-from stclip.data.chunks import ChunkKeyframe, make_chunk
+from stclip.data.chunks import ChunkKeyframe, make_chunk, needed_frames
+from stclip.data.clips import ClipReader
 from stclip.data.proposals import NO_PROPOSALS, Proposals
-from stclip.data.sampling import ShuffledStream, choose_persons, micro_batch_positions
+from stclip.data.reading import FrameReader
+from stclip.data.sampling import (
+    ShuffledStream,
+    choose_persons,
+    micro_batch_positions,
+    order_in_runs,
+)
 from stclip.errors import UserError
 from stclip.structures import ClipBatch
 
@@ -53,6 +60,9 @@ class TrainSamples:
         steps: accumulation steps of an iteration.
         rank: of this process.
         world_size: processes.
+        clips: reads X-CLIP's clips in place of windows and crops; it has a length, stride and size
+            of its own.
+        reader: reads frames and crops.
     """
 
     dataset: DetectionDataset
@@ -69,6 +79,8 @@ class TrainSamples:
     steps: int
     rank: int
     world_size: int
+    clips: ClipReader | None = None
+    reader: FrameReader = field(default_factory=FrameReader)
 
     def __post_init__(self) -> None:
         self._stream = ShuffledStream(len(self.dataset.keyframes), self.seed)
@@ -93,7 +105,11 @@ class TrainSamples:
             multi_hot(keyframe, self.vocabulary, self.several_labels)[chosen],
         )
         video = self.dataset.videos[keyframe.key.video]
-        return make_chunk(video, [item], self.window_length, self.image_size, self.window_stride)
+        if self.clips is not None:
+            return self.clips(video, [item])
+        return make_chunk(
+            video, [item], self.window_length, self.image_size, self.window_stride, self.reader
+        )
 
 
 @dataclass
@@ -109,6 +125,9 @@ class TestSamples:
         detected: use the proposals; otherwise the annotated boxes, with a score of 1.
         threshold: proposals that score lower are left out.
         max_persons: the first so many of the others are used; 0 for all.
+        clips: as that of ``TrainSamples``.
+        reader: reads frames and crops, and remembers the frames that the next chunk shares with
+            the last one.
     """
 
     dataset: DetectionDataset
@@ -119,6 +138,8 @@ class TestSamples:
     detected: bool
     threshold: float
     max_persons: int
+    clips: ClipReader | None = None
+    reader: FrameReader = field(default_factory=FrameReader)
 
     def __len__(self) -> int:
         """The number of chunks."""
@@ -129,7 +150,31 @@ class TestSamples:
         keyframes = [self.dataset.keyframes[row] for row in self.chunks[index]]
         items = [ChunkKeyframe(keyframe.key, self._persons(keyframe)) for keyframe in keyframes]
         video = self.dataset.videos[keyframes[0].key.video]
-        return make_chunk(video, items, self.window_length, self.image_size, self.window_stride)
+        if self.clips is not None:
+            return self.clips(video, items)
+        return make_chunk(
+            video,
+            items,
+            self.window_length,
+            self.image_size,
+            self.window_stride,
+            self.reader,
+            self._frames_after(index),
+        )
+
+    def _frames_after(self, index: int) -> range:
+        """From the first to the last frame of the next chunk, if it is of the same video."""
+        if index + 1 == len(self.chunks):
+            return range(0)
+        keys = [self.dataset.keyframes[row].key for row in self.chunks[index + 1]]
+        name = keys[0].video
+        if name != self.dataset.keyframes[self.chunks[index].start].key.video:
+            return range(0)
+        length = len(self.dataset.videos[name])
+        centres = [key.frame for key in keys if 1 <= key.frame <= length]
+        needed = needed_frames(centres, length, self.window_length, self.window_stride)
+        # With a stride also those in between, which the chunk after that can need.
+        return range(needed[0], needed[-1] + 1) if needed else range(0)
 
     def _persons(self, keyframe: Keyframe) -> Proposals:
         if not self.detected:
@@ -174,17 +219,22 @@ class BatchLoader:
         samples: the batches.
         workers: processes that read; 0 reads in this one.
         pin_memory: put the batches into page-locked memory, for a GPU.
+        in_runs: each worker reads a run of neighbouring samples, which share frames; the batches of
+            the runs then come in turn. Otherwise all come in their order.
 
     Raises:
         UserError: while iterating, whatever a worker met, with its message as it was.
     """
 
-    def __init__(self, samples: Samples, workers: int, pin_memory: bool = False) -> None:
+    def __init__(
+        self, samples: Samples, workers: int, pin_memory: bool = False, in_runs: bool = False
+    ) -> None:
         self.samples = samples
         # Workers run with one torch thread each; torch sets that itself.
         self._loader: DataLoader[ClipBatch | _Failure] = DataLoader(
             _Guarded(samples),
             batch_size=None,
+            sampler=order_in_runs(len(samples), workers) if in_runs else None,
             num_workers=workers,
             collate_fn=_unchanged,
             pin_memory=pin_memory,
@@ -202,7 +252,7 @@ class BatchLoader:
         return len(self.samples)
 
     def __iter__(self) -> Iterator[ClipBatch]:
-        """The batches in order."""
+        """The batches."""
         try:
             for item in self._loader:
                 if isinstance(item, _Failure):

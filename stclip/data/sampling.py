@@ -79,3 +79,19 @@ def split_into_chunks(keys: Sequence[FrameKey], size: int) -> list[range]:
         else:
             chunks.append(range(index, index + 1))
     return chunks
+
+
+def run_of(part: int, parts: int, count: int) -> range:
+    """One of ``parts`` runs of 0..count-1; the first ones are longer by one where they must be."""
+    length, longer = divmod(count, parts)
+    first = part * length + min(part, longer)
+    return range(first, first + length + (part < longer))
+
+
+def order_in_runs(count: int, workers: int) -> list[int]:
+    """An order of 0..count-1 that gives each worker a run of neighbours, in their order.
+
+    Workers are dealt the numbers in turn, so those of the runs alternate.
+    """
+    runs = [run_of(worker, max(workers, 1), count) for worker in range(max(workers, 1))]
+    return [run[place] for place in range(len(runs[0])) for run in runs if place < len(run)]

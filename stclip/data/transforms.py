@@ -3,24 +3,30 @@
 The pixels stay 8-bit here, so that batches are small; the models scale and normalise them.
 """
 
+from typing import Literal
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 Picture = NDArray[np.uint8]
+Resize = Literal["pillow", "torch"]
 
 # Sides longer than this many crops are resized in part only.
 _LONGEST = 64
 
 
-def preprocess(image: Picture, size: int) -> Tensor:
+def preprocess(image: Picture, size: int, resize: Resize = "pillow") -> Tensor:
     """Resize the shorter side to ``size`` (bicubic, antialiased) and cut out the centre.
 
     Args:
         image: (h, w, 3) uint8 RGB, not empty.
         size: side of the square in pixels.
+        resize: whose arithmetic: Pillow's, which CLIP and the reference use, or torch's, which is
+            faster and rounds some values the other way (tools/benchmark_pictures.py measures both).
 
     Returns:
         (3, size, size) uint8.
@@ -29,8 +35,13 @@ def preprocess(image: Picture, size: int) -> Tensor:
     assert height * width > 0, f"an empty picture: {image.shape}"
     new_width, new_height = _resized(width, height, size)
     left, top = _margin(new_width, size), _margin(new_height, size)
+    whole = max(new_width, new_height) <= _LONGEST * size
+    if whole and resize == "torch":
+        pixels = torch.from_numpy(image.copy()).permute(2, 0, 1)[None]
+        pixels = interpolate(pixels, (new_height, new_width), mode="bicubic", antialias=True)
+        return pixels[0, :, top : top + size, left : left + size].contiguous()
     picture, bicubic = Image.fromarray(image), Image.Resampling.BICUBIC
-    if max(new_width, new_height) <= _LONGEST * size:
+    if whole:
         picture = picture.resize((new_width, new_height), bicubic)
         picture = picture.crop((left, top, left + size, top + size))
     else:

@@ -14,8 +14,10 @@ import numpy as np
 
 from stclip.data.annotations import Keyframe
 from stclip.data.selection import Part
-from stclip.errors import UserError
+from stclip.errors import Report, UserError, fail, reporting
 from stclip.structures import FrameKey, Tube
+
+_LAST = 2**31  # no video is as long
 
 
 @dataclass(frozen=True)
@@ -84,12 +86,13 @@ class TubeFile:
         ]
 
 
-def parse_act(path: Path, content: Any) -> TubeFile:
+def parse_act(path: Path, content: Any, report: Report = fail) -> TubeFile:
     """The tubes in a pickle of the format that the head of this module describes.
 
     Args:
         path: the file, for messages.
         content: what ``load_pickle`` read from it.
+        report: gets what is wrong with a video's tubes, which are then left out.
 
     Raises:
         UserError: it is not in the format.
@@ -100,16 +103,8 @@ def parse_act(path: Path, content: Any) -> TubeFile:
             "train": content["train_videos"],
             "test": content["test_videos"],
         }
-        tubes = {
-            video: [
-                _tube(labels[number], rows, video)
-                for number in numbers
-                for rows in numbers[number]
-                if len(rows)
-            ]
-            for video, numbers in content["gttubes"].items()
-        }
-        lengths = {video: int(content["nframes"][video]) for video in tubes}
+        entries = list(content["gttubes"].items())
+        lengths = {video: int(content["nframes"][video]) for video, _ in entries}
         listed = {video for lists in parts.values() for video in lists[0]}
         if listed - lengths.keys():
             raise KeyError(min(listed - lengths.keys()))
@@ -117,18 +112,44 @@ def parse_act(path: Path, content: Any) -> TubeFile:
         raise UserError(
             f"{path}: not in the format of JHMDB-GT.pkl ({type(error).__name__}: {error})"
         ) from error
+    tubes: dict[str, list[Tube]] = {}
+    for video, numbers in entries:
+        tubes[video] = []
+        with reporting(report):
+            tubes[video] = _tubes(numbers, labels, f"{path}: {video}")
     return TubeFile(path, labels, tubes, lengths, parts)
 
 
-def _tube(label: str, rows: Any, video: str) -> Tube:
+def _tubes(numbers: Any, labels: Sequence[str], where: str) -> list[Tube]:
+    """The tubes of a video, from {label index: [rows of a tube, ...]}."""
+    try:
+        return [
+            _tube(labels[number], rows, f"tube {place} of {labels[number]}")
+            for number in numbers
+            for place, rows in enumerate(numbers[number], start=1)
+            if len(rows)
+        ]
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{where}: not in the format of JHMDB-GT.pkl ({type(error).__name__}: {error})"
+        ) from error
+
+
+def _tube(label: str, rows: Any, where: str) -> Tube:
+    """A tube from its rows, which may stand in any order."""
     table = np.asarray(rows, dtype=np.float64)
     if table.ndim != 2 or table.shape[1] != 5:
-        raise ValueError(f"{video}: a tube of shape {table.shape}; (n, 5) was expected")
-    table = table[np.argsort(table[:, 0], kind="stable")]
-    wrong = table[(table[:, 0] < 1) | ~np.isfinite(table).all(axis=1)]
+        raise ValueError(f"{where}: rows of shape {table.shape}; (n, 5) was expected")
+    whole = (table[:, 0] >= 1) & (table[:, 0] <= _LAST) & (table[:, 0] % 1 == 0)
+    wrong = table[~whole | ~np.isfinite(table).all(axis=1)]
     if len(wrong):
-        raise ValueError(f"{video}: frame and box {wrong[0].tolist()}: frames count from 1")
+        raise ValueError(
+            f"{where}: frame and box {wrong[0].tolist()}: whole frames from 1 and finite numbers "
+            "were expected"
+        )
+    table = table[np.argsort(table[:, 0])]
     frames = table[:, 0].astype(np.int64)
-    if (np.diff(frames) == 0).any():
-        raise ValueError(f"{video}: a tube has two boxes in one frame")
+    twice = frames[1:][np.diff(frames) == 0]
+    if len(twice):
+        raise ValueError(f"{where}: two boxes in frame {twice[0]}")
     return Tube(label, frames, table[:, 1:].astype(np.float32))

@@ -17,7 +17,7 @@ from stclip.data.jhmdb_ground_truth import GroundTruth
 from stclip.data.selection import Part, Selection
 from stclip.data.ucf24_ground_truth import PLACES, find_file, read_ground_truth
 from stclip.data.video import Video
-from stclip.errors import UserError
+from stclip.errors import Report, UserError, fail
 from stclip.structures import FrameKey
 
 logger = logging.getLogger(__name__)
@@ -37,6 +37,7 @@ def build_ucf24(
     selection: Selection,
     all_names: Sequence[str],
     detections: str | None,
+    report: Report = fail,
 ) -> DetectionDataset:
     """The keyframes that a selection asks for, with their videos found on disk.
 
@@ -48,24 +49,26 @@ def build_ucf24(
         selection: the part (of official split 1) and which of its videos.
         all_names: ALL_LABEL's names.
         detections: a .jsonl file of person boxes, ``""`` for the dataset's own; None reads none.
+        report: gets what is wrong with a row or video, which is then left out.
 
     Raises:
         UserError: annotations, detections, videos or frames are missing or malformed, or no video
             is left. All missing videos and frames are reported in one message.
     """
     root = Path(data_dir) / NAME
-    truth = _ground_truth(root, selection.part, all_names)
+    truth = _ground_truth(root, selection.part, all_names, report)
     path = None if detections is None else _detections(root, detections)
     chosen = selection.choose(truth.video_labels(), str(truth.path))
     annotated = {keyframe.key: keyframe for video in chosen for keyframe in truth.keyframes[video]}
     # What the annotations say about the length is only compared: decoders may differ by a frame.
     needed = {video: truth.keyframes[video][-1].key.frame for video in chosen}
-    videos = find_videos(root, _FOLDERS, needed, "00001.jpg", "put them there (see DATA.md)")
+    remedy = "put them there (see DATA.md)"
+    videos = find_videos(root, _FOLDERS, needed, "00001.jpg", remedy, report)
     _warn_lengths(truth, videos)
     if path is None:
         return DetectionDataset(NAME, videos, list(annotated.values()))
     lengths = {**truth.lengths, **{video: len(found) for video, found in videos.items()}}
-    proposals = read_lines(path, lengths, _FPS, chosen, f"{truth.path}")
+    proposals = read_lines(path, lengths, _FPS, chosen, f"{truth.path}", report)
     if not proposals:
         logger.warning("%s: no detection in any of the %d videos", path, len(videos))
     keys = sorted(annotated.keys() | proposals.keys())
@@ -78,14 +81,14 @@ def _unannotated(key: FrameKey) -> Keyframe:
     return Keyframe(key, np.zeros((0, 4), np.float32), ())
 
 
-def _ground_truth(root: Path, part: Part, all_names: Sequence[str]) -> GroundTruth:
+def _ground_truth(root: Path, part: Part, all_names: Sequence[str], report: Report) -> GroundTruth:
     path = next((found for name in ANNOTATIONS if (found := find_file(root, name))), None)
     if path is None:
         raise UserError(
             f"DATASETS.DATA_DIR {root.parent}: neither {' nor '.join(ANNOTATIONS)} is in "
             f"{_places(root)}; put one of them there (see DATA.md)"
         )
-    truth = read_ground_truth(path, part, all_names)
+    truth = read_ground_truth(path, part, all_names, report)
     count = len(truth.keyframes)
     # A small test set is none of our business, a nearly whole UCF101-24 is a damaged one.
     if count != _COUNTS[part] and 2 * count > _COUNTS[part]:

@@ -21,7 +21,7 @@ from stclip.data.labels import read_video_list
 from stclip.data.safe_pickle import load_pickle
 from stclip.data.selection import Part
 from stclip.data.tube_file import TubeFile, parse_act
-from stclip.errors import UserError
+from stclip.errors import Report, UserError, fail, reporting
 from stclip.structures import Tube
 
 logger = logging.getLogger(__name__)
@@ -46,8 +46,12 @@ def find_file(root: Path, name: str) -> Path | None:
     return next((root / place / name for place in PLACES if (root / place / name).is_file()), None)
 
 
-def read_tube_file(path: str | Path) -> TubeFile:
+def read_tube_file(path: str | Path, report: Report = fail) -> TubeFile:
     """Read ``pyannot.pkl``, with the lists of videos beside it, or a pickle of ACT-detector.
+
+    Args:
+        path: the file.
+        report: gets what is wrong with a video's tubes, which are then left out.
 
     Raises:
         UserError: a file cannot be read, or is not in its format.
@@ -56,12 +60,15 @@ def read_tube_file(path: str | Path) -> TubeFile:
     content = load_pickle(path)
     values = list(content.values()) if isinstance(content, dict) else []
     if values and all(isinstance(entry, dict) and "annotations" in entry for entry in values):
-        return _parse_pyannot(path, content)
-    return parse_act(path, content)
+        return _parse_pyannot(path, content, report)
+    return parse_act(path, content, report)
 
 
 def read_ground_truth(
-    path: str | Path, part: Part, all_names: Sequence[str] | None = None
+    path: str | Path,
+    part: Part,
+    all_names: Sequence[str] | None = None,
+    report: Report = fail,
 ) -> GroundTruth:
     """The annotations of one part of official split 1; videos without boxes are left out.
 
@@ -69,11 +76,12 @@ def read_ground_truth(
         path: ``pyannot.pkl`` or ``UCF101v2-GT.pkl``.
         part: which videos.
         all_names: ALL_LABEL's names; None calls the classes as the project's label files do.
+        report: gets what is wrong with a video's tubes, which are then left out.
 
     Raises:
         UserError: the file cannot be read, is in neither format, or does not fit ``all_names``.
     """
-    file = read_tube_file(path)
+    file = read_tube_file(path, report)
     names = worded(file, all_names)
     keyframes = {video: file.keyframes(video, names) for video in file.videos(part)}
     annotated = {video: frames for video, frames in keyframes.items() if frames}
@@ -95,20 +103,14 @@ def worded(file: TubeFile, all_names: Sequence[str] | None) -> dict[str, str]:
     return dict(zip(file.labels, spelt(own, all_names, file.path), strict=True))
 
 
-def _parse_pyannot(path: Path, content: dict[str, Any]) -> TubeFile:
+def _parse_pyannot(path: Path, content: dict[str, Any], report: Report) -> TubeFile:
     tubes: dict[str, list[Tube]] = {}
     lengths: dict[str, int] = {}
     uneven: list[str] = []
     for video, entry in content.items():
-        try:
-            lengths[video] = int(entry["numf"])
-            found = (_tube(row, video, uneven) for row in entry["annotations"])
-            tubes[video] = [tube for tube in found if tube is not None]
-        except (KeyError, IndexError, TypeError, ValueError) as error:
-            raise UserError(
-                f"{path}: {video}: not in the format of pyannot.pkl ({type(error).__name__}: "
-                f"{error})"
-            ) from error
+        tubes[video], lengths[video] = [], 0
+        with reporting(report):
+            tubes[video], lengths[video] = _entry(entry, video, path, uneven)
     if uneven:
         logger.warning(
             "%s: %d tubes have more or fewer boxes than frames from sf to ef - 1; what both cover "
@@ -117,6 +119,17 @@ def _parse_pyannot(path: Path, content: dict[str, Any]) -> TubeFile:
     lists = {part: _listed(path, part, tubes) for part in _PARTS}
     parts = {part: [videos] for part, videos in lists.items() if videos is not None}
     return TubeFile(path, CLASSES, tubes, lengths, parts)
+
+
+def _entry(entry: Any, video: str, path: Path, uneven: list[str]) -> tuple[list[Tube], int]:
+    """The tubes of a video, and its frames."""
+    try:
+        found = (_tube(row, video, uneven) for row in entry["annotations"])
+        return [tube for tube in found if tube is not None], int(entry["numf"])
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{path}: {video}: not in the format of pyannot.pkl ({type(error).__name__}: {error})"
+        ) from error
 
 
 def _tube(row: Any, video: str, uneven: list[str]) -> Tube | None:

@@ -1,7 +1,7 @@
 """Says what is wrong with a dataset before anybody trains on it (tools/validate_dataset.py)."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
 
@@ -107,6 +107,7 @@ def check_labels(
     all_names: Sequence[str],
     several: bool,
     findings: Findings,
+    poses: Collection[str] = (),
 ) -> None:
     """Look at the labels of the annotated boxes.
 
@@ -117,6 +118,7 @@ def check_labels(
         all_names: ALL_LABEL's names.
         several: whether a box may have several labels (ALL_GROUP is set).
         findings: gets the mistakes.
+        poses: the labels of which a box has only one although it may have several others.
     """
     counts = count_labels(dataset)
     for name in sorted(set(counts) - set(all_names)):
@@ -139,6 +141,9 @@ def check_labels(
                 findings.add(kinds.NO_LABEL, where)
             elif len(mine) > 1 and not several:
                 findings.add(kinds.SEVERAL_LABELS, f"{where}: {', '.join(mine)}")
+        for number, mine in keyframe.with_several(wanted.intersection(poses)):
+            where = f"{part}: {keyframe.key.video} frame {keyframe.key.frame}, box {number}"
+            findings.add(kinds.SEVERAL_POSES, f"{where}: {', '.join(mine)}")
 
 
 def count_labels(dataset: DetectionDataset) -> Counter[str]:

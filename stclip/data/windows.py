@@ -17,3 +17,13 @@ def window(t: int, n: int, length: int, stride: int = 1) -> list[int]:
         return list(range((t - 1) % stride + 1, n + 1, stride))
     first = max(1, min(t - length // 2 * stride, n - span + 1))
     return list(range(first, first + span, stride))
+
+
+def spread(n: int, length: int) -> list[int]:
+    """The 1-based frames in the middles of ``length`` equal parts of a video of ``n``.
+
+    A video shorter than that gives some of its frames more than once.
+    """
+    assert n >= 1, f"a video of {n} frames"
+    assert length >= 1, f"{length} parts"
+    return [(2 * part + 1) * n // (2 * length) + 1 for part in range(length)]

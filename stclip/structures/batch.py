@@ -32,8 +32,9 @@ class ClipBatch:
         frames: (F, 3, H, W) uint8 RGB, resized and cropped; every frame that a window needs, once.
         window: (B, T) long, rows of ``frames``; -1 where the video is shorter than the window
             (always at the end of the row).
-        keyframe: (B,) long, rows of ``frames``.
-        crops: (N, 3, H, W) uint8 RGB, the persons' boxes cut out, resized and cropped.
+        keyframe: (B,) long, rows of ``frames``; -1 where the model looks at the window only.
+        crops: (N, 3, H, W) uint8 RGB, the persons' boxes cut out, resized and cropped; (N, 3, 0, 0)
+            where the model looks at none.
         owner: (N,) long, ascending: the keyframe that a person belongs to.
         boxes: (N, 4) float32, xyxy in pixels of the original frame.
         det_scores: (N,) float32, the person detector's; 1 for ground truth.
@@ -69,8 +70,8 @@ class ClipBatch:
         windows, keyframes, owners = [], [], []
         frame_offset = keyframe_offset = 0
         for batch in batches:
-            windows.append(torch.where(batch.window < 0, batch.window, batch.window + frame_offset))
-            keyframes.append(batch.keyframe + frame_offset)
+            windows.append(_shifted(batch.window, frame_offset))
+            keyframes.append(_shifted(batch.keyframe, frame_offset))
             owners.append(batch.owner + keyframe_offset)
             frame_offset += len(batch.frames)
             keyframe_offset += len(batch)
@@ -104,6 +105,11 @@ class ClipBatch:
             if isinstance(getattr(self, name), Tensor)
         }
         return replace(self, **moved)
+
+
+def _shifted(rows: Tensor, offset: int) -> Tensor:
+    """Row numbers moved on; -1, which is none, stays."""
+    return torch.where(rows < 0, rows, rows + offset)
 
 
 @dataclass

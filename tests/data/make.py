@@ -44,16 +44,20 @@ def write_video(
     options: dict[str, str] | None = None,
     numbers: Iterable[int] | None = None,
     sound: range | None = None,
+    degrees: int = 0,
 ) -> Path:
     """Frame n (from 1) shows n, or the n-th number, at ``times[n - 1] / rate`` seconds.
 
-    In the seconds of ``sound`` there is silence.
+    In the seconds of ``sound`` there is silence. The file says that its pictures are to be turned
+    counter-clockwise by so many degrees.
     """
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=rate, options=options or {})
         stream.width, stream.height = 128, 32
         stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
         stream.codec_context.time_base = Fraction(1, rate)
+        if degrees:
+            stream.set_display_rotation(degrees)
         if sound is not None:
             _write_silence(container, sound)
         for number, time in zip(numbers or itertools.count(1), times, strict=False):

@@ -182,3 +182,19 @@ def test_files_of_the_conformance_case():
     rows = (folder / "gt.csv").read_text().split()
     assert sum(len(names) for labels in truth.labels.values() for names in labels) == len(rows)
     assert len(read_moments(folder / "excluded_timestamps.csv")) == 5
+
+
+def test_mistakes_are_collected_row_by_row(tmp_path):
+    found = []
+    lines = ["v,902,0,0,1,1,17", "v,902,0,0,1", "v,903,0,0,1,1,5", "v,x,0,0,1,1,17", "w,902"]
+    path = write_lines(tmp_path / "gt.csv", lines)
+    truth = read_ava_csv(path, NAMES, "map.pbtxt", found.append)
+    assert [str(error).split(": ")[1] for error in found] == ["row 2", "row 3", "row 4"]
+    assert truth.labels == {("v", 902): (("carry",),), ("w", 902): ()}
+
+    found = []
+    lines = ["v,902,0,0,1,1,,0.9", "v,902,0,0,1,3,,0.9", "v,903,0,0,1,1,,high", "v,904,0,0,1,1,,1"]
+    path = write_lines(tmp_path / "boxes.csv", lines)
+    boxes = read_box_csv(path, ["v"], 0.5, found.append)
+    assert [str(error).split(": ")[1] for error in found] == ["row 2", "row 3"]
+    assert list(boxes) == [("v", 902), ("v", 904)]

@@ -20,7 +20,10 @@ TENSORS = ("frames", "window", "keyframe", "crops", "owner", "boxes", "det_score
 
 
 def same(a, b):
-    return a.keys == b.keys and all(torch.equal(getattr(a, n), getattr(b, n)) for n in TENSORS)
+    pairs = [(getattr(a, name), getattr(b, name)) for name in TENSORS]
+    return a.keys == b.keys and all(
+        one is two is None or torch.equal(one, two) for one, two in pairs
+    )
 
 
 def train_batches(cfg, dataset, **arguments):

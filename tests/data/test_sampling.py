@@ -5,6 +5,8 @@ from stclip.data.sampling import (
     ShuffledStream,
     choose_persons,
     micro_batch_positions,
+    order_in_runs,
+    run_of,
     split_into_chunks,
 )
 from stclip.structures import FrameKey
@@ -72,3 +74,13 @@ def test_chunks_cover_every_keyframe_once_in_one_video_each(lengths, size):
     for chunk in chunks:
         assert 1 <= len(chunk) <= size
         assert len({keys[row].video for row in chunk}) == 1
+
+
+@given(st.integers(0, 40), st.integers(0, 7))
+def test_runs_share_all_and_are_dealt_in_turn(count, workers):
+    parts = max(workers, 1)
+    runs = [run_of(part, parts, count) for part in range(parts)]
+    assert [number for run in runs for number in run] == list(range(count))
+    assert max(map(len, runs)) - min(map(len, runs)) <= 1
+    order = order_in_runs(count, workers)
+    assert [order[worker::parts] for worker in range(parts)] == [list(run) for run in runs]

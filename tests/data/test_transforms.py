@@ -108,3 +108,19 @@ def test_patches_show_what_is_in_them(size):
         means = square.unflatten(0, (4, 16)).unflatten(2, (4, 16)).mean(dim=(1, 3)).flatten()
         assert means[number] > 220
         assert means.sum() - means[number] < 110
+
+
+@pytest.mark.parametrize("shape", [(320, 240), (37, 300), (224, 224), (100, 61), (1, 50)])
+def test_torch_resizes_as_pillow_does_but_for_rounding(shape):
+    image = picture(*shape)
+    exact, fast = (preprocess(image, 64, method) for method in ("pillow", "torch"))
+    assert fast.shape == exact.shape == (3, 64, 64)
+    assert fast.is_contiguous()
+    difference = (exact.int() - fast.int()).abs()
+    assert difference.max() <= 2
+    assert difference.float().mean() < 0.05
+
+
+def test_a_picture_too_long_for_its_width_is_pillows_with_torch_too():
+    image = picture(4000, 1)
+    assert torch.equal(preprocess(image, 32), preprocess(image, 32, "torch"))

@@ -191,12 +191,28 @@ def test_malformed_pickles(tmp_path):
     for broken in ([], {}, {"labels": list(CLASSES)}, {**act_pickle(), "test_videos": [["x/y"]]}):
         with pytest.raises(UserError, match=r"a\.pkl: not in the format of JHMDB-GT\.pkl"):
             read_tube_file(dump(tmp_path / "a.pkl", broken))
-    rows = {"of four": [[1, 2, 3, 4]], "twice": [[1, 0, 0, 1, 1]] * 2, "zero": [[0, 0, 0, 1, 1]]}
-    for table in rows.values():
-        content = act_pickle()
-        content["gttubes"][TEST[0]] = {10: [np.array(table, np.float32)]}
-        with pytest.raises(UserError, match=f"not in the format .*{TEST[0]}: "):
-            read_tube_file(dump(tmp_path / "a.pkl", content))
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ([[1, 2, 3, 4]], r"rows of shape \(1, 4\); \(n, 5\) was expected"),
+        ([[2, 0, 0, 1, 1], [7, 0, 0, 1, 1], [2, 0, 0, 2, 2]], "two boxes in frame 2"),
+        ([[0, 0, 0, 1, 1]], r"\[0.0, .*\]: whole frames from 1"),
+        ([[1, 0, 0, 1, 1], [2.5, 0, 0, 1, 1]], r"\[2.5, .*\]: whole frames from 1"),
+        ([[1, 0, 0, 1, 1], [1e30, 0, 0, 1, 1]], r"\[1e\+30, .*\]: whole frames from 1"),
+        ([[1, 0, np.nan, 1, 1]], "nan, .* finite numbers were expected"),
+    ],
+)
+def test_malformed_tubes_of_act_are_named(tmp_path, table, message):
+    content = act_pickle()
+    good = np.array([[1, 0, 0, 1, 1]], np.float32)
+    content["gttubes"][TEST[0]] = {10: [good, np.array(table, np.float64)]}
+    path = dump(tmp_path / "a.pkl", content)
+    with pytest.raises(UserError, match=message) as error:
+        read_tube_file(path)
+    start = f"{path}: {TEST[0]}: not in the format of JHMDB-GT.pkl (ValueError: tube 2 of "
+    assert str(error.value).startswith(start)
 
 
 def test_tubes_with_more_or_fewer_boxes_than_frames(path, caplog):
@@ -221,3 +237,22 @@ def test_rows_of_a_tube_in_any_order(tmp_path):
     rows[0] = rows[0][::-1]
     file = read_tube_file(dump(tmp_path / "a.pkl", content))
     assert file.tubes[TEST[0]][0].frames.tolist() == [2, 3, 4, 5, 6]
+
+
+def test_mistakes_are_collected_video_by_video(tmp_path):
+    tubes = act_pickle()
+    for video in TEST:
+        tubes["gttubes"][video] = {99: [[[1, 0, 0, 1, 1]]]}
+    found = []
+    file = read_tube_file(dump(tmp_path / "a.pkl", tubes), found.append)
+    assert [str(error).split(": ")[1] for error in found] == TEST
+    assert [len(file.tubes[video]) for video in (*TEST, TRAIN[0])] == [0, 0, 1]
+
+    corrected = pyannot()
+    corrected[TEST[1]]["annotations"][0]["label"] = 24
+    del corrected[TRAIN[1]]["numf"]
+    found = []
+    file = read_tube_file(dump(tmp_path / "pyannot.pkl", corrected), found.append)
+    assert [str(error).split(": ")[1] for error in found] == [TRAIN[1], TEST[1]]
+    assert file.tubes[TRAIN[1]] == file.tubes[TEST[1]] == []
+    assert len(file.tubes[TEST[0]]) == 2

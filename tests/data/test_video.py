@@ -204,11 +204,11 @@ def test_the_first_video_case_does_have_reordered_frames_and_several_key_frames(
 
 
 def test_reading_the_end_of_a_video_does_not_decode_all_of_it(tmp_path, monkeypatch):
-    from stclip.data import video as module
+    from stclip.data import decoding as module
 
     video = VideoFile(write_video(tmp_path / "v.mp4", range(N), options=B_FRAMES))
     decoded = []
-    monkeypatch.setattr(module, "_rgb", lambda frame: decoded.append(1) or numbered(1))
+    monkeypatch.setattr(module, "upright", lambda frame: decoded.append(1) or numbered(1))
     video.read([39, 40])
     assert len(decoded) == 2
 

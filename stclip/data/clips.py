@@ -1,0 +1,139 @@
+"""Clips for X-CLIP: a fixed number of frames of a whole video, or of a window around a keyframe."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from stclip.data.annotations import Keyframe
+from stclip.data.chunks import ChunkKeyframe, check_frames, visible_boxes
+from stclip.data.transforms import Picture
+from stclip.data.video import Video
+from stclip.data.windows import spread, window
+from stclip.structures import ClipBatch
+
+Unit = Literal["video", "window"]
+
+
+@dataclass(frozen=True)
+class ClipReader:
+    """Turns keyframes of one video into a batch whose windows are their clips.
+
+    Attributes:
+        unit: "video" makes one clip of a whole video, for all of its keyframes; "window" one of the
+            frames around each keyframe.
+        length: T, frames of a clip.
+        stride: from one frame of a window to the next.
+        image_size: side in pixels.
+    """
+
+    unit: Unit
+    length: int
+    stride: int
+    image_size: int
+
+    def frames(self, t: int, n: int) -> list[int]:
+        """The T 1-based frames of the clip of keyframe ``t`` of a video of ``n``, ascending.
+
+        Of a whole video, and of one in which a window does not fit, they are the middles of T equal
+        parts (``spread``).
+        """
+        fits = (self.length - 1) * self.stride < n
+        if self.unit == "window" and fits:
+            return window(t, n, self.length, self.stride)
+        return spread(n, self.length)
+
+    def __call__(self, video: Video, keyframes: Sequence[ChunkKeyframe]) -> ClipBatch:
+        """Read clips; every frame is decoded once.
+
+        Boxes are clipped and dropped as ``make_chunk`` does it. There are no crops, and
+        ``keyframe`` is -1 throughout: a keyframe need not be a frame of its clip.
+
+        Raises:
+            UserError: a frame cannot be read.
+        """
+        length = check_frames(video, keyframes)
+        clips = [self.frames(item.key.frame, length) for item in keyframes]
+        numbers = sorted(set().union(*clips))
+        row = {number: index for index, number in enumerate(numbers)}
+        pictures = [clip_picture(picture, self.image_size) for picture in video.read(numbers)]
+        width, height = video.size
+        owner: list[int] = []
+        boxes: list[NDArray[np.float32]] = []
+        scores: list[NDArray[np.float32]] = []
+        labels: list[NDArray[np.float32]] = []
+        for index, item in enumerate(keyframes):
+            clipped, valid = visible_boxes(item.persons, height, width)
+            owner += [index] * len(valid)
+            boxes.append(clipped[valid])
+            scores.append(item.persons.scores[valid])
+            if item.labels is not None:
+                labels.append(item.labels[valid])
+        return ClipBatch(
+            frames=torch.stack(pictures),
+            window=torch.tensor([[row[number] for number in clip] for clip in clips]),
+            keyframe=torch.full((len(keyframes),), -1),
+            crops=torch.zeros((len(owner), 3, 0, 0), dtype=torch.uint8),
+            owner=torch.tensor(owner, dtype=torch.long),
+            boxes=torch.from_numpy(np.concatenate(boxes)),
+            det_scores=torch.from_numpy(np.concatenate(scores)),
+            labels=torch.from_numpy(np.concatenate(labels)) if labels else None,
+            keys=tuple(item.key for item in keyframes),
+        )
+
+
+def clip_picture(picture: Picture, size: int) -> Tensor:
+    """Resize the shorter side to 256/224 of ``size`` and cut out the centre.
+
+    As X-CLIP's authors do it: bilinear, without antialiasing, and in whole grey levels. But for
+    that rounding it is what ``stclip.models.xclip.preprocess_video`` does before it normalises.
+
+    Args:
+        picture: (h, w, 3) uint8 RGB, not empty.
+        size: side of the square in pixels.
+
+    Returns:
+        (3, size, size) uint8.
+    """
+    height, width = picture.shape[:2]
+    short = size * 256 // 224
+    scale = short / min(height, width)
+    new_height, new_width = int(height * scale + 0.5), int(width * scale + 0.5)
+    pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None].float()
+    resized = F.interpolate(pixels, size=(new_height, new_width), mode="bilinear")[0]
+    top, left = (new_height - size) // 2, (new_width - size) // 2
+    return resized[:, top : top + size, left : left + size].round().to(torch.uint8)
+
+
+def one_keyframe_a_video(keyframes: Iterable[Keyframe]) -> list[Keyframe]:
+    """Samples for training on whole videos: one of each, whatever its number of keyframes.
+
+    Args:
+        keyframes: with boxes, those of a video in a row or not.
+
+    Returns:
+        For each video its first keyframe, with the largest box of each different label in the
+        video: where its persons do different things, each of these is a target of its own.
+    """
+    first: dict[str, Keyframe] = {}
+    boxes: dict[str, dict[tuple[str, ...], NDArray[np.float32]]] = {}
+    for keyframe in keyframes:
+        first.setdefault(keyframe.key.video, keyframe)
+        found = boxes.setdefault(keyframe.key.video, {})
+        for box, names in zip(keyframe.boxes, keyframe.labels, strict=True):
+            if names not in found or _area(box) > _area(found[names]):
+                found[names] = box
+    return [
+        Keyframe(keyframe.key, np.stack(list(boxes[video].values())), tuple(boxes[video]))
+        for video, keyframe in first.items()
+    ]
+
+
+def _area(box: NDArray[np.float32]) -> float:
+    width, height = box[2:] - box[:2]
+    return float(max(width, 0) * max(height, 0))

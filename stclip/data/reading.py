@@ -1,0 +1,127 @@
+"""Frames and crops as the image encoder takes them, made as seldom as can be."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from stclip.data.frames import Picture, Video
+from stclip.data.store import PictureStore, Stored
+from stclip.data.transforms import Resize, crop_box, preprocess, rounded
+
+
+@dataclass
+class Frame:
+    """A preprocessed frame.
+
+    Attributes:
+        pixels: (3, S, S) uint8.
+        width: of the frame as it was decoded, in pixels.
+        height: of the same.
+    """
+
+    pixels: Tensor
+    width: int
+    height: int
+    _source: bytes | None  # what the store knows it by
+    _picture: Picture | None  # None if it has not been decoded
+
+
+class FrameReader:
+    """Reads frames and crops of one video after the other.
+
+    Frames that ``keep`` was told to keep are not decoded again, nor is what a store holds.
+
+    Args:
+        store: where to look first and to put what was made; None for no such place.
+            Its method must tell one ``resize`` from another.
+        resize: see ``preprocess``.
+    """
+
+    def __init__(self, store: PictureStore | None = None, resize: Resize = "pillow") -> None:
+        self._store = store
+        self._resize = resize
+        self._video: Video | None = None
+        self._size = 0
+        self._frames: dict[int, Frame] = {}
+
+    def frames(self, video: Video, numbers: Sequence[int], size: int) -> dict[int, Frame]:
+        """Preprocessed frames by number.
+
+        Args:
+            video: where they are; it stays open until ``keep`` closes it.
+            numbers: distinct and 1-based.
+            size: S, side in pixels.
+
+        Raises:
+            UserError: a frame cannot be read.
+        """
+        if video is not self._video or size != self._size:
+            self.keep(())
+            video.keep_open(True)
+            self._video, self._size = video, size
+        lacking = [number for number in numbers if number not in self._frames]
+        sources = video.fingerprints(lacking) if self._store is not None else None
+        source_of = dict(zip(lacking, sources, strict=True)) if sources is not None else {}
+        for number, source in source_of.items():
+            assert self._store is not None
+            entry = self._store.get(source, size)
+            if entry is not None:
+                self._frames[number] = Frame(entry.pixels, entry.width, entry.height, source, None)
+        lacking = [number for number in lacking if number not in self._frames]
+        for number, picture in zip(lacking, video.read(lacking), strict=True):
+            height, width = picture.shape[:2]
+            frame = Frame(
+                preprocess(picture, size, self._resize),
+                width,
+                height,
+                source_of.get(number),
+                picture,
+            )
+            self._put(frame, frame.pixels)
+            self._frames[number] = frame
+        return {number: self._frames[number] for number in numbers}
+
+    def crops(self, wanted: Sequence[tuple[int, NDArray[np.floating]]]) -> list[Tensor]:
+        """Persons cut out and preprocessed, (3, S, S) uint8 each.
+
+        Args:
+            wanted: the number of a frame that was just read, and a box (4,) in it, xyxy in pixels.
+
+        Raises:
+            UserError: a frame cannot be read.
+        """
+        found: dict[int, Tensor] = {}
+        for row, (number, box) in enumerate(wanted):
+            source = self._frames[number]._source
+            if self._store is not None and source is not None:
+                entry = self._store.get(source, self._size, rounded(box))
+                if entry is not None:
+                    found[row] = entry.pixels
+        assert self._video is not None or not wanted, "frames() first"
+        numbers = {number for row, (number, _) in enumerate(wanted) if row not in found}
+        lacking = sorted(n for n in numbers if self._frames[n]._picture is None)
+        if self._video is not None:
+            for number, picture in zip(lacking, self._video.read(lacking), strict=True):
+                self._frames[number]._picture = picture
+        for row, (number, box) in enumerate(wanted):
+            if row not in found:
+                frame = self._frames[number]
+                assert frame._picture is not None
+                found[row] = preprocess(crop_box(frame._picture, box), self._size, self._resize)
+                self._put(frame, found[row], box)
+        return [found[row] for row in range(len(wanted))]
+
+    def keep(self, numbers: Collection[int]) -> None:
+        """Forget all frames but those that will be read next; with none, close the video too."""
+        self._frames = {n: frame for n, frame in self._frames.items() if n in numbers}
+        if not numbers and self._video is not None:
+            self._video.keep_open(False)
+            self._video = None
+
+    def _put(self, frame: Frame, pixels: Tensor, box: NDArray[np.floating] | None = None) -> None:
+        if self._store is not None and frame._source is not None:
+            entry = Stored(pixels, frame.width, frame.height)
+            self._store.put(frame._source, entry, None if box is None else rounded(box))
