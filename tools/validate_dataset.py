@@ -7,9 +7,10 @@
 
 With --config-file the parts that the config trains on and tests on are read as training and
 testing would, whatever the dataset; TRAIN_LABEL or TEST_LABEL may be empty to look at one part.
-With --annotations a file in the annotations format is looked at by itself. Of files in our own
-formats all mistakes are listed; the readers of other datasets stop at the first one, which is
-listed then.
+With --annotations a file in the annotations format is looked at by itself. All mistakes are
+counted, and the first of a kind listed. Of datasets in other formats the rows of the annotations
+and of the detections that cannot be used are; what is wrong with a file as a whole stops its part,
+and missing videos or frames are one message with their number and the first of them.
 
 Exit status: 0 nothing is wrong (there may be notes), 1 something is, 2 the command is wrong.
 """
@@ -45,6 +46,7 @@ from stclip.data.validation import (
 )
 from stclip.errors import UserError, reporting
 from stclip.evaluation.benchmark_table import format_text
+from stclip.structures.groups import POSE
 
 
 @dataclass(frozen=True)
@@ -138,9 +140,10 @@ def check_part(
     if part == "test" and cfg.TEST.BOXES == "detected":
         detections = cfg.DATASETS.DETECTIONS
     dataset = None
+    poses: list[str] = []  # of the other datasets the reader warns
     with reporting(findings.report(kinds.UNREADABLE)):
         if not path.endswith(".json"):
-            dataset = build_dataset(cfg, part)
+            dataset = build_dataset(cfg, part, findings.report(kinds.FILES))
         else:
             if detections == "":
                 findings.add(
@@ -152,12 +155,13 @@ def check_part(
             wanted = names["all"] if everything else names[part]
             selection = make_selection(part, wanted, cfg[f"{part.upper()}_VIDEO"])
             groups = read_groups(cfg)
+            poses = [name for name, group in (groups or {}).items() if group == POSE]
             dataset = read_leniently(path, detections or None, findings, selection, groups)
     if dataset is None:
         return None
     dataset = usable(part, dataset, findings)
     several = bool(cfg.ALL_GROUP)
-    check_labels(part, dataset, names[part], names["all"], several, findings)
+    check_labels(part, dataset, names[part], names["all"], several, findings, poses)
     checked = _check(part, dataset, findings, decode, cfg)
     if part == "test":
         return checked

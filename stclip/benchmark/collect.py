@@ -111,7 +111,7 @@ def _check_protocol(folder: Path, cfg: CfgNode) -> None:
     data = cfg.DATASETS
     # The two parts of a dataset in our own format are two files.
     other = data.TRAIN != data.TEST and not data.TEST.endswith(".json")
-    if cfg.MODEL.NAME == "stclip" and other:
+    if cfg.MODEL.NAME in ("stclip", "xclip") and other:
         raise UserError(
             f"{folder}: trained on {data.TRAIN} and tested on {data.TEST}, which is none of the "
             "table's tests; leave it out"
@@ -127,6 +127,8 @@ def _check_protocol(folder: Path, cfg: CfgNode) -> None:
 def _method(cfg: CfgNode) -> str:
     if cfg.MODEL.NAME == "stclip":
         return OURS if cfg.MODEL.WEIGHT else UNTRAINED
+    if cfg.MODEL.NAME == "xclip":
+        return "X-CLIP" if cfg.MODEL.WEIGHT else "X-CLIP, not fine-tuned"
     return BASELINES.get(cfg.MODEL.NAME, cfg.MODEL.NAME)
 
 

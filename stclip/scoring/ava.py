@@ -51,7 +51,7 @@ def add_ava(commands: Any) -> None:
     parser = add_command(commands, "ava", _TEXT, _EXAMPLE)
     parser.add_argument(
         "--ground-truth", type=Path, required=True, metavar="CSV",
-        help="rows `video,second,x1,y1,x2,y2,action id[,person id]`, boxes from 0 to 1",
+        help="AVA's csv: rows `video,second,x1,y1,x2,y2,action id[,person id]`, boxes from 0 to 1",
     )  # fmt: skip
     parser.add_argument(
         "--detections", type=Path, required=True, metavar="CSV",

@@ -29,6 +29,19 @@ def add_command(
     return parser
 
 
+def refuse_csv(path: Path) -> None:
+    """Ground truth in a csv is AVA's, which has a metric of its own.
+
+    Raises:
+        UserError: ``path`` is a csv.
+    """
+    if ".csv" in path.suffixes:
+        raise UserError(
+            f"--ground-truth {path}: a csv, as AVA has it, goes with the command ava; --help names "
+            "the files that this one takes"
+        )
+
+
 def add_iou(parser: argparse.ArgumentParser, *default: float) -> None:
     """--iou."""
     parser.add_argument(

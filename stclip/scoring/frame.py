@@ -28,6 +28,7 @@ from stclip.scoring.common import (
     note,
     read_names,
     read_unseen,
+    refuse_csv,
 )
 from stclip.structures import Detections
 
@@ -63,8 +64,9 @@ def add_frame_map(commands: Any) -> None:
     parser = add_command(commands, "frame-map", _TEXT, _EXAMPLE)
     parser.add_argument(
         "--ground-truth", type=Path, required=True, metavar="FILE",
-        help="JHMDB-GT.pkl, UCF101v2-GT.pkl, pyannot.pkl, a jhmdb_*_gt_min.json, or a file in our "
-        "annotations format",
+        help="JHMDB-GT.pkl, UCF101v2-GT.pkl, pyannot.pkl (with testlist01.txt beside it), a "
+        "jhmdb_*_gt_min.json, or a .json in our annotations format; AVA's csv goes with the "
+        "command ava",
     )  # fmt: skip
     parser.add_argument(
         "--detections", type=Path, required=True, metavar="FILE",
@@ -140,6 +142,7 @@ def read_truth(
     arguments: argparse.Namespace, labels: Sequence[str], label_file: Path
 ) -> EvaluationTruth:
     """The ground truth, which knows all of the labels."""
+    refuse_csv(arguments.ground_truth)
     all_names = read_names(arguments.all_label)
     truth = read_evaluation_truth(arguments.ground_truth, arguments.official_split, all_names)
     check_labels(labels, truth.labels, label_file, truth.path)

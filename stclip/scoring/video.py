@@ -28,6 +28,7 @@ from stclip.scoring.common import (
     check_labels,
     listed_videos,
     read_names,
+    refuse_csv,
 )
 from stclip.structures import Tube
 
@@ -58,7 +59,8 @@ def add_video_map(commands: Any) -> None:
     parser = add_command(commands, "video-map", _TEXT, _EXAMPLE)
     parser.add_argument(
         "--ground-truth", type=Path, required=True, metavar="FILE",
-        help="tubes: JHMDB-GT.pkl, UCF101v2-GT.pkl, pyannot.pkl, or a .json",
+        help="JHMDB-GT.pkl, UCF101v2-GT.pkl, pyannot.pkl (with testlist01.txt beside it), or a "
+        ".json of tubes",
     )  # fmt: skip
     parser.add_argument(
         "--detections", type=Path, required=True, metavar="FILE",
@@ -85,6 +87,7 @@ def run_video_map(arguments: argparse.Namespace) -> Outcome:
     if saved is not None and (is_tubes or (saved.exists() and not arguments.overwrite)):
         problem = "needs a csv of detections" if is_tubes else "exists already (--overwrite?)"
         raise UserError(f"--save-tubes {saved}: {problem}")
+    refuse_csv(arguments.ground_truth)
     truth = read_tube_truth(
         arguments.ground_truth, arguments.official_split, read_names(arguments.all_label)
     )

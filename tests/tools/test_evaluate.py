@@ -224,6 +224,23 @@ def test_official_splits_of_the_pickle(tmp_path):
             read_evaluation_truth(path, number)
 
 
+@pytest.mark.parametrize("content", ["[]", '{"labels": [], "ground_truth": []}'])
+def test_json_that_is_no_ground_truth_of_frames(tmp_path, content):
+    (tmp_path / "tubes.json").write_text(content)
+    with pytest.raises(UserError, match=r"tubes\.json: neither J-HMDB's json, .*'keyframes'"):
+        read_evaluation_truth(tmp_path / "tubes.json")
+
+
+@pytest.mark.parametrize("command", ["frame-map", "video-map"])
+@pytest.mark.parametrize("name", ["ava_val_v2.2.csv", "ava.csv.gz"])
+def test_a_csv_of_ground_truth_is_for_ava(case, command, name):
+    words = arguments(case[0])
+    words[0] = command
+    words[words.index("--ground-truth") + 1] = name
+    with pytest.raises(UserError, match=f"--ground-truth {name}: a csv, .* the command ava"):
+        main(words)
+
+
 def test_a_file_named_as_another_kind_is_refused(tmp_path):
     write_pickle(tmp_path / "gt.json", [["run/a"]])
     with pytest.raises(UserError, match=r"name J-HMDB's pickle \.pkl"):

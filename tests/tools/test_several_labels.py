@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 import stclip
-from stclip.engine.checkpoint import read_checkpoint
+from stclip.engine.checkpoint import Checkpoint, read_checkpoint, save_checkpoint
 from stclip.errors import UserError
 from tests.helpers import load_tool
 from tests.tools.conftest import CASE
@@ -112,6 +112,30 @@ def test_train_and_test(config: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     assert checkpoint.groups == LABELS
     detector = stclip.load(weight, labels=["stand", "juggle", "sit"], device="cpu")
     assert detector.groups == LABELS
+
+
+def test_testing_unlike_training_gives_a_warning(
+    config: Path, reference_checkpoint: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Several labels trained and one tested, the other way round, and neither."""
+    saved = read_checkpoint(reference_checkpoint)
+    paths = {}
+    for name, groups in (("several", LABELS), ("one", None)):
+        paths[name] = config.with_name(f"{name}.pth")
+        checkpoint = Checkpoint(saved.model, config="SEED: 2\n", groups=groups)
+        save_checkpoint(paths[name], checkpoint)
+
+    def warnings(path: Path, *pairs: str) -> list[str]:
+        run_test(config, "MODEL.WEIGHT", str(path), *pairs)
+        return [line for line in capsys.readouterr().err.splitlines() if "ALL_GROUP" in line]
+
+    (text,) = warnings(paths["several"], "ALL_GROUP", "")
+    assert f"{paths['several']} was trained with several labels a person" in text
+    (text,) = warnings(paths["one"])
+    assert f"{paths['one']} was trained with one label a person" in text
+    assert warnings(paths["several"]) == warnings(paths["one"], "ALL_GROUP", "") == []
+    assert warnings(reference_checkpoint) == []  # it does not say
+    assert warnings(paths["several"], "ALL_GROUP", "", "MODEL.NAME", "crop") == []  # not trained
 
 
 def test_soft_voting_of_several_labels(config: Path) -> None:

@@ -145,7 +145,37 @@ def test_other_datasets(
     status, text = validate(capsys, "--config-file", case_config, "DATASETS.DATA_DIR", data)
     assert status == 1
     assert "1 of 3 videos are missing" in text
-    assert row_of(text, "videos") == ["3"]  # the other part was looked at
+    assert row_of(text, "videos") == ["3", "2"]  # what is there was looked at
+
+
+def test_all_mistakes_in_the_files_of_other_datasets(
+    capsys: pytest.CaptureFixture[str], case_config: Path, tmp_path: Path
+) -> None:
+    data = shutil.copytree(CASE / "data", tmp_path / "data")
+    for part in ("train", "test"):
+        path = data / f"jhmdb/annotations/jhmdb_{part}_gt_min.json"
+        content = json.loads(path.read_text())
+        content["annotations"][0]["bbox"] = [1, 2, 3]
+        content["annotations"][4]["action_ids"] = [99]
+        path.write_text(json.dumps(content))
+    path = data / "jhmdb/jhmdb_faster_RCNN_person.json"
+    rows = json.loads(path.read_text())
+    for index in (2, 5, 7):
+        rows[index]["score"] = "high"
+    path.write_text(json.dumps(rows))
+    shutil.rmtree(data / "jhmdb/videos/alpha_catch_s1")
+    status, text = validate(
+        capsys, "--config-file", case_config, "--show", 20, "DATASETS.DATA_DIR", data
+    )
+    assert status == 1
+    # The test reads the training file too, for its image ids: nothing is counted twice.
+    assert f"problem: {kinds.FILES.name}: 8\n" in text
+    for part in ("train", "test"):
+        for place in ("annotations[0]: image_id", "annotations[4]: action_ids [99]: numbers"):
+            assert text.count(f"jhmdb_{part}_gt_min.json: {place}") == 1
+    assert [text.count(f"person.json: row {n}: score 'high'") for n in (3, 6, 8)] == [1, 1, 1]
+    assert "1 of 3 videos are missing, the first is catch/alpha_catch_s1" in text
+    assert row_of(text, "videos") == ["2", "3"]
 
 
 def test_warnings_become_notes(
