@@ -20,10 +20,10 @@ from stclip.models.scores import class_scores
 from stclip.structures import FrameKey
 from stclip.structures.groups import GROUPS
 
-# Keys under MODEL that no parameter tells.
+# Keys under MODEL that parameters do not always tell.
 _WITHOUT_SHAPE = {
     "LORA": ("ALPHA",),
-    "TEMPORAL": ("STRIDE",),
+    "TEMPORAL": ("ENABLED", "FRAMES", "STRIDE"),
     "HEAD": ("TEMPERATURE",),
     "INTEREST_TOKENS": ("ENABLED", "TOP_K", "INCLUDE_PERSON"),
 }
@@ -136,14 +136,18 @@ def load(
     """
     content = read_checkpoint(checkpoint)
     cfg = get_cfg_defaults()
-    for key, value in config_of_state(content.model).items():
-        group, name = key.split(".")
-        cfg.MODEL[group][name] = value
     # What shapes do not show stands in the config that the weights were trained with.
     trained = (yaml.safe_load(content.config or "") or {}).get("MODEL", {})
+    if trained.get("NAME") == "xclip":
+        raise UserError(
+            f"{checkpoint}: found X-CLIP as a baseline, expected ST-CLIP: score a dataset with "
+            "it by tools/test_net.py, or give X-CLIP's own weights to stclip.load_xclip"
+        )
     for group, names in _WITHOUT_SHAPE.items():
         for name in names:
             cfg.MODEL[group][name] = trained.get(group, {}).get(name, cfg.MODEL[group][name])
+    for key, value in config_of_state(content.model).items():
+        cfg.MODEL.merge_from_list([key, value])
     known = content.groups
     if groups is not None:
         known = {**(known or {}), **groups}

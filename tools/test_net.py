@@ -4,9 +4,12 @@
         MODEL.WEIGHT output/split_1/model_0003000.pth OUTPUT_DIR output/split_1
     torchrun --nproc_per_node=4 tools/test_net.py --config-file configs/jhmdb/split_1.yaml ...
 
-OUTPUT_DIR/inference/<dataset>/ receives result_<dataset>.csv, detections/, predictions.npz and
-metrics.json; results that are already there are kept under another name. Without MODEL.WEIGHT the
-freshly initialised model is tested. MODEL.NAME frame, crop or frame_crop tests CLIP as it is.
+OUTPUT_DIR/inference/<dataset>/ receives result_<dataset>.csv, detections/, predictions.npz,
+metrics.json and config.yaml; results that are already there are kept under another name. Of AVA,
+result_ava.csv is what its challenge takes, and there is no detections/. <dataset> is what
+DATASETS.TEST says, or `annotations` for a file in the annotations format: each such file needs an
+OUTPUT_DIR of its own. Without MODEL.WEIGHT the freshly initialised model is tested. MODEL.NAME
+frame, crop or frame_crop tests CLIP as it is, and xclip without MODEL.WEIGHT X-CLIP as it is.
 """
 
 import json
@@ -19,21 +22,23 @@ import torch
 from yacs.config import CfgNode
 
 from stclip.cli import config_parser, run
-from stclip.config import load_config, warn_scales
+from stclip.config import differences, load_config, warn_scales
 from stclip.data.annotations import DetectionDataset
 from stclip.data.build import (
     build_dataset,
     build_test_loader,
+    dataset_name,
     read_groups,
     read_vocabulary,
     scored_vocabulary,
 )
 from stclip.data.labels import read_label_file, warn_overlap
-from stclip.engine.checkpoint import read_checkpoint
+from stclip.engine.checkpoint import Checkpoint, read_checkpoint
 from stclip.engine.distributed import choose_device, process_group, rank, world_size
 from stclip.engine.events import peak_memory_mb, setup_logging
 from stclip.engine.infer import score
 from stclip.engine.memory import keep_freed_memory
+from stclip.errors import UserError
 from stclip.evaluation.frame_map import FrameMapEvaluator
 from stclip.evaluation.generalized import generalized
 from stclip.evaluation.results import format_table, soft_voting, write_results
@@ -59,6 +64,7 @@ def test(cfg: CfgNode, device: torch.device) -> None:
     """Put the parts together and run."""
     setup_logging(cfg.OUTPUT_DIR, rank())
     torch.manual_seed(cfg.SEED)
+    refuse_results_of_another(cfg)
     labels = scored_vocabulary(cfg)
     if cfg.TRAIN_LABEL:
         # Not read_vocabulary: the labels trained on may be another dataset's than ALL_LABEL's.
@@ -71,14 +77,15 @@ def test(cfg: CfgNode, device: torch.device) -> None:
         evaluator = FrameMapEvaluator(
             dataset.keyframes, labels, cfg.TEST.IOU_THRESHOLDS, cfg.TEST.ACTION_THRESH
         )
-    baseline = cfg.MODEL.NAME != "stclip"
+    baseline = cfg.MODEL.NAME not in ("stclip", "xclip")
     if cfg.MODEL.WEIGHT:
         checkpoint = read_checkpoint(cfg.MODEL.WEIGHT)
         if not baseline:
             warn_scales(cfg, checkpoint.config)
+            warn_groups(cfg, checkpoint)
         model = build_model(cfg, checkpoint.model)
     else:
-        if not baseline:
+        if cfg.MODEL.NAME == "stclip":
             logger.warning("MODEL.WEIGHT is empty: testing a model that was never trained")
         model = build_model(cfg)
     model.to(device)
@@ -116,6 +123,41 @@ def test(cfg: CfgNode, device: torch.device) -> None:
         "weight": cfg.MODEL.WEIGHT,
     }
     report(cfg, dataset.name, labels, detections, evaluator, facts, ava_form(dataset, labels))
+
+
+def refuse_results_of_another(cfg: CfgNode) -> None:
+    """Files in the annotations format share the name of their results: one of them an OUTPUT_DIR.
+
+    Raises:
+        UserError: the results of another file are where this test's would go.
+    """
+    folder = Path(cfg.OUTPUT_DIR) / "inference" / dataset_name(cfg.DATASETS.TEST)
+    config = folder / "config.yaml"
+    saved = config.read_text(encoding="utf-8") if config.exists() else ""
+    for change in differences(cfg, saved):
+        if change.startswith("DATASETS.TEST "):
+            raise UserError(
+                f"OUTPUT_DIR {cfg.OUTPUT_DIR}: {folder} holds the results of another test set "
+                f"({change}); choose another OUTPUT_DIR"
+            )
+
+
+def warn_groups(cfg: CfgNode, checkpoint: Checkpoint) -> None:
+    """Warn if a person could have several labels in training and cannot now, or the reverse."""
+    if checkpoint.groups is not None and not cfg.ALL_GROUP:
+        logger.warning(
+            "%s was trained with several labels a person (ALL_GROUP), but ALL_GROUP is empty: here "
+            "all classes exclude each other; name the file with a group for each line of ALL_LABEL",
+            cfg.MODEL.WEIGHT,
+        )
+    # A checkpoint without a config is the reference's, which does not say what it was trained on.
+    if cfg.ALL_GROUP and checkpoint.config is not None and checkpoint.groups is None:
+        logger.warning(
+            "%s was trained with one label a person, but ALL_GROUP is set: here every class but "
+            "the poses gets a score of its own, which was not trained; to test as it was trained, "
+            "leave ALL_GROUP empty",
+            cfg.MODEL.WEIGHT,
+        )
 
 
 def ava_form(dataset: DetectionDataset, labels: list[str]) -> AvaForm | None:

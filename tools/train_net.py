@@ -1,4 +1,4 @@
-"""Train ST-CLIP on the seen classes of a dataset.
+"""Train ST-CLIP on the seen classes of a dataset, or fine-tune X-CLIP (MODEL.NAME xclip).
 
     python tools/train_net.py --config-file configs/jhmdb/split_1.yaml OUTPUT_DIR output/split_1
     torchrun --nproc_per_node=4 tools/train_net.py --config-file configs/jhmdb/split_1.yaml
@@ -17,6 +17,7 @@ from yacs.config import CfgNode
 
 from stclip.cli import config_parser, run
 from stclip.config import differences, load_config, save_config, warn_scales
+from stclip.config.load import flatten
 from stclip.data.build import (
     build_dataset,
     build_test_loader,
@@ -52,6 +53,8 @@ from stclip.evaluation.generalized import generalized
 from stclip.evaluation.results import soft_voting
 from stclip.models.build import Model, build_model, encode_labels
 from stclip.models.losses import FocalCriterion, GroupedFocalCriterion
+from stclip.models.transformer import recompute_activations
+from stclip.models.xclip_start import is_new
 
 logger = logging.getLogger("stclip.train_net")
 
@@ -100,7 +103,11 @@ def train(cfg: CfgNode, args: argparse.Namespace, device: torch.device) -> int:
     if source is None and cfg.MODEL.WEIGHT:
         source = read_checkpoint(cfg.MODEL.WEIGHT)
         warn_scales(cfg, source.config)
+    if resumed is not None:
+        refuse_another_optimizer(cfg, resumed, last)
     model = build_model(cfg, source.model if source is not None else None).to(device)
+    if cfg.SOLVER.ACTIVATION_CHECKPOINTING:
+        recompute_activations(model)
     # Goes with the weights, so that they can be turned into the reference's format again.
     unused = (source.reference or {}).get("unused") if source is not None else None
     reference = {"unused": unused} if unused else None
@@ -133,7 +140,15 @@ def train(cfg: CfgNode, args: argparse.Namespace, device: torch.device) -> int:
                 [groups[name] for name in labels], list(groups.values()), solver.FOCAL_GAMMA
             )
         ),
-        optimizer=build_optimizer(model, solver.BASE_LR, solver.MOMENTUM, solver.WEIGHT_DECAY),
+        optimizer=build_optimizer(
+            model,
+            solver.BASE_LR,
+            solver.MOMENTUM,
+            solver.WEIGHT_DECAY,
+            kind=solver.OPTIMIZER,
+            is_new=is_new if cfg.MODEL.NAME == "xclip" else None,
+            new_lr_factor=solver.NEW_LR_FACTOR,
+        ),
         learning_rate=partial(
             learning_rate,
             base_lr=solver.BASE_LR,
@@ -191,17 +206,38 @@ def check_trainable(cfg: CfgNode) -> None:
         UserError: it is a baseline, or everything that has parameters is switched off.
     """
     model = cfg.MODEL
+    if model.NAME == "xclip":
+        return
     if model.NAME != "stclip":
         raise UserError(
-            f"MODEL.NAME: stclip expected, found {model.NAME}: a baseline has nothing to train; "
-            "tools/test_net.py tests it as it is"
+            f"MODEL.NAME: stclip or xclip expected, found {model.NAME}: that baseline has nothing "
+            "to train; tools/test_net.py tests it as it is"
         )
-    parts = (model.PERSON_TOKENS, model.TEMPORAL, model.PROMPT)
-    if not any(part.ENABLED for part in parts) and model.LORA.RANK == 0:
+    parts = ["PERSON_TOKENS.ENABLED", "PROMPT.ENABLED"]
+    if model.BACKBONE == "xclip":
+        parts += ["TEMPORAL.BEFORE_XCLIP", "TRAIN_MESSAGES"]
+    else:
+        parts.append("TEMPORAL.ENABLED")
+    values = dict(flatten(model))
+    if not any(values[part] for part in parts) and model.LORA.RANK == 0:
         raise UserError(
-            "MODEL: nothing to train: PERSON_TOKENS.ENABLED, TEMPORAL.ENABLED and PROMPT.ENABLED "
-            "are False and LORA.RANK is 0; switch at least one on"
+            f"MODEL: nothing to train: {', '.join(parts[:-1])} and {parts[-1]} are False and "
+            "LORA.RANK is 0; switch at least one on"
         )
+
+
+def refuse_another_optimizer(cfg: CfgNode, resumed: Checkpoint, path: Path | None) -> None:
+    """An optimizer cannot go on from another one's state.
+
+    Raises:
+        UserError: SOLVER.OPTIMIZER has changed since the checkpoint.
+    """
+    for change in differences(cfg, resumed.config or ""):
+        if change.startswith("SOLVER.OPTIMIZER "):
+            raise UserError(
+                f"{path}: has the state of another optimizer ({change}): resume with that one, or "
+                "set MODEL.WEIGHT to this file and choose another OUTPUT_DIR"
+            )
 
 
 class Validation:

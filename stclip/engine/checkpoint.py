@@ -3,7 +3,8 @@
 Our file is a dict of tensors and plain containers:
 
     format      "stclip/1"
-    model       the state dict of models.stclip.STCLIP, CLIP included
+    model       the state dict of models.stclip.STCLIP, CLIP included, or of
+                models.xclip_baseline.XCLIPBaseline, which is X-CLIP's with clip. before each name
     config      the run's resolved config as yaml text
     training    {iteration, optimizer, scaler, rng}: what a bitwise resume needs; absent after a
                 conversion

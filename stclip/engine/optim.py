@@ -1,19 +1,58 @@
-"""Optimizer and learning rate of method.md section 8."""
+"""Optimizers and learning rate: ST-CLIP's (method.md section 8) and X-CLIP's."""
 
 import math
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import nn
 
+# AdamW's second decay rate and epsilon in X-CLIP's recipe; torch's are 0.999 and 1e-8.
+_BETA_2, _EPSILON = 0.98, 1e-8
+
 
 def build_optimizer(
-    model: nn.Module, base_lr: float, momentum: float, weight_decay: float
-) -> torch.optim.SGD:
-    """SGD over what is trained; frozen parameters get no state."""
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    return torch.optim.SGD(trained, lr=base_lr, momentum=momentum, weight_decay=weight_decay)
+    model: nn.Module,
+    base_lr: float,
+    momentum: float,
+    weight_decay: float,
+    *,
+    kind: str = "sgd",
+    is_new: Callable[[str], bool] | None = None,
+    new_lr_factor: float = 1.0,
+) -> torch.optim.Optimizer:
+    """An optimizer over what is trained; frozen parameters get no state.
+
+    Args:
+        model: whose parameters.
+        base_lr: the learning rate.
+        momentum: SGD's momentum; AdamW's first decay rate.
+        weight_decay: SGD's of all parameters. AdamW's of matrices only, and not of positional
+            embeddings, as in X-CLIP's recipe.
+        kind: "sgd" or "adamw".
+        is_new: tells by the name which parameters have another learning rate.
+        new_lr_factor: what theirs is times the others'.
+
+    Returns:
+        The optimizer. Each of its groups has ``lr_factor``, which a schedule is to heed.
+    """
+    groups: dict[tuple[bool, bool], dict[str, Any]] = {}
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        new = is_new is not None and is_new(name)
+        decays = kind == "sgd" or (parameter.ndim > 1 and "positional_embedding" not in name)
+        group = groups.setdefault((new, decays), {"params": []})
+        group["params"].append(parameter)
+        group["lr_factor"] = new_lr_factor if new else 1.0
+        group["lr"] = base_lr * group["lr_factor"]
+        group["weight_decay"] = weight_decay if decays else 0.0
+    if kind == "sgd":
+        return torch.optim.SGD(list(groups.values()), lr=base_lr, momentum=momentum)
+    return torch.optim.AdamW(
+        list(groups.values()), lr=base_lr, betas=(momentum, _BETA_2), eps=_EPSILON
+    )
 
 
 def learning_rate(

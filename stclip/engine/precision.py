@@ -1,4 +1,17 @@
-"""float32 or autocast, the same way in training and testing."""
+"""float32 or autocast, the same way in training and testing.
+
+Under autocast the matrix products, and what runs between the blocks, are 16-bit. In float32 stay
+
+- parameters, their gradients and the optimizer's state: an update is smaller than 16 bits resolve;
+- the sums inside LayerNorm (models/transformer.py) and inside softmax (models/attention.py);
+- LoRA as a path of its own while it has gradients (models/lora_mlp.py): added to the frozen weight,
+  a small update would be rounded away;
+- cosines, logits and loss (models/stclip.py, models/losses.py), since the temperature magnifies
+  rounding 14 times.
+
+Frozen weights are cast in every forward: 86 million took some 10 ms of one core, too little to keep
+a second copy of them.
+"""
 
 from contextlib import AbstractContextManager, nullcontext
 

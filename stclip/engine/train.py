@@ -42,11 +42,12 @@ class Trainer:
     """Everything that an iteration needs, and the loop.
 
     Attributes:
-        model: ST-CLIP on ``device``.
+        model: ST-CLIP, or a model with its output, on ``device``.
         vocabulary: (C, E) features of the seen class names, on ``device``.
         criterion: the parts of the loss.
-        optimizer: over the trained parameters.
-        learning_rate: iteration, counted from 0, to rate.
+        optimizer: over the trained parameters, from ``build_optimizer``.
+        learning_rate: iteration, counted from 0, to rate; a group of the optimizer's has
+            ``lr_factor`` times that.
         device: where the model is.
         max_iter: iterations of the whole training.
         accumulation_steps: batches of the loader that make an iteration.
@@ -100,7 +101,8 @@ class Trainer:
         chosen = [dict(group, params=None) for group in self.optimizer.param_groups]
         self.optimizer.load_state_dict(state["optimizer"])
         for group, values in zip(self.optimizer.param_groups, chosen, strict=True):
-            group.update({name: values[name] for name in ("momentum", "weight_decay")})
+            names = ("momentum", "betas", "weight_decay", "lr_factor")
+            group.update({name: values[name] for name in names if name in values})
         if state["scaler"]:  # empty if that part of the run was not in fp16
             self.scaler.load_state_dict(state["scaler"])
         torch.set_rng_state(state["rng"]["cpu"])
@@ -151,7 +153,7 @@ class Trainer:
 
         rate = self.learning_rate(self.iteration)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["lr_factor"]
         model.train()
         self.optimizer.zero_grad(set_to_none=True)
         totals: dict[str, Tensor] = {}

@@ -1,6 +1,8 @@
 """From config keys and weights to a model."""
 
 import logging
+from functools import reduce
+from operator import getitem
 from typing import Any
 
 from torch import Tensor
@@ -9,14 +11,23 @@ from yacs.config import CfgNode
 from stclip.errors import UserError
 from stclip.models.baselines import BASELINES, Baseline
 from stclip.models.clip import CLIP
+from stclip.models.cross_frame import CrossFrameCLIP
 from stclip.models.interest_tokens import InterestTokens
 from stclip.models.stclip import STCLIP
 from stclip.models.tokenizer import tokenize
-from stclip.models.weights import clip_from_state_dict, load_clip
+from stclip.models.weights import (
+    clip_from_state_dict,
+    is_xclip,
+    load_clip,
+    xclip_from_state_dict,
+)
+from stclip.models.xclip_backbone import cross_frame_clip
+from stclip.models.xclip_baseline import XCLIPBaseline
+from stclip.models.xclip_start import xclip_from
 
 logger = logging.getLogger(__name__)
 
-Model = STCLIP | Baseline
+Model = STCLIP | Baseline | XCLIPBaseline
 
 
 def build_model(cfg: CfgNode, state: dict[str, Tensor] | None = None) -> Model:
@@ -26,7 +37,8 @@ def build_model(cfg: CfgNode, state: dict[str, Tensor] | None = None) -> Model:
         cfg: its MODEL keys.
         state: a state dict of ours, CLIP included: all sizes follow from its shapes, and MODEL.CLIP
             is not read. A baseline takes CLIP alone out of it, without LoRA, which is the CLIP that
-            the training started from. None: CLIP from MODEL.CLIP, the rest freshly initialised.
+            the training started from; xclip takes its own only. None: CLIP from MODEL.CLIP (of
+            xclip CLIP or X-CLIP), the rest freshly initialised.
 
     Raises:
         UserError: the state dict is not one of ST-CLIP, lacks or has too many parameters, or its
@@ -35,6 +47,8 @@ def build_model(cfg: CfgNode, state: dict[str, Tensor] | None = None) -> Model:
     model: Model
     if cfg.MODEL.NAME == "stclip":
         model = _build_stclip(cfg, state)
+    elif cfg.MODEL.NAME == "xclip":
+        model = _build_xclip(cfg, state)
     else:
         clip = _clip(cfg, state, lora_rank=0)
         temperature = cfg.MODEL.HEAD.TEMPERATURE
@@ -93,10 +107,14 @@ def config_of_state(state: dict[str, Tensor]) -> dict[str, Any]:
         return any(name.startswith(part) for name in state)
 
     found: dict[str, Any] = {
+        "BACKBONE": "xclip" if _has_messages(state) else "clip",
         "PERSON_TOKENS.ENABLED": holds("person_tokens."),
-        "TEMPORAL.ENABLED": holds("context_tokens."),
         "PROMPT.ENABLED": holds("context_prompting."),
     }
+    if found["BACKBONE"] == "clip":
+        found["TEMPORAL.ENABLED"] = holds("context_tokens.")
+    else:  # the messages are the same, whether or not there are other frames
+        found["TEMPORAL.BEFORE_XCLIP"] = holds("context_tokens.")
     temporal = state.get("context_tokens.temporal_embedding")
     if temporal is not None:
         found["TEMPORAL.FRAMES"] = len(temporal)
@@ -117,6 +135,8 @@ def _build_stclip(cfg: CfgNode, state: dict[str, Tensor] | None) -> STCLIP:
         prompt=cfg.MODEL.PROMPT.ENABLED,
         person_tokens=cfg.MODEL.PERSON_TOKENS.ENABLED,
         interest_tokens=_interest_tokens(cfg, clip),
+        mix_context=cfg.MODEL.TEMPORAL.BEFORE_XCLIP,
+        train_messages=cfg.MODEL.TRAIN_MESSAGES,
     )
     if state is not None:
         load_state(model, state, "MODEL.WEIGHT")
@@ -125,14 +145,55 @@ def _build_stclip(cfg: CfgNode, state: dict[str, Tensor] | None) -> STCLIP:
 
 def _clip(cfg: CfgNode, state: dict[str, Tensor] | None, lora_rank: int) -> CLIP:
     """CLIP from a state dict of ST-CLIP or from MODEL.CLIP; without LoRA if the rank is 0."""
+    lora_alpha = cfg.MODEL.LORA.ALPHA
+    cross_frame = cfg.MODEL.NAME == "stclip" and cfg.MODEL.BACKBONE == "xclip"
+    if state is None and cross_frame:
+        if not cfg.MODEL.TRAIN_MESSAGES and not is_xclip(cfg.MODEL.CLIP):
+            raise UserError(
+                f"MODEL.TRAIN_MESSAGES: True expected with MODEL.CLIP {cfg.MODEL.CLIP}, which has "
+                "no messages between frames, so that they have to be learned; found False"
+            )
+        return cross_frame_clip(cfg.MODEL.CLIP, lora_rank, lora_alpha)
     if state is None:
-        return load_clip(cfg.MODEL.CLIP, lora_rank=lora_rank, lora_alpha=cfg.MODEL.LORA.ALPHA)
+        return load_clip(cfg.MODEL.CLIP, lora_rank=lora_rank, lora_alpha=lora_alpha)
+    if not cross_frame and _has_messages(state):
+        raise UserError(
+            f"MODEL.NAME {cfg.MODEL.NAME}: needs CLIP, but the file of MODEL.WEIGHT has X-CLIP's "
+            'image tower; set MODEL.WEIGHT "" and name a CLIP in MODEL.CLIP'
+        )
     clip_state = {
         name.removeprefix("clip."): tensor
         for name, tensor in state.items()
         if name.startswith("clip.") and (lora_rank or ".lora_" not in name)
     }
-    return clip_from_state_dict(clip_state, lora_rank, cfg.MODEL.LORA.ALPHA, source="MODEL.WEIGHT")
+    kind = CrossFrameCLIP if cross_frame else CLIP
+    return clip_from_state_dict(clip_state, lora_rank, lora_alpha, "MODEL.WEIGHT", kind)
+
+
+def _has_messages(state: dict[str, Tensor]) -> bool:
+    """Whether these weights have X-CLIP's image tower."""
+    return "clip.visual.transformer.resblocks.0.message_fc.weight" in state
+
+
+def _build_xclip(cfg: CfgNode, state: dict[str, Tensor] | None) -> XCLIPBaseline:
+    frames = cfg.MODEL.XCLIP.FRAMES
+    if state is None:
+        return XCLIPBaseline(xclip_from(cfg.MODEL.CLIP, frames))
+    others = [name for name in state if not name.startswith("clip.")]
+    if others or "clip.mit.positional_embedding" not in state:
+        raise UserError(
+            "MODEL.WEIGHT: these are not the parameters of the X-CLIP baseline (found "
+            f"{others[0] if others else 'no clip.mit.positional_embedding'}); give a checkpoint of "
+            "a training with MODEL.NAME xclip; published weights of X-CLIP belong into MODEL.CLIP"
+        )
+    clip_state = {name.removeprefix("clip."): tensor for name, tensor in state.items()}
+    clip = xclip_from_state_dict(clip_state, source="MODEL.WEIGHT")
+    if clip.frames != frames:
+        raise UserError(
+            f"MODEL.XCLIP.FRAMES is {frames}, but the file of MODEL.WEIGHT has {clip.frames}; "
+            "set the key to that, or choose another file"
+        )
+    return XCLIPBaseline(clip)
 
 
 def _interest_tokens(cfg: CfgNode, clip: CLIP) -> InterestTokens | None:
@@ -158,8 +219,7 @@ def _check_against_config(cfg: CfgNode, state: dict[str, Tensor]) -> None:
             "them); weights of CLIP alone belong into MODEL.CLIP"
         )
     for key, in_file in config_of_state(state).items():
-        group, name = key.split(".")
-        in_config = keys[group][name]
+        in_config = reduce(getitem, key.split("."), keys)
         if in_file != in_config:
             raise UserError(
                 f"MODEL.{key} is {in_config}, but the file of MODEL.WEIGHT has {in_file}; "

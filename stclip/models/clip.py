@@ -20,11 +20,17 @@ PIXEL_MEAN = (0.48145466, 0.4578275, 0.40821073)
 PIXEL_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
-def normalize_pixels(pixels: Tensor) -> Tensor:
-    """Scale pixels to [0, 1] and normalise them with CLIP's mean and deviation.
+def normalize_pixels(
+    pixels: Tensor,
+    mean: tuple[float, float, float] = PIXEL_MEAN,
+    std: tuple[float, float, float] = PIXEL_STD,
+) -> Tensor:
+    """Scale pixels to [0, 1] and normalise them with a mean and deviation, by default CLIP's.
 
     Args:
         pixels: (..., 3, H, W) RGB, uint8 or 0 to 255.
+        mean: of each channel.
+        std: of each channel.
 
     Returns:
         (..., 3, H, W) float32.
@@ -32,8 +38,8 @@ def normalize_pixels(pixels: Tensor) -> Tensor:
     assert pixels.shape[-3] == 3, f"pixels: (..., 3, H, W) expected, not {tuple(pixels.shape)}"
     scaled = pixels.to(torch.float32) / 255
     # By channel with plain numbers: a tensor of constants would have to be copied to the device.
-    for channel, (mean, std) in enumerate(zip(PIXEL_MEAN, PIXEL_STD, strict=True)):
-        scaled.select(-3, channel).sub_(mean).div_(std)
+    for channel, (centre, spread) in enumerate(zip(mean, std, strict=True)):
+        scaled.select(-3, channel).sub_(centre).div_(spread)
     return scaled
 
 

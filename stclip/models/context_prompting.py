@@ -5,9 +5,9 @@ R vision layers.
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from stclip.models.attention import attend
 from stclip.models.transformer import MLP, LayerNorm
 
 
@@ -33,7 +33,7 @@ class CrossAttention(nn.Module):
             )
         )
         mask = None if key_mask is None else key_mask[:, None, None, :]
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        out = attend(q, k, v, mask)
         return self.proj(out.transpose(1, 2).flatten(2))  # (B, C, E)
 
 
@@ -61,7 +61,7 @@ class ContextPrompt(nn.Module):
         self.norm = LayerNorm(width)
         self.decoder = nn.ModuleList(PromptBlock(width) for _ in range(layers))
         self.alpha = nn.Parameter(torch.full((width,), alpha))
-        self.apply(_initialise_linear)
+        self.apply(initialise_linear)
 
     def forward(self, text: Tensor, tokens: Tensor, key_mask: Tensor | None = None) -> Tensor:
         """Prompted text (B, C, E).
@@ -93,7 +93,8 @@ class ContextPrompting(nn.Module):
         return self.prompts[layer](text, self.projectors[layer](tokens), key_mask)
 
 
-def _initialise_linear(module: nn.Module) -> None:
+def initialise_linear(module: nn.Module) -> None:
+    """Start a linear layer with a truncated normal and without bias; to be given to ``apply``."""
     if isinstance(module, nn.Linear):
         nn.init.trunc_normal_(module.weight, std=0.02)
         if module.bias is not None:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from stclip.models.attention import attend
 from stclip.models.transformer import Attention, LayerNorm
 
 
@@ -38,7 +39,7 @@ class ContextTokens(nn.Module):
         # The mask costs time, and only short videos need it.
         mask = None if present.all() else present.repeat(positions, 1)[:, None, None]
         query, key, value = self._project(patches, window.clamp(min=0))  # (L * B, heads, T, D)
-        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        attended = attend(query, key, value, mask)
         # The mean over T commutes with the output projection and is taken first: T times less work.
         attended = attended.unflatten(0, (positions, keyframes))  # (L, B, heads, T, D)
         mean = torch.einsum("lbhtd,bt->blhd", attended, weight).flatten(2)  # (B, L, W)

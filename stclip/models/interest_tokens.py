@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from stclip.models.cross_frame import with_message
 from stclip.models.interaction import InteractionLayout
 from stclip.models.transformer import Attention, Block
 
@@ -27,13 +28,21 @@ class InterestTokens:
     include_person: bool = True
 
     @torch.no_grad()  # which tokens are chosen has no gradient; what they say has
-    def spot(self, block: nn.Module, x: Tensor, layout: InteractionLayout) -> Tensor:
+    def spot(
+        self,
+        block: nn.Module,
+        x: Tensor,
+        layout: InteractionLayout,
+        message: Tensor | None = None,
+    ) -> Tensor:
         """The class and patch tokens that each person attends to most.
 
         Args:
             block: the vision block that ``x`` is about to enter.
             x: (A, S, W), its input.
             layout: where the persons sit in ``x``.
+            message: (A, W), what else each keyframe's tokens attend to in X-CLIP's blocks; it is
+                never chosen.
 
         Returns:
             (N, K) long, most attended first: 0 is the class token, 1 + l is patch l.
@@ -46,9 +55,13 @@ class InterestTokens:
             return torch.arange(context, device=x.device).expand(len(layout.row), -1)
         # The queries of a keyframe's persons stand side by side, so no key is copied.
         queries = slice(1, 1 + persons)
-        weights = attention_weights(block.attn, block.ln_1(x), queries, layout.key_mask)
+        key_mask = layout.key_mask
+        if message is not None:
+            x, key_mask = with_message(x, message, key_mask)
+        weights = attention_weights(block.attn, block.ln_1(x), queries, key_mask)
         weights = weights[layout.row, layout.column - 1]  # (A, P, S) -> (N, S)
-        candidates = torch.cat([weights[:, :1], weights[:, 1 + persons :]], dim=1)  # (N, 1 + L)
+        patches = weights[:, 1 + persons : persons + context]
+        candidates = torch.cat([weights[:, :1], patches], dim=1)  # (N, 1 + L)
         return candidates.topk(self.top_k, dim=1).indices
 
     def gather(self, x: Tensor, layout: InteractionLayout, spotted: Tensor) -> Tensor:

@@ -79,6 +79,11 @@ def to_reference(state: StateDict, unused: StateDict | None = None) -> StateDict
         UserError: the model lacks a part that the reference always has.
     """
     table = dict(_RENAMED)
+    if any(".message_" in name for name in state):
+        raise UserError(
+            "found X-CLIP's image tower: it has no counterpart in the reference; it stays in our "
+            "format"
+        )
     lacking = [name for name in _PARTS if not any(key.startswith(name) for key in state)]
     if lacking:
         raise UserError(

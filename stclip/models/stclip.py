@@ -3,6 +3,9 @@
 Shape letters: F distinct frames, B keyframes, A keyframes that have persons, T frames of a window,
 N persons, P the most persons of a keyframe, L patch tokens, S = 1 + P + L, W vision width, E joint
 embedding width, C class names, R vision layers, K interest tokens.
+
+With X-CLIP's image tower (cross_frame.py) in the place of CLIP's, a keyframe and the other frames
+of its window exchange messages in every block, and this takes the place of section 3's mixing.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from torch.nn import functional as F
 from stclip.models.clip import CLIP, normalize_pixels
 from stclip.models.context_prompting import ContextPrompting
 from stclip.models.context_tokens import ContextTokens
+from stclip.models.cross_frame import CrossFrameBlock, CrossFrameCLIP, OtherFrames
 from stclip.models.interaction import lay_out
 from stclip.models.interest_tokens import InterestTokens
 from stclip.models.person_tokens import PersonTokens
@@ -61,15 +65,22 @@ class STCLIP(nn.Module):
     scores are those of CLIP's image features of the keyframes.
 
     Args:
-        clip: the CLIP to build on; all of it is frozen but its LoRA.
+        clip: the CLIP to build on; all of it is frozen but its LoRA. A ``CrossFrameCLIP`` lets the
+            frames of a window run through its blocks together: the persons stand among the tokens
+            of the keyframe, and influence the other frames, and these them, through the messages.
+            Crops and whole keyframes, which stand for themselves, are encoded as videos of one
+            frame, with its own message, because the tower was not trained on frames without one.
         frames: T, the length of the windows.
         prompt_alpha: initial scale of the prompts.
         temperature: the cosines are divided by it.
-        temporal: False: the context tokens are the keyframe's own patches.
+        temporal: False: only the keyframe is looked at; the context tokens are its own patches.
         prompt: False: the text features stay CLIP's.
         person_tokens: False: the crops are not looked at, and the class token's output stands for
             every person's relation token.
         interest_tokens: prompts each person's own text; needs ``prompt`` and ``person_tokens``.
+        mix_context: with a ``CrossFrameCLIP``, whether the keyframe's patches are mixed with those
+            of its window before the first block too, as a CLIP needs it; needs ``temporal``.
+        train_messages: with a ``CrossFrameCLIP``, False: its messages are frozen with the rest.
     """
 
     def __init__(
@@ -83,6 +94,8 @@ class STCLIP(nn.Module):
         prompt: bool = True,
         person_tokens: bool = True,
         interest_tokens: InterestTokens | None = None,
+        mix_context: bool = False,
+        train_messages: bool = True,
     ) -> None:
         super().__init__()
         assert interest_tokens is None or (prompt and person_tokens), (
@@ -92,7 +105,8 @@ class STCLIP(nn.Module):
         width = clip.visual.proj.shape[0]
         layers = len(clip.visual.transformer.resblocks)
         self.person_tokens = PersonTokens(width) if person_tokens else None
-        self.context_tokens = ContextTokens(width, frames) if temporal else None
+        mixing = temporal and (mix_context or not isinstance(clip, CrossFrameCLIP))
+        self.context_tokens = ContextTokens(width, frames) if mixing else None
         self.context_prompting = (
             ContextPrompting(layers, width, clip.embed_dim, prompt_alpha) if prompt else None
         )
@@ -100,7 +114,8 @@ class STCLIP(nn.Module):
         self.window_length = frames if temporal else 1  # frames that the model looks at
         self.temperature = temperature
         for name, parameter in clip.named_parameters():
-            parameter.requires_grad_(".lora_" in name)
+            message = train_messages and ".message_" in name
+            parameter.requires_grad_(message or ".lora_" in name)
 
     @torch.no_grad()
     def encode_vocabulary(self, tokens: Tensor) -> Tensor:
@@ -145,6 +160,14 @@ class STCLIP(nn.Module):
             context = self.context_tokens(patches, window)  # (A, L, W)
         context = visual.add_class_token_and_positions(context)  # (A, 1 + L, W)
 
+        # X-CLIP's tower: the other frames of each window run along, and exchange messages with it.
+        others = None
+        if isinstance(self.clip, CrossFrameCLIP):
+            frames = visual.add_class_token_and_positions(patches)  # (F, 1 + L, W)
+            seen = window if self.window_length > 1 else keyframe[:, None]
+            layers = len(visual.transformer.resblocks)
+            others = OtherFrames.of_windows(frames, seen, keyframe, layers)
+
         # Sections 4 to 6: interaction; after every block its tokens prompt the keyframe's text, or
         # each person's interest tokens that person's text.
         x, layout = lay_out(context, persons, owner)  # (A, S, W)
@@ -154,9 +177,16 @@ class STCLIP(nn.Module):
             text_row = torch.arange(len(owner), device=owner.device)
         spotted: list[Tensor] = []
         for layer, block in enumerate(visual.transformer.resblocks):
+            message = None
+            if others is not None:
+                assert isinstance(block, CrossFrameBlock)
+                message, others = others.through(block, x[:, 0])  # (A, W)
             if self.interest_tokens is not None:
-                spotted.append(self.interest_tokens.spot(block, x, layout))  # (N, K)
-            x = block(x, layout.key_mask)
+                spotted.append(self.interest_tokens.spot(block, x, layout, message))  # (N, K)
+            if message is None:
+                x = block(x, layout.key_mask)
+            else:
+                x = block(x, layout.key_mask, message=message)
             if self.context_prompting is None:
                 continue
             tokens, key_mask = x, layout.key_mask

@@ -5,11 +5,16 @@ Parameters carry OpenAI's names, so that their state dicts load without a map.
 Shape letters: B sequences, S tokens of a sequence, W width, D width of a head.
 """
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
-from stclip.models.lora import linear, scaled_linear
+from stclip.models.attention import attend
+from stclip.models.lora import LoRALinear, linear, scaled_linear
+from stclip.models.lora_mlp import GELU_SLOPE, lora_mlp
 
 
 class LayerNorm(nn.LayerNorm):
@@ -17,6 +22,12 @@ class LayerNorm(nn.LayerNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., W) -> (..., W)."""
+        learns = self.weight.requires_grad and torch.is_grad_enabled()
+        mixed = x.dtype == torch.bfloat16 and self.weight.dtype == torch.float32
+        if mixed and x.device.type == "cpu" and not learns:
+            # The CPU's kernel computes in float32 too, and no float32 copy of x is made and kept;
+            # but it sums up the gradient of the weight in bfloat16.
+            return F.layer_norm(x, self.normalized_shape, self.weight, self.bias, self.eps)
         dtype = torch.promote_types(x.dtype, torch.float32)
         weight, bias = self.weight.to(dtype), self.bias.to(dtype)
         return F.layer_norm(x.to(dtype), self.normalized_shape, weight, bias, self.eps).to(x.dtype)
@@ -25,13 +36,11 @@ class LayerNorm(nn.LayerNorm):
 class QuickGELU(nn.Module):
     """x * sigmoid(1.702 x), the approximation of GELU that OpenAI trained with."""
 
-    SLOPE = 1.702
-
     def forward(self, x: Tensor) -> Tensor:
         """Elementwise."""
         # The same as silu(1.702 x) / 1.702, which keeps one tensor for the backward pass where the
         # product keeps two.
-        return F.silu(self.SLOPE * x).div_(self.SLOPE)
+        return F.silu(GELU_SLOPE * x).div_(GELU_SLOPE)
 
 
 class Attention(nn.Module):
@@ -72,7 +81,7 @@ class Attention(nn.Module):
             length = x.shape[1]
             mask = mask & torch.ones(length, length, dtype=torch.bool, device=x.device).tril()
             causal = False
-        out = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=causal)
+        out = attend(query, key, value, mask, causal)
         return self.out_proj(out.transpose(1, 2).flatten(2))  # (B, heads, S, D) -> (B, S, W)
 
     def first(self, x: Tensor) -> Tensor:
@@ -84,7 +93,7 @@ class Attention(nn.Module):
         query = query.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, heads, 1, D)
         # (B, S, 2W) -> (B, S, 2, heads, D) -> 2 x (B, heads, S, D)
         key, value = key_value.unflatten(-1, (2, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
-        out = F.scaled_dot_product_attention(query, key, value)
+        out = attend(query, key, value)
         return self.out_proj(out.transpose(1, 2).flatten(2))
 
 
@@ -100,10 +109,12 @@ class MLP(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(..., W) -> (..., W)."""
         if torch.is_grad_enabled():
+            if isinstance(self.c_fc, LoRALinear) and isinstance(self.c_proj, LoRALinear):
+                return lora_mlp(x, self.c_fc, self.c_proj)
             return self.c_proj(self.gelu(self.c_fc(x)))
         # The factors that turn SiLU into QuickGELU cost nothing inside a matrix product.
-        hidden = scaled_linear(self.c_fc, x, scale=QuickGELU.SLOPE, bias_scale=QuickGELU.SLOPE)
-        return scaled_linear(self.c_proj, F.silu(hidden, inplace=True), scale=1 / QuickGELU.SLOPE)
+        hidden = scaled_linear(self.c_fc, x, scale=GELU_SLOPE, bias_scale=GELU_SLOPE)
+        return scaled_linear(self.c_proj, F.silu(hidden, inplace=True), scale=1 / GELU_SLOPE)
 
 
 class Block(nn.Module):
@@ -158,3 +169,17 @@ class Transformer(nn.Module):
             x = block(x)
         assert isinstance(last, Block)
         return last.first(x)[:, 0]
+
+
+def recompute_activations(model: nn.Module) -> None:
+    """Let the blocks of a model keep only their input for the backward pass.
+
+    Each block then runs a second time in the backward pass; results and gradients are the same, as
+    nothing in a block is drawn at random. ``Block.first``, one block of many, keeps what it needs.
+    """
+    for block in model.modules():
+        if isinstance(block, Block):
+            again = partial(
+                checkpoint, block.forward, use_reentrant=False, preserve_rng_state=False
+            )
+            block.forward = again  # type: ignore[method-assign]

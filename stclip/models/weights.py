@@ -141,28 +141,50 @@ def load_xclip(
     known = source in xclip_models()
     path = download_xclip(source) if known else _existing(name_or_path, xclip_models(), "X-CLIP")
     path = _file_of_weights(path)
-    # Training programs save their yacs config beside the weights. A dict stands in for its class:
-    # no code of the file's choosing runs.
-    with torch.serialization.safe_globals([(OrderedDict, "yacs.config.CfgNode")]):
-        contents = _read_tensors(path)
-    held = unwrap(contents, str(path), EXPECTED)
+    held = unwrap(_read_with_config(path), str(path), EXPECTED)
     state = xclip_names(held, str(path))
     config = path.with_name("config.json")
     if is_hugging_face(held) and config.is_file():
         check_config(read_json(config), str(config), hugging_face=True)
-    sizes = xclip_sizes(state, source)
-    if frames is not None and frames != sizes["frames"]:
+    trained = xclip_sizes(state, source)["frames"]
+    if frames is not None and frames != trained:
         warnings.warn(
-            f"{source}: trained for videos of {sizes['frames']} frames; the positions of {frames} "
+            f"{source}: trained for videos of {trained} frames; the positions of {frames} "
             "are interpolated: expect lower accuracy",
             stacklevel=2,
         )
         state[POSITIONS] = resize_positions(state[POSITIONS], frames)
-        sizes["frames"] = frames
+    return xclip_from_state_dict(state, source).to(device)
+
+
+def xclip_from_state_dict(state: Mapping[str, Tensor], source: str = "state dict") -> XCLIP:
+    """Build the X-CLIP that a state dict in the names of ``XCLIP`` holds, in float32 and eval mode.
+
+    Args:
+        state: the weights, which are copied.
+        source: what error messages call the state dict.
+
+    Raises:
+        UserError: weights are missing, unexpected or of the wrong shape.
+    """
     with torch.device("meta"):  # nothing is initialised only to be overwritten
-        model = XCLIP(**sizes)
+        model = XCLIP(**xclip_sizes(state, source))
     _fill(model, state, source, "an X-CLIP")
-    return model.eval().to(device)
+    return model.eval()
+
+
+def is_xclip(name_or_path: str | Path) -> bool:
+    """Whether a name or a file is X-CLIP's: of a file, whether it has multi-frame integration.
+
+    Raises:
+        UserError: it is no name of CLIP's or X-CLIP's and no file, or the file cannot be read.
+    """
+    clip, xclip = available_models(), xclip_models()
+    if str(name_or_path) in (*clip, *xclip):
+        return str(name_or_path) in xclip
+    path = _file_of_weights(_existing(name_or_path, [*clip, *xclip], "CLIP or X-CLIP"))
+    held = unwrap(_read_with_config(path), str(path), "expected CLIP or X-CLIP")
+    return any(name.startswith("mit.") for name in held)
 
 
 def clip_state_dict(path: str | Path) -> dict[str, Tensor]:
@@ -193,6 +215,7 @@ def clip_from_state_dict(
     lora_rank: int = 0,
     lora_alpha: float = 1.0,
     source: str = "state dict",
+    kind: type[CLIP] = CLIP,
 ) -> CLIP:
     """Build the CLIP that a state dict in OpenAI's names holds, in float32 and in eval mode.
 
@@ -202,12 +225,13 @@ def clip_from_state_dict(
         lora_rank: rank of LoRA on the MLPs of the image tower; 0 leaves it out.
         lora_alpha: LoRA's scale times its rank.
         source: what error messages call the state dict.
+        kind: a class of the same arguments.
 
     Raises:
         UserError: weights are missing, unexpected or of the wrong shape.
     """
     with torch.device("meta"):  # nothing is initialised only to be overwritten
-        model = CLIP(**clip_sizes(state, source), lora_rank=lora_rank, lora_alpha=lora_alpha)
+        model = kind(**clip_sizes(state, source), lora_rank=lora_rank, lora_alpha=lora_alpha)
     lora = {name for name in model.state_dict() if name.endswith((".lora_A", ".lora_B"))}
     optional = lora if lora.isdisjoint(state) else set()  # a part of it would make no sense
     _fill(model, state, source, "a CLIP with a vision transformer", optional)
@@ -269,6 +293,13 @@ def _fill(
     values = {name: tensor.detach().to(torch.float32, copy=True) for name, tensor in state.items()}
     values.update({name: torch.empty(expected[name].shape) for name in optional})
     model.load_state_dict(values, assign=True)
+
+
+def _read_with_config(path: Path) -> Any:
+    """What a file of weights holds, also where a training program left its yacs config in it."""
+    # A dict stands in for the config's class: no code of the file's choosing runs.
+    with torch.serialization.safe_globals([(OrderedDict, "yacs.config.CfgNode")]):
+        return _read_tensors(path)
 
 
 def _read_tensors(path: Path) -> Any:

@@ -1,9 +1,8 @@
 """X-CLIP: CLIP for whole videos (Ni et al., "Expanding Language-Image Pretrained Models for General
 Video Recognition", ECCV 2022).
 
-The frames of a video run through CLIP's image encoder together: in every block each frame leaves a
-message, and what the messages become when they have seen each other is read by the frame's own
-tokens (``CrossFrameBlock``). A small transformer turns the frames' features into the video's
+The frames of a video run through CLIP's image encoder together, exchanging messages in every block
+(cross_frame.py). A small transformer turns the frames' features into the video's
 (``MultiframeIntegration``), and the video's patch tokens prompt the class names, in the way in
 which ST-CLIP's context tokens do it. ``XCLIP.forward`` shows the steps.
 
@@ -18,9 +17,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stclip.errors import UserError
-from stclip.models.clip import CLIP, HEAD_WIDTH
-from stclip.models.context_prompting import ContextPrompt
-from stclip.models.transformer import MLP, Attention, Block, LayerNorm
+from stclip.models.clip import HEAD_WIDTH, normalize_pixels
+from stclip.models.context_prompting import ContextPrompt, initialise_linear
+from stclip.models.cross_frame import CrossFrameBlock, CrossFrameCLIP
+from stclip.models.transformer import Block, LayerNorm
 
 # ImageNet's statistics and not CLIP's: what the authors trained with.
 PIXEL_MEAN = (0.485, 0.456, 0.406)
@@ -53,10 +53,19 @@ def preprocess_video(frames: Tensor, size: int = 224) -> Tensor:
     new_height, new_width = int(height * scale + 0.5), int(width * scale + 0.5)
     resized = F.interpolate(frames.float(), size=(new_height, new_width), mode="bilinear")
     top, left = (new_height - size) // 2, (new_width - size) // 2
-    pixels = resized[:, :, top : top + size, left : left + size] / 255
-    for channel, (mean, std) in enumerate(zip(PIXEL_MEAN, PIXEL_STD, strict=True)):
-        pixels.select(1, channel).sub_(mean).div_(std)
-    return pixels
+    return normalize_video(resized[:, :, top : top + size, left : left + size])
+
+
+def normalize_video(pixels: Tensor) -> Tensor:
+    """Scale pixels to [0, 1] and normalise them with ImageNet's mean and deviation.
+
+    Args:
+        pixels: (..., 3, H, W) RGB, uint8 or 0 to 255.
+
+    Returns:
+        (..., 3, H, W) float32.
+    """
+    return normalize_pixels(pixels, PIXEL_MEAN, PIXEL_STD)
 
 
 def resize_positions(positions: Tensor, frames: int) -> Tensor:
@@ -73,29 +82,6 @@ def resize_positions(positions: Tensor, frames: int) -> Tensor:
     return stretched.transpose(1, 2).contiguous()
 
 
-class CrossFrameBlock(nn.Module):
-    """A block of the image tower, in which the frames of a video tell each other what they show."""
-
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.message_fc = nn.Linear(width, width)
-        self.message_ln = LayerNorm(width)
-        self.message_attn = Attention(width, heads)
-        self.ln_1 = LayerNorm(width)
-        self.attn = Attention(width, heads)
-        self.ln_2 = LayerNorm(width)
-        self.mlp = MLP(width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, T, S, W) -> (B, T, S, W); the first token of a frame is its class token."""
-        message = self.message_fc(x[:, :, 0])  # (B, T, W)
-        message = message + self.message_attn(self.message_ln(message))
-        with_message = torch.cat([x, message[:, :, None]], dim=2).flatten(0, 1)  # (B T, S + 1, W)
-        attended = self.attn(self.ln_1(with_message))[:, :-1]  # the message was read: it goes
-        x = x + attended.unflatten(0, x.shape[:2])
-        return x + self.mlp(self.ln_2(x))
-
-
 class MultiframeIntegration(nn.Module):
     """The features of a video's frames to one: blocks, a residual around them all, the mean.
 
@@ -110,6 +96,7 @@ class MultiframeIntegration(nn.Module):
         self.positional_embedding = nn.Parameter(torch.empty(1, frames, width))
         self.resblocks = nn.ModuleList(Block(width, width // HEAD_WIDTH) for _ in range(layers))
         nn.init.trunc_normal_(self.positional_embedding, std=0.02)
+        self.resblocks.apply(initialise_linear)
 
     def forward(self, features: Tensor) -> Tensor:
         """(B, T, E) -> (B, E)."""
@@ -119,7 +106,7 @@ class MultiframeIntegration(nn.Module):
         return (x + features).mean(dim=1)
 
 
-class XCLIP(CLIP):
+class XCLIP(CrossFrameCLIP):
     """X-CLIP. The text tower and what surrounds the blocks of the image tower are CLIP's.
 
     Args:
@@ -158,16 +145,13 @@ class XCLIP(CLIP):
             image_size=image_size,
             patch_size=patch_size,
             vision_width=vision_width,
-            vision_layers=0,  # the blocks below take their place
+            vision_layers=vision_layers,
             text_width=text_width,
             text_layers=text_layers,
             embed_dim=embed_dim,
             text_length=text_length,
             vocab_size=vocab_size,
         )
-        heads = vision_width // HEAD_WIDTH
-        blocks = [CrossFrameBlock(vision_width, heads) for _ in range(vision_layers)]
-        self.visual.transformer.resblocks = nn.ModuleList(blocks)
         self.mit = MultiframeIntegration(embed_dim, frames, mit_layers)
         self.prompts_visual_ln = LayerNorm(vision_width)
         self.prompts_visual_proj = nn.Parameter(torch.empty(vision_width, embed_dim))
@@ -202,7 +186,8 @@ class XCLIP(CLIP):
         patches = self.visual.patch_embed(frames.flatten(0, 1))
         x = self.visual.add_class_token_and_positions(patches).unflatten(0, videos)  # (B, T, S, W)
         for block in self.visual.transformer.resblocks:
-            x = block(x)
+            assert isinstance(block, CrossFrameBlock)
+            x = block.videos(x)
         return self.visual.project(self.visual.ln_post(x[:, :, 0])), x[:, :, 1:]
 
     def encode_image(self, images: Tensor) -> Tensor:
@@ -234,14 +219,30 @@ class XCLIP(CLIP):
         Raises:
             UserError: the frames or the tokens have another shape than the model's.
         """
+        text = self.encode_text(tokens)
+        video_features, text_features = self.prompt(frames, text)
+        video_features = F.normalize(video_features, dim=-1)
+        text_features = F.normalize(text_features, dim=-1)
+        cosines = torch.einsum("be,bce->bc", video_features, text_features)
+        return self.logit_scale.exp() * cosines
+
+    def prompt(self, frames: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
+        """Encode videos, and let each prompt the class names.
+
+        Args:
+            frames: (B, T, 3, H, W) float, normalised.
+            text: (C, E) features of the class names, from ``encode_text``.
+
+        Returns:
+            Video features (B, E) and text features (B, C, E), neither normalised.
+
+        Raises:
+            UserError: the frames have another shape than the model's.
+        """
         video_features, patches = self._encode(frames)
         # The projection is linear, so that it may follow the mean over the frames.
         context = self.prompts_visual_ln(patches).mean(dim=1) @ self.prompts_visual_proj
-        text = self.encode_text(tokens).expand(len(frames), -1, -1)  # (B, C, E)
-        text_features = F.normalize(self.prompts_generator(text, context), dim=-1)
-        video_features = F.normalize(video_features, dim=-1)
-        cosines = torch.einsum("be,bce->bc", video_features, text_features)
-        return self.logit_scale.exp() * cosines
+        return video_features, self.prompts_generator(text.expand(len(frames), -1, -1), context)
 
     def _encode(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         """Video features (B, E) and patch tokens (B, T, L, W)."""

@@ -1,4 +1,7 @@
+from typing import Any
+
 import pytest
+import torch
 
 from stclip.engine.optim import build_optimizer, learning_rate
 from tests.helpers import tiny_model
@@ -35,3 +38,37 @@ def test_only_the_trained_parameters_have_an_optimizer() -> None:
     optimizer = build_optimizer(model, 0.1, 0.9, 1e-7)
     chosen = {id(p) for group in optimizer.param_groups for p in group["params"]}
     assert chosen == {id(p) for p in model.parameters() if p.requires_grad}
+
+
+def group_of(optimizer: torch.optim.Optimizer, parameter: torch.nn.Parameter) -> dict[str, Any]:
+    (found,) = [g for g in optimizer.param_groups if any(p is parameter for p in g["params"])]
+    return found
+
+
+def test_new_parts_have_a_rate_of_their_own_and_vectors_no_decay() -> None:
+    model = tiny_model()
+    optimizer = build_optimizer(
+        model,
+        1e-3,
+        0.9,
+        0.01,
+        kind="adamw",
+        is_new=lambda name: name.startswith("person_tokens."),
+        new_lr_factor=10,
+    )
+    assert isinstance(optimizer, torch.optim.AdamW)
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            assert not any(p is parameter for g in optimizer.param_groups for p in g["params"])
+            continue
+        group = group_of(optimizer, parameter)
+        factor = 10 if name.startswith("person_tokens.") else 1
+        assert group["lr_factor"] == factor, name
+        assert group["lr"] == pytest.approx(1e-3 * factor)
+        assert group["weight_decay"] == (0.01 if parameter.ndim > 1 else 0), name
+        assert group["betas"] == (0.9, 0.98)
+
+
+def test_sgd_decays_everything_in_one_group() -> None:
+    (group,) = build_optimizer(tiny_model(), 0.1, 0.9, 1e-7).param_groups
+    assert (group["lr"], group["momentum"], group["weight_decay"]) == (0.1, 0.9, 1e-7)

@@ -57,6 +57,7 @@ def test_a_state_dict_tells_the_config(clip_file: str) -> None:
     pairs = ("MODEL.TEMPORAL.FRAMES", "5", "MODEL.PROMPT.ENABLED", "False", "MODEL.LORA.RANK", "3")
     found = config_of_state(build("MODEL.CLIP", clip_file, *pairs).state_dict())
     assert found == {
+        "BACKBONE": "clip",
         "PERSON_TOKENS.ENABLED": True,
         "TEMPORAL.ENABLED": True,
         "TEMPORAL.FRAMES": 5,

@@ -4,7 +4,15 @@ import pytest
 import torch
 from torch import nn
 
-from stclip.models.transformer import MLP, Attention, Block, LayerNorm, QuickGELU, Transformer
+from stclip.models.transformer import (
+    MLP,
+    Attention,
+    Block,
+    LayerNorm,
+    QuickGELU,
+    Transformer,
+    recompute_activations,
+)
 
 
 @pytest.mark.parametrize("causal", [False, True])
@@ -75,3 +83,51 @@ def test_the_mlp_is_the_same_with_and_without_gradients(rank):
     torch.testing.assert_close(mlp(x), expected)
     with torch.no_grad():
         torch.testing.assert_close(mlp(x), expected, rtol=1e-5, atol=1e-4)
+
+
+def test_layer_norm_of_bfloat16_is_that_of_float32_rounded():
+    torch.manual_seed(0)
+    norm, x = LayerNorm(256), (torch.randn(300, 256) * 5 + 3).bfloat16()
+    nn.init.normal_(norm.weight)
+    weight = torch.randn(300, 256).bfloat16()
+    for learns in (True, False):
+        norm.requires_grad_(learns)
+        ours, plain = x.clone().requires_grad_(), x.clone().requires_grad_()
+        found = norm(ours)
+        expected = nn.functional.layer_norm(plain.float(), (256,), norm.weight, norm.bias)
+        torch.testing.assert_close(found, expected.bfloat16(), rtol=2**-7, atol=0)
+        assert (found != expected.bfloat16()).float().mean() < 0.001
+        found.backward(weight)
+        gradients = [p.grad for p in norm.parameters() if learns]
+        norm.zero_grad()
+        expected.backward(weight.float())
+        torch.testing.assert_close(ours.grad, plain.grad, rtol=0.01, atol=0.01)
+        torch.testing.assert_close(gradients, [p.grad for p in norm.parameters() if learns])
+        norm.zero_grad()
+
+
+@pytest.mark.parametrize("rank", [0, 2])
+def test_recomputed_activations_give_the_same_and_keep_less(rank):
+    kept, results = [], []
+    for recompute in (False, True):
+        torch.manual_seed(0)
+        transformer = Transformer(64, layers=3, heads=1, lora_rank=rank)
+        for parameter in transformer.parameters():
+            nn.init.normal_(parameter, std=0.1)
+        names = list(transformer.state_dict())
+        if recompute:
+            recompute_activations(transformer)
+        assert list(transformer.state_dict()) == names
+        x, numbers = torch.randn(2, 5, 64, requires_grad=True), []
+        mask = torch.tensor([[1, 1, 1, 0, 1], [1, 1, 1, 1, 1]]).bool()
+        with torch.autograd.graph.saved_tensors_hooks(
+            lambda tensor, numbers=numbers: numbers.append(tensor.numel()) or tensor, lambda t: t
+        ):
+            out = transformer(x, mask)
+        out.square().sum().backward()
+        gradients = [p.grad for p in transformer.parameters() if p.requires_grad]
+        results.append([out, x.grad, *gradients])
+        kept.append(sum(numbers))
+    for without, with_ in zip(*results, strict=True):
+        assert torch.equal(without, with_)
+    assert kept[1] < kept[0] / 10

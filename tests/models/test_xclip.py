@@ -8,11 +8,11 @@ from torch.nn import functional as F
 
 import stclip
 from stclip.errors import UserError
+from stclip.models.cross_frame import CrossFrameBlock
 from stclip.models.xclip import (
     PIXEL_MEAN,
     PIXEL_STD,
     XCLIP,
-    CrossFrameBlock,
     MultiframeIntegration,
     preprocess_video,
     resize_positions,
@@ -67,7 +67,7 @@ def test_the_block_token_by_token():
     torch.manual_seed(0)
     block = CrossFrameBlock(128, heads=2).eval().requires_grad_(False)
     x = torch.randn(2, 3, 5, 128)
-    found = block(x)
+    found = block.videos(x)
     for video, tokens in enumerate(x):
         messages = torch.stack([block.message_fc(frame[0]) for frame in tokens])
         messages = messages + block.message_attn(block.message_ln(messages)[None])[0]
@@ -129,7 +129,7 @@ def test_frames_see_each_other_and_their_order_matters():
         model.encode_frames(frames.flip(1))[0].flip(1), features, atol=1e-5, rtol=1e-5
     )
     difference = model.encode_video(frames.flip(1)) - model.encode_video(frames)
-    assert difference.abs().max() > 1e-3
+    assert difference.abs().max() > 1e-4
 
 
 def test_a_picture_is_a_video_of_one_frame():

@@ -14,6 +14,7 @@ import torch
 from stclip.config import load_config
 from stclip.data.build import build_dataset, build_test_loader, build_train_loader, read_vocabulary
 from stclip.engine.checkpoint import read_checkpoint
+from stclip.engine.infer import infer
 from stclip.models.build import build_model, encode_labels
 from stclip.models.losses import FocalCriterion
 from stclip.models.reference import to_reference
@@ -80,6 +81,25 @@ def test_stages(case_config: Path, reference_checkpoint: Path) -> None:
         assert np.abs(ours - expected).max() / scale < 1e-5, stage  # asked for: 1e-4
 
 
+def test_scores_in_bfloat16(case_config: Path) -> None:
+    cfg = load_config(case_config)
+    model = build_model(cfg, read_checkpoint(cfg.MODEL.WEIGHT).model)
+    vocabulary = encode_labels(model, read_vocabulary(cfg, "test"))
+    scores = [
+        infer(
+            model,
+            build_test_loader(cfg, build_dataset(cfg, "test"), model.clip.image_size),
+            vocabulary,
+            device=torch.device("cpu"),
+            precision=precision,
+        ).scores
+        for precision in ("fp32", "bf16")
+    ]
+    difference = (scores[0] - scores[1]).abs().max().item()
+    print(f"largest difference of a score: {difference:.4f}")
+    assert 0 < difference < 0.01  # 0.0015 where this was written
+
+
 def three_steps() -> dict[str, Any]:
     return json.loads((EXPECTED / "train_3steps.json").read_text())  # type: ignore[no-any-return]
 
@@ -107,6 +127,10 @@ def check_training(config: Path, *pairs: str) -> None:
 
 def test_train_net(case_config: Path) -> None:
     check_training(case_config)
+
+
+def test_train_net_with_recomputed_activations(case_config: Path) -> None:
+    check_training(case_config, "SOLVER.ACTIVATION_CHECKPOINTING", "True")
 
 
 @pytest.mark.slow

@@ -8,7 +8,9 @@ import av
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+from stclip.errors import UserError
 from tests.helpers import load_tool
 from tests.tools.conftest import CASE
 
@@ -71,6 +73,30 @@ def test_earlier_results_are_kept(case_config: Path) -> None:
     test_net(case_config, "TEST.BOXES", "ground_truth")
     assert (folder.with_name("jhmdb.old-1") / "result_jhmdb.csv").read_bytes() == first
     assert (folder / "result_jhmdb.csv").read_bytes() != first
+
+
+def test_each_annotations_file_needs_a_folder_of_its_own(case_config: Path, tmp_path: Path) -> None:
+    """Their results would have one name; the same file may be tested again."""
+    videos = CASE / "data/jhmdb/videos"
+    for name in ("foxtrot_stand_s1", "charlie_pick_s1"):
+        with Image.open(videos / name / "00001.png") as picture:
+            size = picture.size
+        content = {
+            "labels": ["stand"],
+            "videos": [{"id": name, "path": str(videos / name), "size": size, "fps": 30}],
+            "keyframes": [
+                {"video": name, "timestamp": 0, "boxes": [[2, 2, 30, 40]], "labels": [["stand"]]}
+            ],
+        }
+        (tmp_path / f"{name}.json").write_text(json.dumps(content))
+    pairs = ["TEST.BOXES", "ground_truth", "TEST_VIDEO", "", "DATASETS.TEST"]
+    first, other = (f"{tmp_path}/{name}.json" for name in ("foxtrot_stand_s1", "charlie_pick_s1"))
+    folder, _ = test_net(case_config, *pairs, first)
+    test_net(case_config, *pairs, first)
+    assert folder.with_name("annotations.old-1").is_dir()
+    with pytest.raises(UserError, match=r"OUTPUT_DIR .*foxtrot.*charlie.*another OUTPUT_DIR"):
+        test_net(case_config, *pairs, other)
+    assert first in (folder / "config.yaml").read_text()
 
 
 def test_no_box_anywhere(case_config: Path) -> None:
