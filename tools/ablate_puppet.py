@@ -5,6 +5,10 @@
     python tools/prepare_puppet.py --setting context --out data/puppet_context
     python tools/ablate_puppet.py
     python tools/ablate_puppet.py --subsets time --seeds 2 --output output/time SOLVER.MAX_ITER 100
+    python tools/ablate_puppet.py --subsets backbone --output output/backbone
+
+"backbone" is no subset of its own: on the standard split 1 it compares ST-CLIP with CLIP's and with
+X-CLIP's image tower, and with X-CLIP itself.
 
 The output folder receives table.md, table.json and the folder of every run. What is finished is not
 run again with --resume.

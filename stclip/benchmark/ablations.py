@@ -1,4 +1,7 @@
-"""Which part of ST-CLIP is needed where: drawn subsets, each trained with and without one part."""
+"""Which part of ST-CLIP is needed where: drawn subsets, each trained with and without one part.
+
+Beside them the standard split with another image tower, and with X-CLIP.
+"""
 
 from __future__ import annotations
 
@@ -20,26 +23,48 @@ _BASELINES = {name: BASELINES[name] for name in ("frame", "crop")}
 
 
 @dataclass(frozen=True)
-class Subset:
-    """A subset and the part of ST-CLIP that it was drawn for.
+class Variant:
+    """What is trained on a subset.
 
     Attributes:
-        config: its yaml file, in the folder of configs.
-        part: in words.
-        without: the pairs of keys and values that switch the part off.
+        key: the name of its folder.
+        title: the name of its row.
+        config: a yaml file in the folder of configs.
+        pairs: keys and values that win over it.
     """
 
+    key: str
+    title: str
     config: str
-    part: str
-    without: tuple[str, ...]
+    pairs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Subset:
+    """A subset and what is trained on it: ST-CLIP first, which the others are compared with."""
+
+    variants: tuple[Variant, ...]
+
+    @classmethod
+    def drawn_for(cls, config: str, part: str, key: str) -> Subset:
+        """A subset that was drawn for a part of ST-CLIP, which ``key`` switches off."""
+        without = Variant("without", f"{OURS} without {part}", config, (key, "False"))
+        return cls((Variant("whole", OURS, config), without))
 
 
 SUBSETS = {
-    "time": Subset("time.yaml", "temporal modelling", ("MODEL.TEMPORAL.ENABLED", "False")),
-    "crowd": Subset("crowd.yaml", "person tokens", ("MODEL.PERSON_TOKENS.ENABLED", "False")),
-    "context": Subset("context.yaml", "context prompting", ("MODEL.PROMPT.ENABLED", "False")),
-    "multi": Subset(
-        "multi_its.yaml", "interest token spotting", ("MODEL.INTEREST_TOKENS.ENABLED", "False")
+    "time": Subset.drawn_for("time.yaml", "temporal modelling", "MODEL.TEMPORAL.ENABLED"),
+    "crowd": Subset.drawn_for("crowd.yaml", "person tokens", "MODEL.PERSON_TOKENS.ENABLED"),
+    "context": Subset.drawn_for("context.yaml", "context prompting", "MODEL.PROMPT.ENABLED"),
+    "multi": Subset.drawn_for(
+        "multi_its.yaml", "interest token spotting", "MODEL.INTEREST_TOKENS.ENABLED"
+    ),
+    "backbone": Subset(
+        (
+            Variant("clip", OURS, "split_1.yaml"),
+            Variant("xclip", f"{OURS} with X-CLIP's image tower", "xclip_backbone.yaml"),
+            Variant("xclip_alone", "X-CLIP, fine-tuned", "xclip_split_1.yaml"),
+        )
     ),
 }
 
@@ -64,13 +89,11 @@ class Ablation:
     """The runs of one subset.
 
     Attributes:
-        subset: a value of SUBSETS.
-        cfg: the config of the subset.
+        cfg: the config of ST-CLIP on the subset.
         runs: all in order.
         tests: (method, run) of those that are tests.
     """
 
-    subset: Subset
     cfg: CfgNode
     runs: list[Run]
     tests: list[tuple[str, Run]]
@@ -84,16 +107,18 @@ class Ablation:
         Args:
             name: a key of SUBSETS.
             output: the folder of all subsets.
-            config_dir: holds the subset's yaml file.
+            config_dir: holds the subset's yaml files.
             seeds: of the trainings.
             pairs: config keys of all runs.
 
         Raises:
             UserError: the config cannot be read.
         """
-        subset = SUBSETS[name]
-        config = str(config_dir / subset.config)
-        ablation = cls(subset, load_config(config, pairs), [], [])
+        variants = SUBSETS[name].variants
+        config = str(config_dir / variants[0].config)
+        ablation = cls(load_config(config, pairs), [], [])
+        for variant in variants:
+            load_config(config_dir / variant.config, (*pairs, *variant.pairs))
         for key, title in _BASELINES.items():
             words = (*pairs, "MODEL.NAME", key)
             run = Run(f"{name}, {title}", "test_net", config, output / name / key, words)
@@ -101,22 +126,18 @@ class Ablation:
         solver = ablation.cfg.SOLVER
         seconds = solver.MAX_ITER * solver.VIDEOS_PER_BATCH / 30
         for seed in seeds:
-            for key, title, switch in (
-                ("whole", OURS, ()),
-                ("without", f"{OURS} without {subset.part}", subset.without),
-            ):
-                words = (*pairs, *switch, "SEED", str(seed))
-                folder, label = (
-                    output / name / key / f"seed_{seed}",
-                    f"{name}, {title}, seed {seed}",
-                )
+            for variant in variants:
+                words = (*pairs, *variant.pairs, "SEED", str(seed))
+                config = str(config_dir / variant.config)
+                folder = output / name / variant.key / f"seed_{seed}"
+                label = f"{name}, {variant.title}, seed {seed}"
                 train = Run(
                     f"{label}: training", "train_net", config, folder / "train", words,
                     seconds=seconds,
                 )  # fmt: skip
                 ablation.runs.append(train)
                 test = Run(label, "test_net", config, folder / "test", words, train, seconds / 3)
-                ablation._add_test(title, test)
+                ablation._add_test(variant.title, test)
         return ablation
 
     def rows(self, draws: int, seed: int = 0) -> list[Row]:

@@ -53,7 +53,8 @@ def test_a_subset(configs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert rows[3]["lead"]["low"] <= rows[3]["lead"]["high"]
     trained = [(out / f"time/{kind}/seed_3/train/config.yaml").read_text() for kind in
                ("whole", "without")]  # fmt: skip
-    assert [text.count("TEMPORAL:\n    ENABLED: true") for text in trained] == [1, 0]
+    enabled = "TEMPORAL:\n    BEFORE_XCLIP: false\n    ENABLED: true"
+    assert [text.count(enabled) for text in trained] == [1, 0]
 
 
 def test_of_a_generalised_test_the_unseen_classes_count(configs: Path, tmp_path: Path) -> None:
@@ -72,10 +73,31 @@ def test_of_a_generalised_test_the_unseen_classes_count(configs: Path, tmp_path:
     assert rows[0]["lead"]["estimate"] == pytest.approx(lead, abs=1e-3)
 
 
+def test_image_towers(configs: Path, tmp_path: Path) -> None:
+    (configs / "time.yaml").rename(configs / "split_1.yaml")
+    for name, key in (("xclip_backbone", "BACKBONE"), ("xclip_split_1", "NAME")):
+        text = f"_BASE_: split_1.yaml\nMODEL: {{{key}: xclip}}\n"
+        (configs / f"{name}.yaml").write_text(text)
+    out = tmp_path / "out"
+    words = ["--config-dir", str(configs), "--output", str(out), "--subsets", "backbone"]
+    assert load_tool("ablate_puppet").main([*words, "--seeds", "3", "--draws", "5"]) == 0
+    rows = json.loads((out / "table.json").read_text())["subsets"]["backbone"]
+    assert [row["method"] for row in rows[2:]] == [
+        "ST-CLIP",
+        "ST-CLIP with X-CLIP's image tower",
+        "X-CLIP, fine-tuned",
+    ]
+    assert [row["lead"] is None for row in rows] == [False, False, True, False, False]
+    for row, key in zip(rows[2:], ("clip", "xclip", "xclip_alone"), strict=True):
+        folder = out / "backbone" / key / "seed_3" / "test/inference/jhmdb"
+        metrics = json.loads((folder / "metrics.json").read_text())
+        assert row["mAP"]["mean"] == metrics["frame_mAP@0.5"]
+
+
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (["--subsets", "space"], "'space': choices are time,crowd,context,multi"),
+        (["--subsets", "space"], "'space': choices are time,crowd,context,multi,backbone"),
         (["--seeds", "1,1"], "distinct numbers from 0"),
         (["--jobs", "0"], "1 or more expected, found 0"),
         (["--config-dir", "nowhere"], "nowhere/time.yaml: config file cannot be read"),

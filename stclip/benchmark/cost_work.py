@@ -1,0 +1,334 @@
+"""The work that is measured: testing videos of J-HMDB's size, and training on them."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Generator, Iterable, Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from tqdm import tqdm
+
+from stclip.benchmark.cost_flops import PARTS, Load, Sizes, count_flops
+from stclip.benchmark.cost_measure import Clock, Spread, machine, timed
+from stclip.config import load_config
+from stclip.data.annotations import DetectionDataset
+from stclip.data.build import build_test_loader, build_train_loader
+from stclip.engine.distributed import barrier, rank, sum_over_ranks, world_size
+from stclip.engine.events import peak_memory_mb
+from stclip.engine.infer import score
+from stclip.engine.optim import build_optimizer
+from stclip.engine.train import Trainer
+from stclip.models.build import encode_labels
+from stclip.models.clip import CLIP
+from stclip.models.cross_frame import CrossFrameCLIP
+from stclip.models.interest_tokens import InterestTokens
+from stclip.models.losses import FocalCriterion
+from stclip.models.stclip import STCLIP
+from stclip.structures import ClipBatch
+
+# What CLIP's constructor takes; small has the sizes of the puppet CLIP that this package brings.
+_B = {"image_size": 224, "vision_width": 768, "vision_layers": 12, "embed_dim": 512}
+_B_TEXT = {"text_width": 512, "text_layers": 12}
+_L = {"patch_size": 14, "vision_width": 1024, "vision_layers": 24, "embed_dim": 768}
+_L_TEXT = {"text_width": 768, "text_layers": 12}
+MODELS: dict[str, dict[str, int]] = {
+    "ViT-B/32": {"patch_size": 32, **_B, **_B_TEXT},
+    "ViT-B/16": {"patch_size": 16, **_B, **_B_TEXT},
+    "ViT-L/14": {"image_size": 224, **_L, **_L_TEXT},
+    "ViT-L/14@336px": {"image_size": 336, **_L, **_L_TEXT},
+    "small": {
+        "image_size": 112, "patch_size": 16, "vision_width": 128, "vision_layers": 4,
+        "embed_dim": 128, "text_width": 128, "text_layers": 2,
+    },
+}  # fmt: skip
+BACKBONES = {"clip": CLIP, "xclip": CrossFrameCLIP}
+LORA_RANK = 8
+_NAMES = ["clap", "sit", "wave", "throw", "pullup", "catch"]
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is to be done.
+
+    Attributes:
+        kind: ``infer`` or ``train``.
+        model: a key of MODELS.
+        backbone: MODEL.BACKBONE.
+        persons: boxes of a keyframe.
+        classes: class names.
+        keyframes: of a test; of a training's iteration.
+        interest_tokens: K; 0 prompts with all tokens of a keyframe, without interest tokens.
+        chunk: TEST.VIDEOS_PER_BATCH.
+        iterations: of a training, in each run.
+        precision: fp32, bf16 or fp16.
+        compiled: torch.compile the vision blocks.
+        workers: DATALOADER.NUM_WORKERS.
+    """
+
+    kind: str
+    model: str = "ViT-B/16"
+    backbone: str = "clip"
+    persons: int = 1
+    classes: int = 6
+    keyframes: int = 8
+    interest_tokens: int = 0
+    chunk: int = 8
+    iterations: int = 1
+    precision: str = "fp32"
+    compiled: bool = False
+    workers: int = 2
+
+    @property
+    def all_keyframes(self) -> int:
+        """Keyframes of one run."""
+        return self.keyframes * (self.iterations if self.kind == "train" else 1)
+
+    @property
+    def labels(self) -> list[str]:
+        """As many names as there are classes."""
+        more = range(len(_NAMES), self.classes)
+        return (_NAMES + [f"class {number}" for number in more])[: self.classes]
+
+
+class Watched:
+    """A loader's batches, with the time that was spent waiting for each, and what was in them.
+
+    Args:
+        batches: the loader, or an iterator over it that goes on from run to run.
+        sizes: of the model that the batches go to.
+        classes: C.
+        training: whether the backward pass counts too.
+    """
+
+    def __init__(
+        self, batches: Iterable[ClipBatch], sizes: Sizes, classes: int, training: bool
+    ) -> None:
+        self._batches, self._sizes = batches, sizes
+        self._classes, self._training = classes, training
+        self.waits: list[float] = []
+        self.boxes = 0
+        self.flops: Counter[str] = Counter()
+
+    def __iter__(self) -> Iterator[ClipBatch]:
+        """The batches."""
+        start = time.perf_counter()
+        for batch in self._batches:
+            self.waits.append(time.perf_counter() - start)
+            self.boxes += len(batch.boxes)
+            load = Load.of(batch, self._classes)
+            self.flops.update(count_flops(self._sizes, load, self._training))
+            yield batch
+            start = time.perf_counter()
+        self.waits.append(time.perf_counter() - start)
+
+
+@dataclass
+class Outcome:
+    """One run.
+
+    Attributes:
+        seconds: of all of it.
+        waits: seconds that this process waited for each batch.
+        boxes: persons, over all processes.
+        memory_mb: the most that this process held so far.
+        flops: operations by part of the model, over all processes.
+    """
+
+    seconds: float
+    waits: list[float]
+    boxes: int
+    memory_mb: float
+    flops: dict[str, int]
+
+    @property
+    def data_share(self) -> float:
+        """The part of the time that went into waiting for the loader."""
+        return sum(self.waits) / self.seconds
+
+    @property
+    def later_data_share(self) -> float:
+        """The same without the first batch, which no other work can hide: that of a long run."""
+        if len(self.waits) < 2:
+            return 0.0
+        return sum(self.waits[1:]) / (self.seconds - self.waits[0])
+
+
+def build(work: Work, device: torch.device) -> STCLIP:
+    """ST-CLIP with the sizes of MODELS and random weights, in evaluation mode on ``device``."""
+    torch.manual_seed(0)
+    clip = BACKBONES[work.backbone](**MODELS[work.model], lora_rank=LORA_RANK)
+    interest = InterestTokens(work.interest_tokens) if work.interest_tokens else None
+    model = STCLIP(clip, interest_tokens=interest).eval().to(device)
+    if work.compiled:
+        for block in model.clip.visual.transformer.resblocks:
+            block.compile()
+    return model
+
+
+class Runs:
+    """Carries the work out again and again, as the tools do it.
+
+    Args:
+        work: what.
+        dataset: for it; a test scores all of it.
+        device: where.
+        repeats: how many runs there will be, after the warm-up.
+    """
+
+    def __init__(
+        self, work: Work, dataset: DetectionDataset, device: torch.device, repeats: int
+    ) -> None:
+        self.work, self._dataset, self._device = work, dataset, device
+        self.model = build(work, device)
+        self._sizes = Sizes.of(self.model)
+        self._vocabulary = encode_labels(self.model, work.labels)
+        iterations = work.iterations * (1 + repeats)
+        pairs: list[object] = ["DATALOADER.NUM_WORKERS", work.workers, "TEST.MAX_PERSONS", 0]
+        pairs += ["TEST.VIDEOS_PER_BATCH", work.chunk, "SOLVER.MAX_ITER", iterations]
+        pairs += ["SOLVER.VIDEOS_PER_BATCH", work.keyframes, "SOLVER.MAX_PERSONS", 1000]
+        pairs += ["MODEL.DEVICE", device.type]
+        self._cfg = load_config(None, [str(word) for word in pairs])
+        self._batches: Generator[ClipBatch, None, None] | None = (
+            None  # of a training, from run to run
+        )
+        self._run = self._trainer() if work.kind == "train" else self._test
+
+    def close(self) -> None:
+        """End the loader's workers, for which the process would wait at its end."""
+        if self._batches is not None:
+            self._batches.close()
+
+    def warm_up(self) -> None:
+        """Do once what is slow the first time: of a test, its first video."""
+        if self.work.kind == "train":
+            self._run(self._dataset)
+            return
+        first = next(iter(self._dataset.videos))
+        keyframes = [k for k in self._dataset.keyframes if k.key.video == first]
+        self._run(replace(self._dataset, keyframes=keyframes))
+
+    def once(self) -> Outcome:
+        """One run, as long as the slowest process takes."""
+        barrier()
+        if self._device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self._device)
+        watched: list[Watched] = []
+
+        def run() -> None:
+            watched.append(self._run(self._dataset))
+            barrier()
+
+        seconds = timed(run, self._device)
+        memory = peak_memory_mb(self._device)
+        counts = [watched[0].boxes, *(watched[0].flops[part] for part in PARTS)]
+        sums = torch.tensor(counts, dtype=torch.float64, device=self._device)
+        boxes, *flops = map(int, sum_over_ranks(sums).tolist())
+        by_part = dict(zip(PARTS, flops, strict=True))
+        return Outcome(seconds, watched[0].waits, boxes, memory, by_part)
+
+    def _watched(self, batches: Iterable[ClipBatch]) -> Watched:
+        return Watched(batches, self._sizes, self.work.classes, self.work.kind == "train")
+
+    def _test(self, dataset: DetectionDataset) -> Watched:
+        """The test of whole videos, loading included."""
+        size = self.model.clip.image_size
+        loader = build_test_loader(self._cfg, dataset, size, rank(), world_size())
+        watched = self._watched(loader)
+        order = [keyframe.key for keyframe in dataset.keyframes]
+        score(
+            self.model,
+            watched,
+            self._vocabulary,
+            order,
+            device=self._device,
+            precision=self.work.precision,
+        )
+        return watched
+
+    def _trainer(self) -> Callable[[DetectionDataset], Watched]:
+        """Iterations, loading included where workers do not hide it."""
+        trainer = Trainer(
+            model=self.model,
+            vocabulary=self._vocabulary,
+            criterion=FocalCriterion(),
+            optimizer=build_optimizer(self.model, 2.5e-4, 0.9, 1e-7),
+            learning_rate=lambda iteration: 2.5e-4,
+            device=self._device,
+            max_iter=0,
+            save=lambda iteration, state: None,
+            precision=self.work.precision,
+        )
+        size = self.model.clip.image_size
+        loader = build_train_loader(
+            self._cfg, self._dataset, self.work.labels, size, 0, rank(), world_size()
+        )
+        batches = self._batches = (batch for batch in loader)
+
+        def run(dataset: DetectionDataset) -> Watched:
+            trainer.max_iter += self.work.iterations
+            watched = self._watched(batches)
+            trainer.run(watched)
+            return watched
+
+        return run
+
+
+def measure(runs: Runs, clock: Clock, repeats: int, device: torch.device) -> dict[str, object]:
+    """Warm up, take the runs and the units between them; gives the fields of a result.
+
+    Every time is in the units taken beside it. Memory is the highest of this process so far, with
+    the yardstick's own model in it.
+    """
+    runs.warm_up()
+    clock.take()
+    outcomes: list[Outcome] = []
+    for _ in tqdm(range(repeats), desc=runs.work.kind, unit="run", disable=None, leave=False):
+        outcomes.append(runs.once())
+        clock.take()
+    return summary(runs.work, outcomes, clock) | {
+        "peak_memory_mb": round(max(outcome.memory_mb for outcome in outcomes), 1),
+        "repeats": repeats,
+        "processes": world_size(),
+        **machine(device),
+    }
+
+
+def summary(work: Work, outcomes: list[Outcome], clock: Clock) -> dict[str, object]:
+    """The numbers of a result that come from its runs."""
+    keyframes = work.all_keyframes
+    units = [clock.around(run) for run in range(len(outcomes))]
+    seconds = [outcome.seconds / keyframes for outcome in outcomes]
+    ratios = [value / unit.yardstick for value, unit in zip(seconds, units, strict=True)]
+    shares = [
+        sum(outcome.flops.values()) / (outcome.seconds * unit.matrix_rate * world_size())
+        for outcome, unit in zip(outcomes, units, strict=True)
+    ]
+    flops = outcomes[0].flops
+    median = Spread.of(seconds).median
+    return {
+        "work": work.kind,
+        "model": work.model,
+        "backbone": work.backbone,
+        "persons": work.persons,
+        "classes": work.classes,
+        "keyframes": work.keyframes,
+        "interest_tokens": work.interest_tokens,
+        **({"iterations": work.iterations} if work.kind == "train" else {"chunk": work.chunk}),
+        "precision": work.precision,
+        "compile": work.compiled,
+        "workers": work.workers,
+        **Spread.of(ratios).fields("u_per_keyframe", 5),
+        "yardstick_s": [round(unit.yardstick, 4) for unit in clock.moments],
+        "steady": clock.steady,
+        **Spread.of(seconds).fields("seconds_per_keyframe", 5),
+        "keyframes_per_second": round(1 / median, 3),
+        "boxes_per_second": round(outcomes[0].boxes / keyframes / median, 3),
+        "gflop_per_keyframe": round(sum(flops.values()) / keyframes / 1e9, 3),
+        "gflop_by_part": {name: round(v / keyframes / 1e9, 3) for name, v in flops.items() if v},
+        "matrix_gflop_per_s": [round(unit.matrix_rate / 1e9, 1) for unit in clock.moments],
+        **Spread.of(shares).fields("matrix_share", 4),
+        **Spread.of([outcome.data_share for outcome in outcomes]).fields("data_share", 4),
+        "later_data_share": round(Spread.of([o.later_data_share for o in outcomes]).median, 4),
+    }
