@@ -1,6 +1,7 @@
 """Files that are whole or absent, and errors that name the file."""
 
 import json
+import logging
 import os
 import tempfile
 from collections.abc import Iterator
@@ -9,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from stclip.errors import UserError
+
+logger = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -71,6 +74,17 @@ def read_json(path: str | Path) -> Any:
         raise UserError(
             f"{path}: not valid JSON ({error}); is the file cut short? Fetch or write it again"
         ) from error
+
+
+def retire(path: Path) -> None:
+    """Rename a file or folder to the next free ``<name>.old-N``, if it exists."""
+    if not path.exists():
+        return
+    number = 1
+    while (old := path.with_name(f"{path.name}.old-{number}")).exists():
+        number += 1
+    os.rename(path, old)
+    logger.info("%s: what an earlier run left is kept as %s", path, old.name)
 
 
 def _umask() -> int:

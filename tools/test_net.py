@@ -5,7 +5,8 @@
     torchrun --nproc_per_node=4 tools/test_net.py --config-file configs/jhmdb/split_1.yaml ...
 
 OUTPUT_DIR/inference/<dataset>/ receives result_<dataset>.csv, detections/, predictions.npz,
-metrics.json and config.yaml; results that are already there are kept under another name. Of AVA,
+metrics.json and config.yaml; results that are already there are kept under another name. Until then
+<dataset>.partial/ holds what is scored: the same command goes on with an interrupted test. Of AVA,
 result_ava.csv is what its challenge takes, and there is no detections/. <dataset> is what
 DATASETS.TEST says, or `annotations` for a file in the annotations format: each such file needs an
 OUTPUT_DIR of its own. Without MODEL.WEIGHT the freshly initialised model is tested. MODEL.NAME
@@ -18,11 +19,15 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from yacs.config import CfgNode
 
+import stclip
 from stclip.cli import config_parser, run
 from stclip.config import differences, load_config, warn_scales
+from stclip.config.load import flatten
 from stclip.data.annotations import DetectionDataset
 from stclip.data.build import (
     build_dataset,
@@ -34,16 +39,23 @@ from stclip.data.build import (
 )
 from stclip.data.labels import read_label_file, warn_overlap
 from stclip.engine.checkpoint import Checkpoint, read_checkpoint
-from stclip.engine.distributed import choose_device, process_group, rank, world_size
+from stclip.engine.distributed import (
+    barrier,
+    choose_device,
+    process_group,
+    rank,
+    world_size,
+)
 from stclip.engine.events import peak_memory_mb, setup_logging
-from stclip.engine.infer import score
+from stclip.engine.infer import in_order, no_detections, stream
 from stclip.engine.memory import keep_freed_memory
 from stclip.errors import UserError
 from stclip.evaluation.frame_map import FrameMapEvaluator
 from stclip.evaluation.generalized import generalized
 from stclip.evaluation.results import format_table, soft_voting, write_results
+from stclip.evaluation.scored_parts import ScoredParts, fingerprint
 from stclip.evaluation.submission import AvaForm
-from stclip.models.build import build_model, encode_labels
+from stclip.models.build import Model, build_model, encode_labels
 from stclip.structures import Detections
 
 logger = logging.getLogger("stclip.test_net")
@@ -89,40 +101,79 @@ def test(cfg: CfgNode, device: torch.device) -> None:
             logger.warning("MODEL.WEIGHT is empty: testing a model that was never trained")
         model = build_model(cfg)
     model.to(device)
-    loader = build_test_loader(cfg, dataset, model.clip.image_size, rank(), world_size())
+    parts = ScoredParts(Path(cfg.OUTPUT_DIR) / "inference" / f"{dataset.name}.partial", labels)
+    if rank() == 0:
+        parts.prepare(fingerprint_of(cfg, dataset, labels, model))
+    barrier()
+    done = parts.done()
+    barrier()  # nobody adds a part before all have looked
+    loader = build_test_loader(cfg, dataset, model.clip.image_size, rank(), world_size(), done)
+    if done:
+        logger.info("going on with a test that was interrupted after %d keyframes", len(done))
     logger.info(
         "testing on %d keyframes of %d videos, %d classes; %d process(es) on %s",
-        len(dataset.keyframes),
+        len(dataset.keyframes) - len(done),
         len(dataset.videos),
         len(labels),
         world_size(),
         device,
     )
     start = time.perf_counter()
-    detections = score(
-        model,
-        loader,
-        encode_labels(model, labels),
-        [keyframe.key for keyframe in dataset.keyframes],
-        device=device,
-        precision=cfg.MODEL.PRECISION,
-        groups=None if groups is None else [groups[name] for name in labels],
-    )
-    if detections is None:
+    try:
+        for part in stream(
+            model,
+            loader,
+            encode_labels(model, labels),
+            device=device,
+            precision=cfg.MODEL.PRECISION,
+            groups=None if groups is None else [groups[name] for name in labels],
+            total=len(dataset.keyframes) - len(done),
+        ):
+            parts.add(part)
+    finally:
+        parts.flush()
+    barrier()
+    if rank() != 0:
         return
     seconds = time.perf_counter() - start
+    read = Detections.cat([no_detections(len(labels)), *parts.read()])
+    detections = in_order(read, [keyframe.key for keyframe in dataset.keyframes])
     facts = {
         "keyframes": len(dataset.keyframes),
         "keyframes_with_boxes": len(detections.owner.unique()),
         "boxes": len(detections),
         "seconds": round(seconds, 3),
-        "keyframes_per_second": round(len(dataset.keyframes) / seconds, 3),
+        "keyframes_per_second": round((len(dataset.keyframes) - len(done)) / seconds, 3),
+        "keyframes_scored_before": len(done),  # by a run that was interrupted; not in the seconds
         "peak_memory_mb": round(peak_memory_mb(device), 1),
         "device": str(device),
         "model": cfg.MODEL.NAME,
         "weight": cfg.MODEL.WEIGHT,
     }
     report(cfg, dataset.name, labels, detections, evaluator, facts, ava_form(dataset, labels))
+    parts.remove()
+
+
+def fingerprint_of(cfg: CfgNode, dataset: DetectionDataset, labels: list[str], model: Model) -> str:
+    """What the scores follow from: config keys, labels, boxes and weights."""
+    ignored = ("MODEL.WEIGHT", "DATALOADER.NUM_WORKERS", "DATALOADER.STORE", "DATALOADER.STORE_GB")
+    keys = [
+        f"{name} {value!r}"
+        for name, value in flatten(cfg)
+        if name.startswith(("MODEL.", "DATASETS.", "DATALOADER.")) and name not in ignored
+    ]
+    test = cfg.TEST
+    keys.append(f"{test.BOXES} {test.BOX_THRESH} {test.MAX_PERSONS} {test.VIDEOS_PER_BATCH}")
+    keys += [stclip.__version__, cfg.ALL_GROUP, *labels]
+    keys += [f"{k.key.video} {k.key.frame}" for k in dataset.keyframes]
+    boxes: list[NDArray[np.generic]] = []
+    for keyframe in dataset.keyframes:
+        proposals = (dataset.proposals or {}).get(keyframe.key)
+        boxes.append(keyframe.boxes)
+        if proposals is not None:
+            boxes += [proposals.boxes, proposals.scores]
+    weights = [tensor.detach().cpu().numpy() for tensor in model.state_dict().values()]
+    return fingerprint([*keys, *model.state_dict()], [*boxes, *weights])
 
 
 def refuse_results_of_another(cfg: CfgNode) -> None:

@@ -1,7 +1,7 @@
 """Builds datasets and loaders from a config; the one place of the data layer that reads one."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -23,6 +23,7 @@ from stclip.data.store import PictureStore
 from stclip.data.ucf24 import NAME as UCF24
 from stclip.data.ucf24 import build_ucf24
 from stclip.errors import Report, UserError, fail, reporting
+from stclip.structures import FrameKey
 from stclip.structures.groups import POSE
 
 logger = logging.getLogger(__name__)
@@ -232,12 +233,13 @@ def build_test_loader(
     image_size: int,
     rank: int = 0,
     world_size: int = 1,
+    done: Collection[FrameKey] = (),
 ) -> BatchLoader:
     """One process's share of the keyframes, TEST.VIDEOS_PER_BATCH neighbours at a time.
 
     X-CLIP on whole videos gets all keyframes of a video at a time, which cost it one clip.
     Every keyframe is in one batch of one process, also one without persons. The batches have no
-    labels.
+    labels. Those of which all keyframes are ``done`` are left out; the others are as without it.
 
     Raises:
         UserError: a key has a value that cannot be, or the detections that it asks for were not
@@ -249,7 +251,11 @@ def build_test_loader(
         raise UserError("TEST.BOXES: 'detected', but no detections were read with this dataset")
     keys = [keyframe.key for keyframe in dataset.keyframes]
     together = max(len(keys), 1) if _whole_videos(cfg) else test.VIDEOS_PER_BATCH
-    chunks = split_into_chunks(keys, together)
+    chunks = [
+        rows
+        for rows in split_into_chunks(keys, together)
+        if not all(keys[row] in done for row in rows)
+    ]
     share = run_of(rank, world_size, len(chunks))  # neighbours share frames
     samples = TestSamples(
         dataset=dataset,

@@ -1,7 +1,7 @@
 """Scoring: every keyframe of a dataset exactly once, on one process or many."""
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -36,7 +36,6 @@ def score(
     return merge(local, order)
 
 
-@torch.inference_mode()
 def infer(
     model: nn.Module,
     loader: Iterable[ClipBatch],
@@ -47,7 +46,30 @@ def infer(
     groups: Sequence[str] | None = None,
     total: int | None = None,
 ) -> Detections:
-    """Score this rank's keyframes.
+    """All of ``stream`` laid end to end, also where that is nothing; arguments as there."""
+    parts = stream(
+        model,
+        loader,
+        vocabulary,
+        device=device,
+        precision=precision,
+        groups=groups,
+        total=total,
+    )
+    return Detections.cat([no_detections(len(vocabulary)), *parts])
+
+
+def stream(
+    model: nn.Module,
+    loader: Iterable[ClipBatch],
+    vocabulary: Tensor,
+    *,
+    device: torch.device,
+    precision: str = "fp32",
+    groups: Sequence[str] | None = None,
+    total: int | None = None,
+) -> Iterator[Detections]:
+    """Score this rank's keyframes, batch by batch.
 
     Args:
         model: ST-CLIP, or any model with its output, in evaluation mode on ``device``.
@@ -58,11 +80,10 @@ def infer(
         groups: the group of each class; None if all exclude each other.
         total: keyframes over all ranks, for rank 0's progress bar.
 
-    Returns:
-        The scored persons, in the order of the loader, on the CPU in float32, with the
-        ``class_scores`` of ``groups``.
+    Yields:
+        The scored persons of each batch, on the CPU in float32, with the ``class_scores`` of
+        ``groups``.
     """
-    parts = [_no_detections(len(vocabulary))]
     if total is not None:
         total = -(-total // world_size())  # the bar shows this rank's share
     hidden, period = rank() != 0, 0.2 if sys.stderr.isatty() else 30  # a log needs few lines
@@ -70,21 +91,18 @@ def infer(
         total=total, unit="keyframe", desc="scoring", disable=hidden, mininterval=period
     ) as progress:
         for batch in loader:
-            moved = batch.to(device, non_blocking=True)
-            with autocast(precision, device):
-                output = model(moved, vocabulary)
-            parts.append(
-                # Copies: a tensor from a worker keeps a file descriptor open as long as it lives.
-                Detections(
-                    keys=batch.keys,
-                    owner=batch.owner.clone(),
-                    boxes=batch.boxes.clone(),
-                    det_scores=batch.det_scores.clone(),
-                    scores=class_scores(output.logits, groups).cpu(),
-                )
-            )
+            with torch.inference_mode(), autocast(precision, device):
+                output = model(batch.to(device, non_blocking=True), vocabulary)
+                scores = class_scores(output.logits, groups).cpu()
             progress.update(len(batch))
-    return Detections.cat(parts)
+            # Copies: a tensor from a worker keeps a file descriptor open as long as it lives.
+            yield Detections(
+                keys=batch.keys,
+                owner=batch.owner.clone(),
+                boxes=batch.boxes.clone(),
+                det_scores=batch.det_scores.clone(),
+                scores=scores,
+            )
 
 
 def merge(local: Detections, order: Sequence[FrameKey]) -> Detections | None:
@@ -95,23 +113,28 @@ def merge(local: Detections, order: Sequence[FrameKey]) -> Detections | None:
     parts = gather(local)
     if rank() != 0:
         return None
-    merged = Detections.cat(parts)
-    assert len(merged.keys) == len(order), f"{len(merged.keys)} keyframes scored of {len(order)}"
+    return in_order(Detections.cat(parts), order)
+
+
+def in_order(detections: Detections, order: Sequence[FrameKey]) -> Detections:
+    """The same detections, their keyframes in ``order``, which has each of them once."""
+    assert len(detections.keys) == len(order), (
+        f"{len(detections.keys)} keyframes scored of {len(order)}"
+    )
     place = {key: number for number, key in enumerate(order)}
-    new_row = torch.tensor([place[key] for key in merged.keys], dtype=torch.long)
+    new_row = torch.tensor([place[key] for key in detections.keys], dtype=torch.long)
     assert len(set(new_row.tolist())) == len(order), "a keyframe was scored twice"
-    owner = new_row[merged.owner]
-    owner, permutation = owner.sort(stable=True)
+    owner, permutation = new_row[detections.owner].sort(stable=True)
     return Detections(
         keys=tuple(order),
         owner=owner,
-        boxes=merged.boxes[permutation],
-        det_scores=merged.det_scores[permutation],
-        scores=merged.scores[permutation],
+        boxes=detections.boxes[permutation],
+        det_scores=detections.det_scores[permutation],
+        scores=detections.scores[permutation],
     )
 
 
-def _no_detections(classes: int) -> Detections:
+def no_detections(classes: int) -> Detections:
     """So that a rank without work has something of the right shapes to give."""
     return Detections(
         keys=(),

@@ -1,4 +1,4 @@
-"""Reading predictions.npz back, cutting it to some classes, and what chance would have given."""
+"""predictions.npz: writing, reading back, cutting to some classes, and what chance would give."""
 
 from __future__ import annotations
 
@@ -14,6 +14,20 @@ from stclip.errors import UserError
 from stclip.evaluation.frame_map import FrameMapEvaluator
 from stclip.evaluation.matching import AnnotatedFrame
 from stclip.structures import Detections, FrameKey
+
+
+def write_predictions(path: str | Path, vocabulary: Sequence[str], detections: Detections) -> None:
+    """Write detections whole, for ``read_predictions``; ``write_results`` names the arrays."""
+    np.savez_compressed(
+        path,
+        videos=np.array([key.video for key in detections.keys], dtype=np.str_),
+        frames=np.array([key.frame for key in detections.keys], dtype=np.int64),
+        owner=detections.owner.numpy(),
+        boxes=detections.boxes.float().numpy(),
+        det_scores=detections.det_scores.float().numpy(),
+        scores=detections.scores.float().numpy(),
+        labels=np.array(vocabulary, dtype=np.str_),
+    )
 
 
 def read_predictions(path: str | Path) -> tuple[Detections, tuple[str, ...]]:

@@ -15,12 +15,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from stclip.errors import UserError
+from stclip.evaluation.predictions import write_predictions
 from stclip.evaluation.rows import DECIMALS, DetectionRows, rows_of
 from stclip.evaluation.submission import AvaForm, write_ava_csv
+from stclip.files import retire
 from stclip.structures import Detections, FrameKey
 
 logger = logging.getLogger(__name__)
@@ -103,10 +104,10 @@ def write_results(
         else:
             write_ava_csv(filled / f"result_{dataset}.csv", rows, ava)
         raw = detections if unvoted is None else unvoted
-        _write_predictions(filled / "predictions.npz", vocabulary, raw)
+        write_predictions(filled / "predictions.npz", vocabulary, raw)
         for name, text in (texts or {}).items():
             (filled / name).write_text(text, encoding="utf-8")
-        _retire(folder)
+        retire(folder)
         os.rename(filled, folder)
     except OSError as error:
         raise UserError(
@@ -195,27 +196,3 @@ def _iterate(rows: DetectionRows) -> Iterator[tuple[FrameKey, list[float], int, 
     columns = (rows.frame.tolist(), rows.boxes.tolist(), rows.labels.tolist(), rows.scores.tolist())
     for frame, box, label, score in zip(*columns, strict=True):
         yield rows.keys[frame], box, label + 1, score
-
-
-def _write_predictions(path: Path, vocabulary: Sequence[str], detections: Detections) -> None:
-    np.savez_compressed(
-        path,
-        videos=np.array([key.video for key in detections.keys], dtype=np.str_),
-        frames=np.array([key.frame for key in detections.keys], dtype=np.int64),
-        owner=detections.owner.numpy(),
-        boxes=detections.boxes.float().numpy(),
-        det_scores=detections.det_scores.float().numpy(),
-        scores=detections.scores.float().numpy(),
-        labels=np.array(vocabulary, dtype=np.str_),
-    )
-
-
-def _retire(folder: Path) -> None:
-    """Rename ``folder`` to the next free ``<name>.old-N``, if it exists."""
-    if not folder.exists():
-        return
-    number = 1
-    while (old := folder.with_name(f"{folder.name}.old-{number}")).exists():
-        number += 1
-    os.rename(folder, old)
-    logger.info("%s: results of an earlier run are kept as %s", folder, old.name)

@@ -112,7 +112,7 @@ def test_a_failure_leaves_earlier_results_and_no_rubbish(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(results, "_write_predictions", full)
+    monkeypatch.setattr(results, "write_predictions", full)
     with pytest.raises(UserError, match="jhmdb: results cannot be written: No space"):
         write_results(tmp_path, "jhmdb", ["sit", "wave"], few())
     assert [path.name for path in tmp_path.iterdir()] == ["jhmdb"]

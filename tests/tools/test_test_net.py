@@ -1,6 +1,7 @@
 """test_net.py, evaluate.py and convert_checkpoint.py on what is not in the reference's case."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,12 @@ import pytest
 import torch
 from PIL import Image
 
+from stclip.config import load_config
+from stclip.data.build import build_dataset
+from stclip.engine.checkpoint import read_checkpoint
 from stclip.errors import UserError
+from stclip.evaluation.scored_parts import ScoredParts
+from stclip.models.build import build_model
 from tests.helpers import load_tool
 from tests.tools.conftest import CASE
 
@@ -178,3 +184,67 @@ def test_a_converted_checkpoint_scores_the_same(
     first = (folder / "result_jhmdb.csv").read_bytes()
     test_net(case_config, "MODEL.WEIGHT", str(ours))
     assert (folder / "result_jhmdb.csv").read_bytes() == first
+
+
+def test_an_interrupted_test_goes_on(
+    case_config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A frame that cannot be read ends a test; mended, the rest is scored, as without a break."""
+    whole, _ = test_net(case_config)
+    expected = (whole / "result_jhmdb.csv").read_bytes()
+    shutil.rmtree(whole)
+    data = tmp_path / "data"
+    shutil.copytree(CASE / "data/jhmdb", data / "jhmdb")
+    pairs = ("DATASETS.DATA_DIR", str(data))
+    folder = tmp_path / "run" / "inference"
+    last = data / "jhmdb/videos/foxtrot_stand_s1/00008.png"
+    content = last.read_bytes()
+    last.write_bytes(content[:50])
+    with pytest.raises(UserError, match=r"foxtrot_stand_s1.*00008|00008.*foxtrot_stand_s1"):
+        test_net(case_config, *pairs)
+    assert [path.name for path in folder.iterdir()] == ["jhmdb.partial"]
+    last.write_bytes(content)
+    _, metrics = test_net(case_config, *pairs)
+    before = metrics["keyframes_scored_before"]
+    assert 0 < before < 33 == metrics["keyframes"]
+    assert f"interrupted after {before} keyframes" in capsys.readouterr().err
+    assert [path.name for path in folder.iterdir()] == ["jhmdb"]
+    assert (folder / "jhmdb/result_jhmdb.csv").read_bytes() == expected
+
+
+def test_other_settings_do_not_go_on_with_an_interrupted_test(
+    case_config: Path, tmp_path: Path
+) -> None:
+    folder, _ = test_net(case_config)
+    shutil.rmtree(folder)
+    parts = ScoredParts(tmp_path / "run/inference/jhmdb.partial", ["x"])
+    parts.prepare("of another test")
+    _, metrics = test_net(case_config)
+    assert metrics["keyframes_scored_before"] == 0
+    kept = json.loads((folder.with_name("jhmdb.partial.old-1") / "run.json").read_text())
+    assert kept == {"fingerprint": "of another test"}
+
+
+@pytest.mark.parametrize(
+    "pairs",
+    [
+        ["TEST.MAX_PERSONS", "1"],
+        ["TEST.BOXES", "ground_truth"],
+        ["MODEL.PRECISION", "bf16"],
+        ["MODEL.HEAD.TEMPERATURE", "0.1"],
+        ["SEED", "3", "MODEL.WEIGHT", "", "MODEL.CLIP", "puppet"],
+    ],
+)
+def test_what_changes_scores_changes_the_fingerprint(case_config: Path, pairs: list[str]) -> None:
+    tool = load_tool("test_net")
+
+    def found(*words: str) -> str:
+        cfg = load_config(case_config, words)
+        torch.manual_seed(cfg.SEED)
+        state = read_checkpoint(cfg.MODEL.WEIGHT).model if cfg.MODEL.WEIGHT else None
+        model = build_model(cfg, state)
+        return tool.fingerprint_of(cfg, build_dataset(cfg, "test"), ["stand"], model)
+
+    base = found()
+    assert found("DATALOADER.NUM_WORKERS", "2", "SOLVER.MAX_ITER", "9", "SEED", "9") == base
+    assert found(*pairs) != base

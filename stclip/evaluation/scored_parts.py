@@ -1,0 +1,123 @@
+"""What a test has scored so far, on disk: no more than the last seconds of it stay in memory, and a
+test that was interrupted goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import shutil
+import time
+import uuid
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stclip.errors import UserError
+from stclip.evaluation.predictions import read_predictions, write_predictions
+from stclip.files import atomic_path, read_json, retire, write_json
+from stclip.structures import Detections, FrameKey
+
+logger = logging.getLogger(__name__)
+
+_RUN = "run.json"
+# A part is written once it has this many seconds behind it, or this many keyframes.
+_SECONDS, _KEYFRAMES = 10.0, 4096
+
+
+def fingerprint(words: Iterable[str], arrays: Iterable[NDArray[np.generic]]) -> str:
+    """SHA-256 of everything that scores follow from: only equal tests go on from each other."""
+    digest = hashlib.sha256()
+    for word in words:
+        digest.update(word.encode() + b"\0")
+    for array in arrays:
+        digest.update(f"{array.dtype.str} {array.shape}\0".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
+
+
+class ScoredParts:
+    """A folder of parts, each the detections of some whole batches. Several processes may share it.
+
+    Args:
+        folder: of this test alone.
+        vocabulary: C class names.
+    """
+
+    def __init__(self, folder: str | Path, vocabulary: Sequence[str]) -> None:
+        self.folder = Path(folder)
+        self._vocabulary = tuple(vocabulary)
+        self._waiting: list[Detections] = []
+        self._since = time.monotonic()
+
+    def prepare(self, print_: str) -> None:
+        """Make the folder, or leave it if it is of an equal test; one of another test is renamed.
+
+        One process does this before any calls ``done``.
+
+        Args:
+            print_: the ``fingerprint`` of this test.
+
+        Raises:
+            UserError: the folder cannot be written.
+        """
+        path = self.folder / _RUN
+        if path.exists():
+            found = read_json(path)
+            if isinstance(found, dict) and found.get("fingerprint") == print_:
+                return
+            logger.warning("%s: of a test with other settings, weights or data", self.folder)
+        retire(self.folder)
+        write_json(path, {"fingerprint": print_})
+
+    def done(self) -> set[FrameKey]:
+        """The keyframes that are in the parts; a part that cannot be read counts as none."""
+        keys: set[FrameKey] = set()
+        for path in self._paths():
+            try:
+                keys.update(read_predictions(path)[0].keys)
+            except UserError as error:
+                logger.warning("%s; its keyframes are scored anew", error)
+                path.unlink()
+        return keys
+
+    def add(self, detections: Detections) -> None:
+        """Keep the detections of a batch.
+
+        Raises:
+            UserError: a part is due and cannot be written.
+        """
+        self._waiting.append(detections)
+        keyframes = sum(len(each.keys) for each in self._waiting)
+        if keyframes >= _KEYFRAMES or time.monotonic() - self._since >= _SECONDS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what was added and is not yet written.
+
+        Raises:
+            UserError: it cannot be written.
+        """
+        self._since = time.monotonic()
+        if not self._waiting:
+            return
+        with atomic_path(self.folder / f"part-{uuid.uuid4().hex}.npz") as temporary:
+            write_predictions(temporary, self._vocabulary, Detections.cat(self._waiting))
+        self._waiting = []
+
+    def read(self) -> list[Detections]:
+        """The parts, in any order.
+
+        Raises:
+            UserError: a part cannot be read.
+        """
+        return [read_predictions(path)[0] for path in self._paths()]
+
+    def remove(self) -> None:
+        """Delete the folder, once its content stands elsewhere."""
+        shutil.rmtree(self.folder)
+
+    def _paths(self) -> list[Path]:
+        return sorted(self.folder.glob("part-*.npz"))
