@@ -126,7 +126,8 @@ def _check_protocol(folder: Path, cfg: CfgNode) -> None:
 
 def _method(cfg: CfgNode) -> str:
     if cfg.MODEL.NAME == "stclip":
-        return OURS if cfg.MODEL.WEIGHT else UNTRAINED
+        tower = "" if cfg.MODEL.BACKBONE == "clip" else " with X-CLIP's image tower"
+        return (OURS if cfg.MODEL.WEIGHT else UNTRAINED) + tower
     if cfg.MODEL.NAME == "xclip":
         return "X-CLIP" if cfg.MODEL.WEIGHT else "X-CLIP, not fine-tuned"
     return BASELINES.get(cfg.MODEL.NAME, cfg.MODEL.NAME)

@@ -114,6 +114,7 @@ def test_rows_are_named_by_the_model_or_by_hand(root: Path) -> None:
     second = write_run(root, "second", 51.0)
     write_run(root, "crop", 20.0, MODEL_NAME="crop")
     write_run(root, "untrained", 10.0, MODEL_WEIGHT="")
+    write_run(root, "tower", 40.0, MODEL_BACKBONE="xclip")
     write_run(root, "xclip", 30.0, MODEL_NAME="xclip")
     write_run(root, "xclip as it is", 15.0, MODEL_NAME="xclip", MODEL_WEIGHT="")
     with pytest.raises(UserError, match="both are ST-CLIP on jhmdb, split 1, unseen classes"):
@@ -125,6 +126,7 @@ def test_rows_are_named_by_the_model_or_by_hand(root: Path) -> None:
         "no LoRA": 51.0,
         "CLIP, crop": 20.0,
         "ST-CLIP, untrained": 10.0,
+        "ST-CLIP with X-CLIP's image tower": 40.0,
         "X-CLIP": 30.0,
         "X-CLIP, not fine-tuned": 15.0,
     }
