@@ -7,7 +7,7 @@ official archives have them, ``Rename_Images/<class>/<video>/00001.png`` and
 """
 
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from stclip.data.annotations import DetectionDataset
@@ -32,6 +32,7 @@ _FOLDERS = ("videos", "Rename_Images", "ReCompress_Videos")
 _FPS = 30.0
 # Split 1: videos and annotated frames of each part.
 _COUNTS = {"train": (660, 22713), "test": (268, 9139)}
+_DETECTED = 9114  # test frames that the released detections cover
 
 
 def build_jhmdb(
@@ -66,6 +67,8 @@ def build_jhmdb(
     proposals = None
     if detections is not None:
         found = _proposals(root, detections, truth, chosen, report)
+        if not detections:
+            _warn_coverage(root, truth, found)
         keys = {keyframe.key for keyframe in keyframes}
         proposals = {key: rows for key, rows in found.items() if key in keys}
         if not proposals:
@@ -111,6 +114,17 @@ def _ground_truth(root: Path, part: Part, all_names: Sequence[str], report: Repo
             path, videos, part, frames, *_COUNTS[part],
         )  # fmt: skip
     return truth
+
+
+def _warn_coverage(root: Path, truth: GroundTruth, found: Mapping[FrameKey, Proposals]) -> None:
+    """Compare with the released detections, where the whole test part is there."""
+    keys = {keyframe.key for video in truth.keyframes.values() for keyframe in video}
+    covered = len(keys & found.keys())
+    if root.name == OFFICIAL and len(keys) == _COUNTS["test"][1] and covered != _DETECTED:
+        logger.warning(
+            "%s: detections for %d of the %d test frames; the released file has them for %d",
+            beside(root, DETECTIONS), covered, len(keys), _DETECTED,
+        )  # fmt: skip
 
 
 def _remedy(root: Path, otherwise: str) -> str:

@@ -28,8 +28,9 @@ ANNOTATIONS = ("UCF101v2-GT.pkl", "pyannot.pkl")
 DETECTIONS = "ucf24_person_detections.jsonl"
 _FOLDERS = ("rgb-images", "videos", "UCF-101", "UCF101")
 _FPS = 25.0
-# Split 1: videos of each part.
+# Split 1: videos of each part; annotated frames (of the corrected annotations), and boxes.
 _COUNTS = {"train": 2284, "test": 910}
+_FRAMES, _BOXES = {"train": 340_336, "test": 138_527}, {"test": 170_580}
 
 
 def build_ucf24(
@@ -95,7 +96,22 @@ def _ground_truth(root: Path, part: Part, all_names: Sequence[str], report: Repo
         logger.warning(
             "%s: %d %s videos; split 1 of UCF101-24 has %d", path, count, part, _COUNTS[part]
         )
+    elif count == _COUNTS[part] and path.name == "pyannot.pkl":
+        _warn_frames(path, truth, part)
     return truth
+
+
+def _warn_frames(path: Path, truth: GroundTruth, part: Part) -> None:
+    """Compare the annotated frames and boxes of all videos with those of the release."""
+    keyframes = [keyframe for video in truth.keyframes.values() for keyframe in video]
+    frames = sum(1 for keyframe in keyframes if len(keyframe.boxes))
+    boxes = sum(len(keyframe.boxes) for keyframe in keyframes)
+    if (frames, boxes) != (_FRAMES[part], _BOXES.get(part, boxes)):
+        logger.warning(
+            "%s: %d annotated frames with %d boxes in the %s videos; split 1 of UCF101-24 has %d%s",
+            path, frames, boxes, part, _FRAMES[part],
+            f" with {_BOXES[part]}" if part in _BOXES else "",
+        )  # fmt: skip
 
 
 def _warn_lengths(truth: GroundTruth, videos: Mapping[str, Video]) -> None:

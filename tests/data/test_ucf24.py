@@ -251,6 +251,22 @@ def test_a_nearly_whole_release_is_warned_of(tmp_path, caplog):
     assert "909 test videos; split 1 of UCF101-24 has 910" in caplog.text
 
 
+def test_a_whole_release_with_other_boxes_is_warned_of(tmp_path, caplog):
+    cfg = write_ucf24(tmp_path)
+    annotation = pyannot()[SKATING]
+    names = [f"IceDancing/v_IceDancing_g{number:03d}_c01" for number in range(910)]
+    folder = tmp_path / "data" / "ucf24" / "splitfiles"
+    dump(folder / "pyannot.pkl", {**pyannot(), **dict.fromkeys(names, annotation)})
+    write_lists(folder, TRAIN, names)
+    tubes = annotation["annotations"]
+    frames = set().union(*(range(tube["sf"], tube["ef"]) for tube in tubes))
+    boxes = sum(len(tube["boxes"]) for tube in tubes)
+    with pytest.raises(UserError, match="910 of 910 videos are missing"):
+        build_dataset(cfg, "test")
+    found = f"{910 * len(frames)} annotated frames with {910 * boxes} boxes in the test videos"
+    assert f"{found}; split 1 of UCF101-24 has 138527 with 170580" in caplog.text
+
+
 def test_a_video_list_and_videos_without_tubes(tmp_path):
     cfg = write_ucf24(tmp_path)
     cfg.TEST.BOXES = "ground_truth"
