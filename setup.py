@@ -42,7 +42,7 @@ setup(
     ],
     extras_require={
         "dev": ["hypothesis", "mypy", "pre-commit", "pytest", "pytest-xdist", "ruff"],
-        # Other implementations of CLIP that the tests compare with.
-        "parity": ["open_clip_torch", "transformers"],
+        # Other implementations that tests and benchmarks compare with.
+        "parity": ["open_clip_torch", "opencv-python-headless", "transformers"],
     },
 )

@@ -4,11 +4,12 @@
     python tools/benchmark_pictures.py --frames data/jhmdb/videos/VIDEO --size 336 --json out.json
 
 Without --frames the pictures are smooth noise of 320 x 240 pixels. Each is decoded as PNG and as
-JPEG (quality 90), by Pillow and by torchvision (where its version still can); and resized, shorter
-side to --size, bicubic and antialiased, by Pillow and by torch (DATALOADER.RESIZE). One thread; ms
-is processor time a picture, the median over the pictures. The differences are those of 8-bit
-values. What a difference means for scores: test with DATALOADER.RESIZE pillow and torch, and
-compare the two metrics.json.
+JPEG (quality 90), by Pillow, torchvision (where its version still can) and OpenCV (where it is
+installed); and resized, shorter side to --size, by Pillow and by torch (DATALOADER.RESIZE), bicubic
+and antialiased, and by OpenCV, which has no such thing: bicubic without antialiasing, and the mean
+over the area. One thread; ms is processor time a picture, the median over the pictures. The
+differences are those of 8-bit values. What a difference means for scores: test with
+DATALOADER.RESIZE pillow and torch, and compare the two metrics.json.
 """
 
 import argparse
@@ -55,6 +56,8 @@ def main(argv: list[str] | None = None) -> int:
     decoders: dict[str, Callable[[Any], Picture]] = {"pillow": by_pillow}
     if find_spec("torchvision.io.image"):  # deprecated, to be removed in some later version
         decoders["torchvision"] = by_torchvision
+    if find_spec("cv2"):
+        decoders["opencv"] = by_opencv
     for kind, options in (("PNG", {}), ("JPEG", {"quality": 90})):
         files = [encoded(picture, kind, options) for picture in pictures]
         compare(rows, f"decode {kind}", files, decoders)
@@ -62,6 +65,9 @@ def main(argv: list[str] | None = None) -> int:
         "pillow": lambda picture: preprocess(picture, args.size, "pillow").numpy(),
         "torch": lambda picture: preprocess(picture, args.size, "torch").numpy(),
     }
+    if find_spec("cv2"):
+        methods["opencv cubic"] = lambda picture: opencv_resize(picture, args.size, "INTER_CUBIC")
+        methods["opencv area"] = lambda picture: opencv_resize(picture, args.size, "INTER_AREA")
     compare(rows, "resize", pictures, methods)
     print(f"{'':26}{'ms':>8}{'largest':>10}{'mean difference':>18}")
     for name, row in rows.items():
@@ -124,6 +130,29 @@ def by_torchvision(data: bytes) -> Picture:
 
     tensor = torch.frombuffer(bytearray(data), dtype=torch.uint8)
     return decode_image(tensor, ImageReadMode.RGB).permute(1, 2, 0).numpy()
+
+
+def by_opencv(data: bytes) -> Picture:
+    """The same by OpenCV."""
+    import cv2
+
+    decoded = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), cv2.IMREAD_COLOR)
+    assert decoded is not None, "just encoded"
+    return np.asarray(cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB), dtype=np.uint8)
+
+
+def opencv_resize(picture: Picture, size: int, interpolation: str) -> Picture:
+    """Shorter side to ``size``, centre cut out, as ``preprocess`` has it: (3, size, size)."""
+    import cv2
+
+    height, width = picture.shape[:2]
+    short = min(height, width)
+    new_height, new_width = int(size * height / short), int(size * width / short)
+    way = getattr(cv2, interpolation)
+    resized = cv2.resize(picture, (new_width, new_height), interpolation=way)
+    top, left = round((new_height - size) / 2), round((new_width - size) / 2)
+    cut = resized[top : top + size, left : left + size]
+    return np.ascontiguousarray(cut.transpose(2, 0, 1), dtype=np.uint8)
 
 
 def encoded(picture: Picture, kind: str, options: dict[str, int]) -> bytes:

@@ -1,8 +1,10 @@
 import json
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
 
+from stclip.data.transforms import preprocess
 from stclip.errors import UserError
 from tests.data.make import write_frames
 from tests.helpers import load_tool
@@ -30,10 +32,20 @@ def test_a_folder_of_frames(tmp_path, capsys):
     assert tool.main(arguments) == 0
     found = json.loads(out.read_text())
     assert (found["pictures"], found["width"], found["height"], found["size"]) == (3, 40, 30, 16)
-    assert list(found["rows"]) == [
-        "decode PNG, pillow", "decode PNG, torchvision", "decode JPEG, pillow",
-        "decode JPEG, torchvision", "resize, pillow", "resize, torch",
+    expected = [
+        "decode PNG, pillow", "decode PNG, torchvision", "decode PNG, opencv",
+        "decode JPEG, pillow", "decode JPEG, torchvision", "decode JPEG, opencv",
+        "resize, pillow", "resize, torch", "resize, opencv cubic", "resize, opencv area",
     ]  # fmt: skip
+    if find_spec("cv2") is None:
+        expected = [name for name in expected if "opencv" not in name]
+    else:
+        assert found["rows"]["decode PNG, opencv"]["largest"] == 0
+        # A picture that is not made smaller needs no antialiasing, and differs in rounding only.
+        picture = np.random.default_rng(0).integers(0, 256, (30, 40, 3), dtype=np.uint8)
+        same = tool.opencv_resize(picture, 30, "INTER_CUBIC")
+        np.testing.assert_array_equal(same, preprocess(picture, 30).numpy())
+    assert list(found["rows"]) == expected
     assert found["rows"]["decode PNG, torchvision"]["largest"] == 0  # PNG loses nothing
     assert found["rows"]["resize, torch"]["largest"] <= 1
     assert all(row["ms"] > 0 for row in found["rows"].values())
