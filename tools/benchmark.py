@@ -17,8 +17,6 @@ and compare shows no others.
 """
 
 import argparse
-import os
-import shutil
 import sys
 import tempfile
 from contextlib import closing
@@ -158,9 +156,6 @@ def run_work(args: argparse.Namespace) -> None:
     if args.workers < 0:
         raise UserError(f"--workers {args.workers}: a number from 0 expected")
     device = choose_device(args.device)
-    compilers = (os.environ.get("CXX", "g++"), "clang++")
-    if args.compile and device.type == "cpu" and not any(map(shutil.which, compilers)):
-        raise UserError("--compile: no C++ compiler found; install g++, or name one in CXX")
     work = Work(
         kind=args.command,
         model=args.model,

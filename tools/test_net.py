@@ -56,6 +56,7 @@ from stclip.evaluation.results import format_table, soft_voting, write_results
 from stclip.evaluation.scored_parts import ScoredParts, fingerprint
 from stclip.evaluation.submission import AvaForm
 from stclip.models.build import Model, build_model, encode_labels
+from stclip.models.transformer import compile_blocks
 from stclip.structures import Detections
 
 logger = logging.getLogger("stclip.test_net")
@@ -101,6 +102,8 @@ def test(cfg: CfgNode, device: torch.device) -> None:
             logger.warning("MODEL.WEIGHT is empty: testing a model that was never trained")
         model = build_model(cfg)
     model.to(device)
+    if cfg.MODEL.COMPILE:
+        compile_blocks(model.clip.visual.transformer)
     parts = ScoredParts(Path(cfg.OUTPUT_DIR) / "inference" / f"{dataset.name}.partial", labels)
     if rank() == 0:
         parts.prepare(fingerprint_of(cfg, dataset, labels, model))

@@ -53,7 +53,7 @@ from stclip.evaluation.generalized import generalized
 from stclip.evaluation.results import soft_voting
 from stclip.models.build import Model, build_model, encode_labels
 from stclip.models.losses import FocalCriterion, GroupedFocalCriterion
-from stclip.models.transformer import recompute_activations
+from stclip.models.transformer import compile_blocks, recompute_activations
 from stclip.models.xclip_start import is_new
 
 logger = logging.getLogger("stclip.train_net")
@@ -108,6 +108,8 @@ def train(cfg: CfgNode, args: argparse.Namespace, device: torch.device) -> int:
     model = build_model(cfg, source.model if source is not None else None).to(device)
     if cfg.SOLVER.ACTIVATION_CHECKPOINTING:
         recompute_activations(model)
+    if cfg.MODEL.COMPILE:
+        compile_blocks(model.clip.visual.transformer)
     # Goes with the weights, so that they can be turned into the reference's format again.
     unused = (source.reference or {}).get("unused") if source is not None else None
     reference = {"unused": unused} if unused else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -17,15 +18,17 @@ from stclip.data.annotations import DetectionDataset
 from stclip.data.build import build_test_loader, build_train_loader
 from stclip.engine.distributed import barrier, rank, sum_over_ranks, world_size
 from stclip.engine.events import peak_memory_mb
-from stclip.engine.infer import score
+from stclip.engine.infer import stream
 from stclip.engine.optim import build_optimizer
 from stclip.engine.train import Trainer
+from stclip.evaluation.scored_parts import ScoredParts
 from stclip.models.build import encode_labels
 from stclip.models.clip import CLIP
 from stclip.models.cross_frame import CrossFrameCLIP
 from stclip.models.interest_tokens import InterestTokens
 from stclip.models.losses import FocalCriterion
 from stclip.models.stclip import STCLIP
+from stclip.models.transformer import compile_blocks
 from stclip.structures import ClipBatch
 
 # What CLIP's constructor takes; small has the sizes of the puppet CLIP that this package brings.
@@ -162,8 +165,7 @@ def build(work: Work, device: torch.device) -> STCLIP:
     interest = InterestTokens(work.interest_tokens) if work.interest_tokens else None
     model = STCLIP(clip, interest_tokens=interest).eval().to(device)
     if work.compiled:
-        for block in model.clip.visual.transformer.resblocks:
-            block.compile()
+        compile_blocks(model.clip.visual.transformer)
     return model
 
 
@@ -232,19 +234,21 @@ class Runs:
         return Watched(batches, self._sizes, self.work.classes, self.work.kind == "train")
 
     def _test(self, dataset: DetectionDataset) -> Watched:
-        """The test of whole videos, loading included."""
+        """The test of whole videos, loading and the writing of parts included."""
         size = self.model.clip.image_size
         loader = build_test_loader(self._cfg, dataset, size, rank(), world_size())
         watched = self._watched(loader)
-        order = [keyframe.key for keyframe in dataset.keyframes]
-        score(
-            self.model,
-            watched,
-            self._vocabulary,
-            order,
-            device=self._device,
-            precision=self.work.precision,
-        )
+        with tempfile.TemporaryDirectory() as folder:
+            parts = ScoredParts(folder, self.work.labels)
+            for part in stream(
+                self.model,
+                watched,
+                self._vocabulary,
+                device=self._device,
+                precision=self.work.precision,
+            ):
+                parts.add(part)
+            parts.flush()
         return watched
 
     def _trainer(self) -> Callable[[DetectionDataset], Watched]:

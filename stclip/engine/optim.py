@@ -49,9 +49,9 @@ def build_optimizer(
         group["lr"] = base_lr * group["lr_factor"]
         group["weight_decay"] = weight_decay if decays else 0.0
     if kind == "sgd":
-        return torch.optim.SGD(list(groups.values()), lr=base_lr, momentum=momentum)
+        return torch.optim.SGD(list(groups.values()), lr=base_lr, momentum=momentum, fused=True)
     return torch.optim.AdamW(
-        list(groups.values()), lr=base_lr, betas=(momentum, _BETA_2), eps=_EPSILON
+        list(groups.values()), lr=base_lr, betas=(momentum, _BETA_2), eps=_EPSILON, fused=True
     )
 
 

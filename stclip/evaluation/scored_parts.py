@@ -80,7 +80,7 @@ class ScoredParts:
                 keys.update(read_predictions(path)[0].keys)
             except UserError as error:
                 logger.warning("%s; its keyframes are scored anew", error)
-                path.unlink()
+                path.unlink(missing_ok=True)  # another process may have been faster
         return keys
 
     def add(self, detections: Detections) -> None:

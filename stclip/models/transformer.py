@@ -5,6 +5,8 @@ Parameters carry OpenAI's names, so that their state dicts load without a map.
 Shape letters: B sequences, S tokens of a sequence, W width, D width of a head.
 """
 
+import os
+import shutil
 from functools import partial
 
 import torch
@@ -12,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from stclip.errors import UserError
 from stclip.models.attention import attend
 from stclip.models.lora import LoRALinear, linear, scaled_linear
 from stclip.models.lora_mlp import GELU_SLOPE, lora_mlp
@@ -169,6 +172,23 @@ class Transformer(nn.Module):
             x = block(x)
         assert isinstance(last, Block)
         return last.first(x)[:, 0]
+
+
+def compile_blocks(transformer: nn.Module) -> None:
+    """Let torch.compile generate code for the blocks of a transformer, at their first use.
+
+    Raises:
+        UserError: on a machine without CUDA, there is no C++ compiler.
+    """
+    compilers = (os.environ.get("CXX", "g++"), "clang++")
+    if not torch.cuda.is_available() and not any(map(shutil.which, compilers)):
+        raise UserError(
+            "MODEL.COMPILE: no C++ compiler found, which torch.compile needs on a CPU; install "
+            "g++, name one in the environment's CXX, or set the key to False"
+        )
+    for block in transformer.modules():
+        if isinstance(block, Block):
+            block.compile()
 
 
 def recompute_activations(model: nn.Module) -> None:

@@ -72,3 +72,25 @@ def test_new_parts_have_a_rate_of_their_own_and_vectors_no_decay() -> None:
 def test_sgd_decays_everything_in_one_group() -> None:
     (group,) = build_optimizer(tiny_model(), 0.1, 0.9, 1e-7).param_groups
     assert (group["lr"], group["momentum"], group["weight_decay"]) == (0.1, 0.9, 1e-7)
+
+
+@pytest.mark.parametrize("kind", ["sgd", "adamw"])
+def test_the_step_by_hand(kind: str) -> None:
+    """Of a parameter of one number, two steps; AdamW's first step is about the rate."""
+    model = torch.nn.Linear(1, 1, bias=False)
+    with torch.no_grad():
+        model.weight.fill_(1.0)
+    optimizer = build_optimizer(model, 0.1, 0.9, 0.5, kind=kind)
+    expected, velocity = 1.0, 0.0
+    for gradient in (2.0, -1.0):
+        model.weight.grad = torch.full((1, 1), gradient)
+        optimizer.step()
+        if kind == "sgd":
+            velocity = 0.9 * velocity + gradient + 0.5 * expected
+            expected -= 0.1 * velocity
+    if kind == "adamw":
+        first = 1 - 0.1 * 0.5 - 0.1  # decay, then the step
+        mean = (0.9 * 0.1 * 2 - 0.1) / (1 - 0.9**2)
+        square = (0.98 * 0.02 * 4 + 0.02) / (1 - 0.98**2)
+        expected = first * (1 - 0.1 * 0.5) - 0.1 * mean / square**0.5
+    assert model.weight.item() == pytest.approx(expected, rel=1e-5)

@@ -1,0 +1,63 @@
+"""The training loop on several processes, seen from one."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch.nn.parallel import DistributedDataParallel
+
+from stclip.engine import train
+from stclip.engine.optim import build_optimizer
+from stclip.engine.train import Trainer
+from stclip.models.losses import FocalCriterion
+from tests.helpers import random_batch, tiny_model
+
+
+@pytest.fixture
+def group(tmp_path: Path) -> Iterator[None]:
+    """A process group of this process alone."""
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+@pytest.mark.usefixtures("group")
+def test_gradients_are_exchanged_once_an_iteration(
+    steps: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many parts it has: the other parts' gradients stay on their process."""
+    exchanged: list[int] = []
+
+    class Counting(DistributedDataParallel):
+        def __init__(self, module: torch.nn.Module, **kwargs: object) -> None:
+            super().__init__(module, **kwargs)
+
+            def hook(state: None, bucket: dist.GradBucket) -> torch.futures.Future[torch.Tensor]:
+                exchanged.append(bucket.buffer().numel())
+                future: torch.futures.Future[torch.Tensor] = torch.futures.Future()
+                future.set_result(bucket.buffer())
+                return future
+
+            self.register_comm_hook(None, hook)
+
+    monkeypatch.setattr(train, "world_size", lambda: 2)
+    monkeypatch.setattr(train, "DistributedDataParallel", Counting)
+    torch.manual_seed(0)
+    model = tiny_model()
+    trainer = Trainer(
+        model=model,
+        vocabulary=torch.randn(3, 64),
+        criterion=FocalCriterion(),
+        optimizer=build_optimizer(model, 0.1, 0.9, 0.0),
+        learning_rate=lambda iteration: 0.1,
+        device=torch.device("cpu"),
+        max_iter=2,
+        save=lambda iteration, state: None,
+        accumulation_steps=steps,
+    )
+    trainer.run([random_batch([2], seed=n, classes=3) for n in range(2 * steps)])
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    assert sum(exchanged) == 2 * trained
