@@ -34,7 +34,7 @@ from stclip.benchmark.cost_data import measure_loader
 from stclip.benchmark.cost_measure import DTYPES, Clock, MatrixRate, Yardstick, machine
 from stclip.benchmark.cost_report import compare, data_table, scale_table, work_table
 from stclip.benchmark.cost_scale import BASE, CURVES, grow, in_a_process
-from stclip.benchmark.cost_work import BACKBONES, MODELS, Runs, Work, measure
+from stclip.benchmark.cost_work import BACKBONES, MODELS, Runs, Work, measure, profile
 from stclip.cli import Parser, numbers, positive, run
 from stclip.data.annotations import DetectionDataset, Keyframe
 from stclip.data.proposals import Proposals
@@ -52,7 +52,7 @@ SOURCES = ("png", "jpg", "mp4")
 def main(argv: list[str] | None = None) -> int:
     """Command line; see the head of this file."""
     args = build_parser().parse_args(argv)
-    for path in (getattr(args, "json", None), getattr(args, "plot", None)):
+    for path in (vars(args).get(name) for name in ("json", "plot", "profile")):
         if path is not None and path.exists():
             raise UserError(f"{path}: exists already; choose another name")
     if getattr(args, "threads", None):
@@ -98,6 +98,9 @@ def build_parser() -> Parser:
             )
         work.add_argument("--precision", default="fp32", choices=list(DTYPES))
         work.add_argument("--compile", action="store_true", help="torch.compile the vision blocks")
+        work.add_argument(
+            "--profile", type=Path, metavar="OUT", help="also write where the time of a run goes"
+        )
         work.add_argument("--workers", type=int, default=2, help="DATALOADER.NUM_WORKERS")
     data = commands.add_parser("data", help="the loader alone, by storage and workers")
     data.set_defaults(run=run_data)
@@ -183,8 +186,11 @@ def run_work(args: argparse.Namespace) -> None:
         dataset = draw_dataset(Path(folder), work.persons, keyframes, work.labels[0])
         with closing(Runs(work, dataset, device, args.repeats)) as runs:
             result = measure(runs, clock, args.repeats, device)
+            table = profile(runs, device) if args.profile is not None else ""
         if rank() == 0:
             _finish(args, result, work_table(result), clock)
+            if args.profile is not None:
+                write_text(args.profile, table)
 
 
 def run_data(args: argparse.Namespace) -> None:

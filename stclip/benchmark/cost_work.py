@@ -186,7 +186,7 @@ class Runs:
         self.model = build(work, device)
         self._sizes = Sizes.of(self.model)
         self._vocabulary = encode_labels(self.model, work.labels)
-        iterations = work.iterations * (1 + repeats)
+        iterations = work.iterations * (2 + repeats)  # the warm-up, and a profile
         pairs: list[object] = ["DATALOADER.NUM_WORKERS", work.workers, "TEST.MAX_PERSONS", 0]
         pairs += ["TEST.VIDEOS_PER_BATCH", work.chunk, "SOLVER.MAX_ITER", iterations]
         pairs += ["SOLVER.VIDEOS_PER_BATCH", work.keyframes, "SOLVER.MAX_PERSONS", 1000]
@@ -297,6 +297,18 @@ def measure(runs: Runs, clock: Clock, repeats: int, device: torch.device) -> dic
         "processes": world_size(),
         **machine(device),
     }
+
+
+def profile(runs: Runs, device: torch.device, rows: int = 25) -> str:
+    """One more run, watched by torch's profiler: its operations by their own time, as a table."""
+    kinds = [torch.profiler.ProfilerActivity.CPU]
+    order = "self_cpu_time_total"
+    if device.type == "cuda":
+        kinds.append(torch.profiler.ProfilerActivity.CUDA)
+        order = "self_cuda_time_total"
+    with torch.profiler.profile(activities=kinds) as profiler:
+        runs.once()
+    return profiler.key_averages().table(sort_by=order, row_limit=rows)
 
 
 def summary(work: Work, outcomes: list[Outcome], clock: Clock) -> dict[str, object]:

@@ -61,6 +61,15 @@ def test_infer(tmp_path, capsys):
         assert words in text
 
 
+@pytest.mark.parametrize("work", [["infer", "--keyframes", "4"], ["train", "--keyframes", "2"]])
+def test_a_profile(tmp_path, work):
+    out = tmp_path / "profile.txt"
+    tool.main([*work, *SMALL, "--profile", str(out)])
+    assert "aten::addmm" in out.read_text()
+    with pytest.raises(UserError, match="exists already"):
+        tool.main([*work, *SMALL, "--profile", str(out)])
+
+
 def test_the_operations_are_those_of_the_batches(tmp_path):
     """Two videos, of 12 and 6 keyframes; chunks of 8, 4 and 6 with all frames of their windows."""
     found = outcome(tmp_path, "infer", *SMALL, "--keyframes", "18", "--persons", "1")
