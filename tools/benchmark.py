@@ -93,15 +93,21 @@ def build_parser() -> Parser:
                 work,
                 "--iterations",
                 1,
-                "iterations a run; the share of time waiting for data needs well over twice the "
-                "workers, because these read ahead between the runs",
+                "iterations a run; with workers more than twice as many as these, which read ahead "
+                "between the runs",
             )
         work.add_argument("--precision", default="fp32", choices=list(DTYPES))
         work.add_argument("--compile", action="store_true", help="torch.compile the vision blocks")
         work.add_argument(
             "--profile", type=Path, metavar="OUT", help="also write where the time of a run goes"
         )
-        work.add_argument("--workers", type=int, default=2, help="DATALOADER.NUM_WORKERS")
+        workers = 2 if kind == "infer" else 0
+        work.add_argument(
+            "--workers",
+            type=int,
+            default=workers,
+            help=f"DATALOADER.NUM_WORKERS (default: {workers})",
+        )
     data = commands.add_parser("data", help="the loader alone, by storage and workers")
     data.set_defaults(run=run_data)
     _add_common(data, device=False)
@@ -158,6 +164,11 @@ def run_work(args: argparse.Namespace) -> None:
     keep_freed_memory()
     if args.workers < 0:
         raise UserError(f"--workers {args.workers}: a number from 0 expected")
+    if args.command == "train" and args.workers and args.iterations <= 2 * args.workers:
+        raise UserError(
+            f"--iterations {args.iterations}: more than {2 * args.workers} expected with --workers "
+            f"{args.workers}: that many batches are read ahead between the runs, and not measured"
+        )
     device = choose_device(args.device)
     work = Work(
         kind=args.command,
@@ -195,9 +206,10 @@ def run_work(args: argparse.Namespace) -> None:
 
 def run_data(args: argparse.Namespace) -> None:
     """``data``."""
-    foreign = [key for key in args.opts[::2] if not key.startswith("DATALOADER.")]
+    keys = ("DATALOADER.RESIZE", "DATALOADER.STORE", "DATALOADER.STORE_GB")
+    foreign = [key for key in args.opts[::2] if key not in keys]
     if foreign:
-        raise UserError(f"{foreign[0]}: data takes keys that begin with DATALOADER. only")
+        raise UserError(f"{foreign[0]}: data takes the keys {', '.join(keys)} only")
     device = choose_device("cpu")
     clock = Clock(Yardstick(device), MatrixRate(device, "fp32"))
     with tempfile.TemporaryDirectory() as text:

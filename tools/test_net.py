@@ -10,7 +10,7 @@ metrics.json and config.yaml; results that are already there are kept under anot
 result_ava.csv is what its challenge takes, and there is no detections/. <dataset> is what
 DATASETS.TEST says, or `annotations` for a file in the annotations format: each such file needs an
 OUTPUT_DIR of its own. Without MODEL.WEIGHT the freshly initialised model is tested. MODEL.NAME
-frame, crop or frame_crop tests CLIP as it is, and xclip without MODEL.WEIGHT X-CLIP as it is.
+frame, crop or frame_crop tests CLIP as it is, and xclip without MODEL.WEIGHT what MODEL.CLIP names.
 """
 
 import json
@@ -57,6 +57,7 @@ from stclip.evaluation.scored_parts import ScoredParts, fingerprint
 from stclip.evaluation.submission import AvaForm
 from stclip.models.build import Model, build_model, encode_labels
 from stclip.models.transformer import compile_blocks
+from stclip.models.weights import is_xclip
 from stclip.structures import Detections
 
 logger = logging.getLogger("stclip.test_net")
@@ -100,6 +101,12 @@ def test(cfg: CfgNode, device: torch.device) -> None:
     else:
         if cfg.MODEL.NAME == "stclip":
             logger.warning("MODEL.WEIGHT is empty: testing a model that was never trained")
+        elif cfg.MODEL.NAME == "xclip" and not is_xclip(cfg.MODEL.CLIP):
+            logger.warning(
+                "MODEL.WEIGHT is empty, and MODEL.CLIP %s is CLIP: testing an X-CLIP of which what "
+                "it adds to CLIP was never trained",
+                cfg.MODEL.CLIP,
+            )
         model = build_model(cfg)
     model.to(device)
     if cfg.MODEL.COMPILE:

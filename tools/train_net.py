@@ -52,8 +52,9 @@ from stclip.evaluation.frame_map import FrameMapEvaluator
 from stclip.evaluation.generalized import generalized
 from stclip.evaluation.results import soft_voting
 from stclip.models.build import Model, build_model, encode_labels
+from stclip.models.context_prompting import PromptBlock
 from stclip.models.losses import FocalCriterion, GroupedFocalCriterion
-from stclip.models.transformer import compile_blocks, recompute_activations
+from stclip.models.transformer import Block, compile_blocks, recompute_activations
 from stclip.models.xclip_start import is_new
 
 logger = logging.getLogger("stclip.train_net")
@@ -106,10 +107,10 @@ def train(cfg: CfgNode, args: argparse.Namespace, device: torch.device) -> int:
     if resumed is not None:
         refuse_another_optimizer(cfg, resumed, last)
     model = build_model(cfg, source.model if source is not None else None).to(device)
-    if cfg.SOLVER.ACTIVATION_CHECKPOINTING:
-        recompute_activations(model)
     if cfg.MODEL.COMPILE:
         compile_blocks(model.clip.visual.transformer)
+    if cfg.SOLVER.ACTIVATION_CHECKPOINTING:
+        recompute_activations(model, (Block, PromptBlock))
     # Goes with the weights, so that they can be turned into the reference's format again.
     unused = (source.reference or {}).get("unused") if source is not None else None
     reference = {"unused": unused} if unused else None
@@ -229,13 +230,13 @@ def check_trainable(cfg: CfgNode) -> None:
 
 
 def refuse_another_optimizer(cfg: CfgNode, resumed: Checkpoint, path: Path | None) -> None:
-    """An optimizer cannot go on from another one's state.
+    """An optimizer cannot go on from another one's state, or from that of other parameters.
 
     Raises:
-        UserError: SOLVER.OPTIMIZER has changed since the checkpoint.
+        UserError: SOLVER.OPTIMIZER or MODEL.TRAIN_MESSAGES has changed since the checkpoint.
     """
     for change in differences(cfg, resumed.config or ""):
-        if change.startswith("SOLVER.OPTIMIZER "):
+        if change.startswith(("SOLVER.OPTIMIZER ", "MODEL.TRAIN_MESSAGES ")):
             raise UserError(
                 f"{path}: has the state of another optimizer ({change}): resume with that one, or "
                 "set MODEL.WEIGHT to this file and choose another OUTPUT_DIR"

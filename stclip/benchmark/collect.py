@@ -15,6 +15,7 @@ from stclip.errors import UserError
 from stclip.evaluation.benchmark_table import Vocabulary
 from stclip.evaluation.paper_table import Outcome
 from stclip.files import read_json
+from stclip.models.weights import available_models
 
 METRICS, CONFIG = "metrics.json", "config.yaml"
 _KEY = {"unseen": "frame_mAP@0.5", "seen": "frame_mAP_seen@0.5"}
@@ -129,6 +130,8 @@ def _method(cfg: CfgNode) -> str:
         tower = "" if cfg.MODEL.BACKBONE == "clip" else " with X-CLIP's image tower"
         return (OURS if cfg.MODEL.WEIGHT else UNTRAINED) + tower
     if cfg.MODEL.NAME == "xclip":
+        if cfg.MODEL.CLIP in available_models() and not cfg.MODEL.WEIGHT:
+            return "X-CLIP, untrained"  # what it adds to CLIP is random
         return "X-CLIP" if cfg.MODEL.WEIGHT else "X-CLIP, not fine-tuned"
     return BASELINES.get(cfg.MODEL.NAME, cfg.MODEL.NAME)
 

@@ -22,11 +22,13 @@ def growth_chart(curves: Sequence[Mapping[str, Any]]) -> str:
     The dashed line in a chart is linear growth from its first point.
     """
     parts = []
-    for row, (name, unit, short) in enumerate((("u", "u", "u"), ("memory_mb", "MB", "memory"))):
+    for row, name in enumerate(("u", "memory_mb")):
         for column, curve in enumerate(curves):
             x = [float(point["x"]) for point in curve["points"]]
             y = [float(point[name]) for point in curve["points"]]
-            title = f"{unit} over {curve['name']}: slope {curve[f'{short}_slope']:+.2f}"
+            title = f"u over {curve['name']}: slope {curve['u_slope']:+.2f}"
+            if name == "memory_mb":
+                title = f"MB over {curve['name']}: {curve['memory_mb_each']:+.3f} each"
             corner = f"translate({column * _WIDTH},{row * _HEIGHT})"
             parts.append(f'<g transform="{corner}">{log_chart(title, curve["name"], x, y)}</g>')
     size = f'width="{len(curves) * _WIDTH}" height="{2 * _HEIGHT}"'

@@ -95,7 +95,7 @@ def _steps(
     cfg: CfgNode, dataset: DetectionDataset, image_size: int, steps: dict[str, float]
 ) -> None:
     """Add up what decoding, frames and crops take, chunk by chunk, each chunk by itself."""
-    temporal = cfg.MODEL.TEMPORAL
+    temporal, resize = cfg.MODEL.TEMPORAL, cfg.DATALOADER.RESIZE
     keys = [keyframe.key for keyframe in dataset.keyframes]
 
     @contextmanager
@@ -114,8 +114,8 @@ def _steps(
             pictures = dict(zip(numbers, video.read(numbers), strict=True))
         with step("preprocess_ms"):
             for picture in pictures.values():
-                preprocess(picture, image_size)
+                preprocess(picture, image_size, resize)
         with step("crop_ms"):
             for row in rows:
                 for box in dataset.keyframes[row].boxes:
-                    preprocess(crop_box(pictures[keys[row].frame], box), image_size)
+                    preprocess(crop_box(pictures[keys[row].frame], box), image_size, resize)

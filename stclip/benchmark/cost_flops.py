@@ -33,7 +33,7 @@ PARTS = (
 
 @dataclass(frozen=True)
 class Sizes:
-    """The sizes of a whole ST-CLIP.
+    """The sizes of a whole ST-CLIP, trained as it is by default: with LoRA, and messages trained.
 
     Attributes:
         image_size: side of frames and crops in pixels.
@@ -92,7 +92,7 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Load:
-    """What a batch holds: F, N, A, P, T, and the C that it is compared with."""
+    """What a batch, whose windows are full, holds: F, N, A, P, T; and C."""
 
     frames: int
     persons: int

@@ -67,7 +67,7 @@ def scale_table(curves: Sequence[Mapping[str, Any]]) -> str:
         for point in curve["points"]:
             values = [f"{point['u']:.2f}", f"{point['seconds']:.2f}", f"{point['memory_mb']:.0f}"]
             cells.append([curve["name"], str(point["x"]), *values])
-        slopes = [f"{curve['u_slope']:+.2f}", "", f"{curve['memory_slope']:+.2f}"]
+        slopes = [f"{curve['u_slope']:+.2f}", "", f"{curve['memory_mb_each']:+.3f} each"]
         cells.append(["  slope, log-log", "", *slopes])
     return align(cells)
 

@@ -38,8 +38,8 @@ def grow(
 
     Returns:
         For each curve its name, its points (x; seconds and u of the whole run; memory_mb, of one
-        process if there are several), and the slopes of u and memory over x, both logarithmic: 1 is
-        linear, 0 constant.
+        process if there are several), the slope of u over x, both logarithmic (1 is linear, 0
+        constant), and memory_mb_each: what each unit of x adds from the first point to the last.
     """
     found = []
     total = sum(len(values) for values in curves.values())
@@ -62,11 +62,16 @@ def grow(
                 )
                 progress.update()
             xs = [point["x"] for point in points]
-            slopes = {
-                f"{short}_slope": round(slope(xs, [point[name] for point in points]), 3)
-                for short, name in (("u", "u"), ("memory", "memory_mb"))
-            }
-            found.append({"name": name, "points": points, **slopes})
+            # Not a slope of logarithms: most of a process's memory is there before any data.
+            more = points[-1]["memory_mb"] - points[0]["memory_mb"]
+            found.append(
+                {
+                    "name": name,
+                    "points": points,
+                    "u_slope": round(slope(xs, [point["u"] for point in points]), 3),
+                    "memory_mb_each": round(more / (xs[-1] - xs[0]), 4),
+                }
+            )
     return found
 
 

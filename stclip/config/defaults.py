@@ -137,7 +137,7 @@ _C.SOLVER.BASE_LR = 2.5e-4
 _C.SOLVER.NEW_LR_FACTOR = 1.0
 # Of adamw: the first of its two decay rates (the second is 0.98).
 _C.SOLVER.MOMENTUM = 0.9
-# Of adamw: not of vectors and positions.
+# Of adamw: not of vectors and of CLIP's and X-CLIP's positions.
 _C.SOLVER.WEIGHT_DECAY = 1e-7
 _C.SOLVER.MAX_ITER = 3000
 # step (times GAMMA at each of STEPS) or cosine (half a period, to zero at MAX_ITER).
@@ -151,8 +151,9 @@ _C.SOLVER.WARMUP_ITERS = 800
 _C.SOLVER.VIDEOS_PER_BATCH = 8
 # Each iteration's keyframes are passed through the model in this many parts.
 _C.SOLVER.ACCUMULATION_STEPS = 1
-# Keep only the input of each transformer block for the backward pass and compute the rest anew
-# there: the same results from less memory, in a third to a half more time on a CPU.
+# Keep only the input of each block, of the image tower and of the prompts, for the backward pass
+# and compute the rest anew there (but not of the last block of crops and frames, which is small):
+# the same results from less memory, in a third to a half more time on a CPU.
 _C.SOLVER.ACTIVATION_CHECKPOINTING = False
 # At most this many ground-truth boxes of a keyframe, drawn anew each time.
 _C.SOLVER.MAX_PERSONS = 10

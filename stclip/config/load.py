@@ -102,15 +102,14 @@ def differences(cfg: CfgNode, saved: str) -> list[str]:
     """How a config differs from the yaml text that ``save_config`` or a checkpoint keeps.
 
     Returns:
-        ``KEY old -> new`` for each key with another value.
+        ``KEY old -> new`` for each key with another value; a key that the text lacks, because
+        another version wrote it, had the value of today's default. Nothing if there is no text.
     """
-    old = dict(flatten(CfgNode(yaml.safe_load(saved) or {})))  # may be another version's
+    if not saved:
+        return []
+    old = dict(flatten(get_cfg_defaults())) | dict(flatten(CfgNode(yaml.safe_load(saved) or {})))
     old = {key: tuple(value) if isinstance(value, list) else value for key, value in old.items()}
-    return [
-        f"{key} {old[key]!r} -> {value!r}"
-        for key, value in flatten(cfg)
-        if key in old and old[key] != value
-    ]
+    return [f"{key} {old[key]!r} -> {value!r}" for key, value in flatten(cfg) if old[key] != value]
 
 
 def warn_scales(cfg: CfgNode, saved: str | None) -> None:

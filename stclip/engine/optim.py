@@ -49,7 +49,13 @@ def build_optimizer(
         group["lr"] = base_lr * group["lr_factor"]
         group["weight_decay"] = weight_decay if decays else 0.0
     if kind == "sgd":
-        return torch.optim.SGD(list(groups.values()), lr=base_lr, momentum=momentum, fused=True)
+        sgd = torch.optim.SGD(list(groups.values()), lr=base_lr, momentum=momentum, fused=True)
+        for group in groups.values() if momentum else ():
+            for parameter in group["params"]:
+                # Zeros give what torch starts with. Its own buffers stay uninitialised, and are
+                # used all the same, if a loss scaler skips the very first step.
+                sgd.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+        return sgd
     return torch.optim.AdamW(
         list(groups.values()), lr=base_lr, betas=(momentum, _BETA_2), eps=_EPSILON, fused=True
     )

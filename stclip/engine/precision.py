@@ -4,8 +4,8 @@ Under autocast the matrix products, and what runs between the blocks, are 16-bit
 
 - parameters, their gradients and the optimizer's state: an update is smaller than 16 bits resolve;
 - the sums inside LayerNorm (models/transformer.py) and inside softmax (models/attention.py);
-- LoRA as a path of its own while it has gradients (models/lora_mlp.py): added to the frozen weight,
-  a small update would be rounded away;
+- the sum of LoRA and the frozen weight, where it is taken, which is without gradients; with
+  gradients LoRA is a path of its own (models/lora_mlp.py);
 - cosines, logits and loss (models/stclip.py, models/losses.py), since the temperature magnifies
   rounding 14 times.
 

@@ -211,7 +211,8 @@ def _interest_tokens(cfg: CfgNode, clip: CLIP) -> InterestTokens | None:
 
 def _check_against_config(cfg: CfgNode, state: dict[str, Tensor]) -> None:
     keys = cfg.MODEL
-    parts = keys.PERSON_TOKENS.ENABLED or keys.TEMPORAL.ENABLED or keys.PROMPT.ENABLED
+    temporal = keys.TEMPORAL.BEFORE_XCLIP if keys.BACKBONE == "xclip" else keys.TEMPORAL.ENABLED
+    parts = keys.PERSON_TOKENS.ENABLED or temporal or keys.PROMPT.ENABLED
     only_clip = all(name.startswith("clip.") for name in state)
     if "clip.visual.proj" not in state or (only_clip and parts):
         raise UserError(

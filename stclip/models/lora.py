@@ -51,11 +51,7 @@ class LoRALinear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., I) -> (..., O)."""
-        if self.training:
-            # Two paths: the sum of the weights would cost a gradient of the size of the weight.
-            update = F.linear(F.linear(x, self.lora_A), self.lora_B)
-            return torch.add(F.linear(x, self.weight, self.bias), update, alpha=self.scale)
-        # One large matrix product instead of three; the sum of the weights is cheap beside it.
+        # What the layer is; models.transformer.MLP computes a pair of them in fewer steps.
         return F.linear(x, self.merged_weight(), self.bias)
 
     def merged_weight(self) -> Tensor:

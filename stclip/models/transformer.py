@@ -177,6 +177,9 @@ class Transformer(nn.Module):
 def compile_blocks(transformer: nn.Module) -> None:
     """Let torch.compile generate code for the blocks of a transformer, at their first use.
 
+    To be called before ``recompute_activations``. Sizes are taken as variable, since no two batches
+    have the same numbers of frames and persons.
+
     Raises:
         UserError: on a machine without CUDA, there is no C++ compiler.
     """
@@ -188,18 +191,19 @@ def compile_blocks(transformer: nn.Module) -> None:
         )
     for block in transformer.modules():
         if isinstance(block, Block):
-            block.compile()
+            for name in ("forward", "first"):
+                setattr(block, name, torch.compile(getattr(block, name), dynamic=True))
 
 
-def recompute_activations(model: nn.Module) -> None:
-    """Let the blocks of a model keep only their input for the backward pass.
+def recompute_activations(model: nn.Module, kinds: tuple[type[nn.Module], ...]) -> None:
+    """Let the modules of some kinds keep only their input for the backward pass.
 
-    Each block then runs a second time in the backward pass; results and gradients are the same, as
-    nothing in a block is drawn at random. ``Block.first``, one block of many, keeps what it needs.
+    Each then runs a second time in the backward pass; results and gradients are the same, as
+    nothing in them is drawn at random. ``Block.first``, one block of many, keeps what it needs.
     """
     for block in model.modules():
-        if isinstance(block, Block):
+        if isinstance(block, kinds):
             again = partial(
                 checkpoint, block.forward, use_reentrant=False, preserve_rng_state=False
             )
-            block.forward = again  # type: ignore[method-assign]
+            block.forward = again

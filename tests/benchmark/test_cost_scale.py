@@ -51,7 +51,17 @@ def test_grow():
         "x": 400, "seconds": 600.0, "u": 2400.0, "memory_mb": 1000.0, "steady": True,
     }  # fmt: skip
     assert [curve["u_slope"] for curve in (keyframes, persons, processes)] == [1, 1, -1]
-    assert [curve["memory_slope"] for curve in (keyframes, persons, processes)] == [0, 0, 0]
+    assert [curve["memory_mb_each"] for curve in (keyframes, persons, processes)] == [0, 0, 0]
+
+
+def test_memory_that_grows_shows_beside_a_large_base():
+    def measure(sizes):
+        result = dict(measured(sizes))
+        return result | {"peak_memory_mb": 900 + 0.25 * sizes["keyframes"]}
+
+    (keyframes,) = grow(measure, {"keyframes": (40, 400)})
+    assert keyframes["memory_mb_each"] == 0.25
+    assert "+0.250 each" in scale_table([keyframes])
 
 
 def test_table_and_chart():

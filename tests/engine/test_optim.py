@@ -4,6 +4,8 @@ import pytest
 import torch
 
 from stclip.engine.optim import build_optimizer, learning_rate
+from stclip.models.xclip import XCLIP
+from stclip.models.xclip_start import is_new
 from tests.helpers import tiny_model
 
 
@@ -94,3 +96,29 @@ def test_the_step_by_hand(kind: str) -> None:
         square = (0.98 * 0.02 * 4 + 0.02) / (1 - 0.98**2)
         expected = first * (1 - 0.1 * 0.5) - 0.1 * mean / square**0.5
     assert model.weight.item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_first_step_that_is_skipped_leaves_no_momentum() -> None:
+    """A loss scaler skips a step whose gradients overflow, the very first one too."""
+    model = torch.nn.Linear(64, 64, bias=False)
+    torch.full((64, 64), 123.0)  # so that fresh memory does not happen to hold zeros
+    optimizer = build_optimizer(model, 0.5, 0.9, 0.0)
+    scaler = torch.amp.GradScaler("cpu")
+    before = model.weight.detach().clone()
+    for gradient in (torch.inf, 2.0):
+        scaler.scale(torch.zeros(())).item()
+        model.weight.grad = torch.full((64, 64), gradient) * scaler.get_scale()
+        scaler.unscale_(optimizer)
+        scaler.step(optimizer)
+        scaler.update()
+    torch.testing.assert_close(model.weight.detach(), before - 0.5 * 2.0)
+
+
+def test_positions_do_not_decay() -> None:
+    """X-CLIP's recipe, on X-CLIP, which trains some."""
+    clip = XCLIP(32, 16, 64, 1, 64, 1, 64, frames=2)
+    optimizer = build_optimizer(clip, 1e-3, 0.9, 0.01, kind="adamw", is_new=is_new)
+    for name, parameter in clip.named_parameters():
+        decays = parameter.ndim > 1 and "positional_embedding" not in name
+        assert group_of(optimizer, parameter)["weight_decay"] == (0.01 if decays else 0), name
+    assert group_of(optimizer, clip.mit.positional_embedding)["weight_decay"] == 0

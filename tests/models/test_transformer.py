@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from stclip.errors import UserError
+from stclip.models.context_prompting import PromptBlock
 from stclip.models.losses import FocalCriterion
 from stclip.models.transformer import (
     MLP,
@@ -123,7 +124,7 @@ def test_recomputed_activations_give_the_same_and_keep_less(rank):
             nn.init.normal_(parameter, std=0.1)
         names = list(transformer.state_dict())
         if recompute:
-            recompute_activations(transformer)
+            recompute_activations(transformer, (Block,))
         assert list(transformer.state_dict()) == names
         x, numbers = torch.randn(2, 5, 64, requires_grad=True), []
         mask = torch.tensor([[1, 1, 1, 0, 1], [1, 1, 1, 1, 1]]).bool()
@@ -145,10 +146,13 @@ def test_recomputed_activations_give_the_same_and_keep_less(rank):
 def test_compiled_blocks_give_the_same() -> None:
     """In a test, and in training: loss and gradients."""
     batch, vocabulary = random_batch([2, 1], classes=3), torch.randn(3, 64)
-    plain, compiled = tiny_model(), tiny_model()
-    compile_blocks(compiled.clip.visual.transformer)
+    models = tiny_model(), tiny_model(), tiny_model()
+    for model in models[1:]:
+        compile_blocks(model.clip.visual.transformer)
+    recompute_activations(models[2], (Block, PromptBlock))
+    before = torch._dynamo.utils.counters["stats"]["unique_graphs"]
     found = []
-    for model in (plain, compiled):
+    for model in models:
         with torch.inference_mode():
             logits = model.eval()(batch, vocabulary).logits
         model.train()
@@ -156,9 +160,11 @@ def test_compiled_blocks_give_the_same() -> None:
         loss.backward()
         gradients = {n: p.grad for n, p in model.named_parameters() if p.requires_grad}
         found.append({"logits": logits, "loss": loss.detach()} | gradients)
-    assert list(found[0]) == list(found[1])
-    for name, value in found[0].items():
-        torch.testing.assert_close(found[1][name], value, rtol=1e-3, atol=1e-5, msg=name)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > before
+    for other in found[1:]:
+        assert list(found[0]) == list(other)
+        for name, value in found[0].items():
+            torch.testing.assert_close(other[name], value, rtol=1e-3, atol=1e-5)
 
 
 def test_compiling_without_a_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -83,15 +83,20 @@ def test_the_operations_are_those_of_the_batches(tmp_path):
 
 @pytest.mark.parametrize("backbone", ["clip", "xclip"])
 def test_train(tmp_path, backbone):
-    words = ("--keyframes", "2", "--iterations", "2", "--precision", "bf16", "--workers", "1")
+    words = ("--keyframes", "2", "--iterations", "3", "--precision", "bf16", "--workers", "1")
     found = outcome(tmp_path, "train", *SMALL, *words, "--backbone", backbone)
-    assert (found["keyframes"], found["iterations"], found["persons"]) == (2, 2, 1)
+    assert (found["keyframes"], found["iterations"], found["persons"]) == (2, 3, 1)
     assert found["precision"] == "bf16"
     assert found["backbone"] == backbone
     assert found["boxes_per_second"] == pytest.approx(found["keyframes_per_second"], rel=0.01)
     assert 0 <= found["later_data_share"] <= 1
     # Workers take no signals: the process would wait for one that is left at its end.
     assert not multiprocessing.active_children()
+
+
+def test_reading_ahead_is_not_taken_for_no_reading(tmp_path):
+    with pytest.raises(UserError, match="--iterations 4: more than 4 expected with --workers 2"):
+        tool.main(["train", "--iterations", "4", "--workers", "2"])
 
 
 def test_interest_tokens_and_their_limit(tmp_path):
@@ -124,7 +129,7 @@ def test_data(tmp_path, capsys):
         steps = [row.get(name) for name in ("decode_ms", "preprocess_ms", "crop_ms")]
         assert all(steps) if row["workers"] == 0 else steps == [None] * 3
     assert "processor ms" in capsys.readouterr().out
-    with pytest.raises(UserError, match=r"SEED: data takes keys that begin with DATALOADER\."):
+    with pytest.raises(UserError, match=r"SEED: data takes the keys DATALOADER\.RESIZE"):
         tool.main(["data", "SEED", "3"])
 
 

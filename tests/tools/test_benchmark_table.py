@@ -116,7 +116,8 @@ def test_rows_are_named_by_the_model_or_by_hand(root: Path) -> None:
     write_run(root, "untrained", 10.0, MODEL_WEIGHT="")
     write_run(root, "tower", 40.0, MODEL_BACKBONE="xclip")
     write_run(root, "xclip", 30.0, MODEL_NAME="xclip")
-    write_run(root, "xclip as it is", 15.0, MODEL_NAME="xclip", MODEL_WEIGHT="")
+    write_run(root, "xclip as it is", 15.0, MODEL_NAME="xclip", MODEL_WEIGHT="", MODEL_CLIP="zero")
+    write_run(root, "xclip from CLIP", 5.0, MODEL_NAME="xclip", MODEL_WEIGHT="")
     with pytest.raises(UserError, match="both are ST-CLIP on jhmdb, split 1, unseen classes"):
         table(root)
     rows = table(root, root / "runs", f"no LoRA={second}")
@@ -129,6 +130,7 @@ def test_rows_are_named_by_the_model_or_by_hand(root: Path) -> None:
         "ST-CLIP with X-CLIP's image tower": 40.0,
         "X-CLIP": 30.0,
         "X-CLIP, not fine-tuned": 15.0,
+        "X-CLIP, untrained": 5.0,
     }
     assert set(table(root, first)) == {"ST-CLIP"}
 

@@ -28,6 +28,23 @@ def train(config: str, out: Path, *words: str) -> None:
     assert load_tool("train_net").main([*words, "SOLVER.MAX_ITER", "6"]) == 0
 
 
+def test_a_resume_cannot_change_what_is_trained(config: str, tmp_path: Path) -> None:
+    train(config, tmp_path / "run")
+    (tmp_path / "run" / "model_0000006.pth").unlink()
+    with pytest.raises(UserError, match=r"MODEL\.TRAIN_MESSAGES True -> False"):
+        train(config, tmp_path / "run", "--resume", "MODEL.TRAIN_MESSAGES", "False")
+
+
+def test_messages_and_lora_alone(config: str, tmp_path: Path) -> None:
+    """The only parameters are then in the tower; what a training writes can be tested."""
+    pairs = ("MODEL.PERSON_TOKENS.ENABLED", "False", "MODEL.PROMPT.ENABLED", "False")
+    train(config, tmp_path / "run", *pairs)
+    weight = tmp_path / "run" / "model_0000006.pth"
+    words = ["--config-file", config, *PAIRS, *pairs, "MODEL.WEIGHT", str(weight)]
+    assert load_tool("test_net").main([*words, "OUTPUT_DIR", str(tmp_path / "test")]) == 0
+    assert stclip.load(weight, ["wave"], device="cpu").model.person_tokens is None
+
+
 def test_train_resume_test_and_load(config: str, tmp_path: Path) -> None:
     train(config, tmp_path / "whole")
     train(config, tmp_path / "parts")

@@ -93,6 +93,15 @@ def test_what_a_resume_may_change(config: Path, tmp_path: Path) -> None:
     train(config, "SOLVER.MAX_ITER", "1")
     with pytest.raises(UserError, match="'adamw' -> 'sgd'"):
         train(config, "--resume", "SOLVER.OPTIMIZER", "sgd")
+    path = tmp_path / "run" / "model_0000001.pth"
+    content = torch.load(path, weights_only=True)
+    lines = content["config"].splitlines(keepends=True)
+    content["config"] = "".join(line for line in lines if "OPTIMIZER" not in line)
+    old = tmp_path / "old"  # as if written before there was the key, by the only optimizer then
+    old.mkdir()
+    torch.save(content, old / path.name)
+    with pytest.raises(UserError, match="'sgd' -> 'adamw'"):
+        train(config, "--resume", "OUTPUT_DIR", str(old))
     train(config, "--resume", "SOLVER.MAX_ITER", "2", "SOLVER.NEW_LR_FACTOR", "3")
     training = read_checkpoint(tmp_path / "run" / "model_0000002.pth").training
     assert training is not None
@@ -110,6 +119,10 @@ def test_windows_and_the_weights_of_clip(config: Path, tmp_path: Path) -> None:
     log = (tmp_path / "run" / "log.txt").read_text()
     assert "freshly initialised" in log
     weight = ("MODEL.WEIGHT", str(tmp_path / "run" / "model_0000001.pth"))
+    pairs = ("MODEL.CLIP", "puppet", "OUTPUT_DIR", str(tmp_path / "random"))
+    load_tool("test_net").main(["--config-file", str(config), *pairs])
+    log = (tmp_path / "random" / "log.txt").read_text()
+    assert "MODEL.CLIP puppet is CLIP: testing an X-CLIP of which what it adds" in log
     pairs = ("MODEL.XCLIP.UNIT", "window", "MODEL.XCLIP.FRAMES", "2", *weight)
     load_tool("test_net").main(["--config-file", str(config), *pairs])
     assert "another value of MODEL.XCLIP.STRIDE" in (tmp_path / "run" / "log.txt").read_text()
