@@ -46,18 +46,28 @@ class Subset:
     variants: tuple[Variant, ...]
 
     @classmethod
-    def drawn_for(cls, config: str, part: str, key: str) -> Subset:
-        """A subset that was drawn for a part of ST-CLIP, which ``key`` switches off."""
-        without = Variant("without", f"{OURS} without {part}", config, (key, "False"))
-        return cls((Variant("whole", OURS, config), without))
+    def drawn_for(cls, config: str, *parts: tuple[str, str]) -> Subset:
+        """A subset that was drawn for parts of ST-CLIP: their names, and keys that switch them off.
+
+        Each part needs the next one, so that with it those before it are switched off too.
+        """
+        variants = [Variant("whole", OURS, config)]
+        off: tuple[str, ...] = ()
+        for part, key in parts:
+            off += (key, "False")
+            folder = f"without {part}".replace(" ", "_") if variants[1:] else "without"
+            variants.append(Variant(folder, f"{OURS} without {part}", config, off))
+        return cls(tuple(variants))
 
 
 SUBSETS = {
-    "time": Subset.drawn_for("time.yaml", "temporal modelling", "MODEL.TEMPORAL.ENABLED"),
-    "crowd": Subset.drawn_for("crowd.yaml", "person tokens", "MODEL.PERSON_TOKENS.ENABLED"),
-    "context": Subset.drawn_for("context.yaml", "context prompting", "MODEL.PROMPT.ENABLED"),
+    "time": Subset.drawn_for("time.yaml", ("temporal modelling", "MODEL.TEMPORAL.ENABLED")),
+    "crowd": Subset.drawn_for("crowd.yaml", ("person tokens", "MODEL.PERSON_TOKENS.ENABLED")),
+    "context": Subset.drawn_for("context.yaml", ("context prompting", "MODEL.PROMPT.ENABLED")),
     "multi": Subset.drawn_for(
-        "multi_its.yaml", "interest token spotting", "MODEL.INTEREST_TOKENS.ENABLED"
+        "multi_its.yaml",
+        ("interest token spotting", "MODEL.INTEREST_TOKENS.ENABLED"),
+        ("context prompting", "MODEL.PROMPT.ENABLED"),
     ),
     "backbone": Subset(
         (

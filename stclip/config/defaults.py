@@ -80,6 +80,9 @@ _C.MODEL.TEMPORAL.STRIDE = 1
 _C.MODEL.PROMPT = CfgNode()
 _C.MODEL.PROMPT.ENABLED = True
 _C.MODEL.PROMPT.ALPHA = 0.2  # initial value of the learned scale
+# The prompts' weights start with this standard deviation. What they add to the text then grows with
+# their width; in a narrow model it is next to nothing.
+_C.MODEL.PROMPT.INIT_STD = 0.02
 
 # Interest token spotting: each person's class names are prompted only by the tokens that the person
 # attends to most. It has no parameters; needs PERSON_TOKENS and PROMPT.

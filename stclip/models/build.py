@@ -137,6 +137,7 @@ def _build_stclip(cfg: CfgNode, state: dict[str, Tensor] | None) -> STCLIP:
         interest_tokens=_interest_tokens(cfg, clip),
         mix_context=cfg.MODEL.TEMPORAL.BEFORE_XCLIP,
         train_messages=cfg.MODEL.TRAIN_MESSAGES,
+        prompt_init_std=cfg.MODEL.PROMPT.INIT_STD,
     )
     if state is not None:
         load_state(model, state, "MODEL.WEIGHT")

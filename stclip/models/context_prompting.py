@@ -4,6 +4,8 @@ B rows of text (keyframes), S tokens of a layer, C class names, W vision width, 
 R vision layers.
 """
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 
@@ -54,14 +56,23 @@ class PromptBlock(nn.Module):
 
 
 class ContextPrompt(nn.Module):
-    """One layer's prompt: text + alpha * h, where h still holds its residual text."""
+    """One layer's prompt: text + alpha * h, where h still holds its residual text.
 
-    def __init__(self, width: int, layers: int = 1, alpha: float = 0.2) -> None:
+    Args:
+        width: E, a multiple of 64.
+        layers: blocks.
+        alpha: initial scale.
+        init_std: standard deviation that the weights of the linear layers start with.
+    """
+
+    def __init__(
+        self, width: int, layers: int = 1, alpha: float = 0.2, init_std: float = 0.02
+    ) -> None:
         super().__init__()
         self.norm = LayerNorm(width)
         self.decoder = nn.ModuleList(PromptBlock(width) for _ in range(layers))
         self.alpha = nn.Parameter(torch.full((width,), alpha))
-        self.apply(initialise_linear)
+        self.apply(partial(initialise_linear, std=init_std))
 
     def forward(self, text: Tensor, tokens: Tensor, key_mask: Tensor | None = None) -> Tensor:
         """Prompted text (B, C, E).
@@ -81,10 +92,19 @@ class ContextPrompt(nn.Module):
 class ContextPrompting(nn.Module):
     """For each of R vision layers a projector and a prompt of its own."""
 
-    def __init__(self, layers: int, width: int, embed_dim: int, alpha: float = 0.2) -> None:
+    def __init__(
+        self,
+        layers: int,
+        width: int,
+        embed_dim: int,
+        alpha: float = 0.2,
+        init_std: float = 0.02,
+    ) -> None:
         super().__init__()
         self.projectors = nn.ModuleList(nn.Linear(width, embed_dim) for _ in range(layers))
-        self.prompts = nn.ModuleList(ContextPrompt(embed_dim, alpha=alpha) for _ in range(layers))
+        self.prompts = nn.ModuleList(
+            ContextPrompt(embed_dim, alpha=alpha, init_std=init_std) for _ in range(layers)
+        )
 
     def forward(
         self, layer: int, text: Tensor, tokens: Tensor, key_mask: Tensor | None = None
@@ -93,9 +113,9 @@ class ContextPrompting(nn.Module):
         return self.prompts[layer](text, self.projectors[layer](tokens), key_mask)
 
 
-def initialise_linear(module: nn.Module) -> None:
+def initialise_linear(module: nn.Module, std: float = 0.02) -> None:
     """Start a linear layer with a truncated normal and without bias; to be given to ``apply``."""
     if isinstance(module, nn.Linear):
-        nn.init.trunc_normal_(module.weight, std=0.02)
+        nn.init.trunc_normal_(module.weight, std=std)
         if module.bias is not None:
             nn.init.zeros_(module.bias)

@@ -72,6 +72,7 @@ class STCLIP(nn.Module):
             frame, with its own message, because the tower was not trained on frames without one.
         frames: T, the length of the windows.
         prompt_alpha: initial scale of the prompts.
+        prompt_init_std: standard deviation that the weights of the prompts start with.
         temperature: the cosines are divided by it.
         temporal: False: only the keyframe is looked at; the context tokens are its own patches.
         prompt: False: the text features stay CLIP's.
@@ -96,6 +97,7 @@ class STCLIP(nn.Module):
         interest_tokens: InterestTokens | None = None,
         mix_context: bool = False,
         train_messages: bool = True,
+        prompt_init_std: float = 0.02,
     ) -> None:
         super().__init__()
         assert interest_tokens is None or (prompt and person_tokens), (
@@ -108,7 +110,9 @@ class STCLIP(nn.Module):
         mixing = temporal and (mix_context or not isinstance(clip, CrossFrameCLIP))
         self.context_tokens = ContextTokens(width, frames) if mixing else None
         self.context_prompting = (
-            ContextPrompting(layers, width, clip.embed_dim, prompt_alpha) if prompt else None
+            ContextPrompting(layers, width, clip.embed_dim, prompt_alpha, prompt_init_std)
+            if prompt
+            else None
         )
         self.interest_tokens = interest_tokens
         self.window_length = frames if temporal else 1  # frames that the model looks at

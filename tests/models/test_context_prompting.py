@@ -39,6 +39,8 @@ def test_initial_values_are_the_papers() -> None:
     weight = prompt.decoder[0].mlp.c_fc.weight
     assert 0.019 < weight.std() < 0.021
     assert not prompt.decoder[0].cross_attn.proj.bias.any()
+    wider = ContextPrompting(2, 64, 512, init_std=0.15).prompts[1].decoder[0].mlp.c_fc.weight
+    assert 0.14 < wider.std() < 0.16
 
 
 def test_masked_tokens_do_not_count() -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from stclip.benchmark import runs
 from stclip.cli import run
@@ -71,6 +72,16 @@ def test_of_a_generalised_test_the_unseen_classes_count(configs: Path, tmp_path:
     assert rows[2]["mAP"]["mean"] == metrics["frame_mAP@0.5"] != metrics["frame_mAP_all@0.5"]
     lead = rows[2]["mAP"]["mean"] - rows[0]["mAP"]["mean"]
     assert rows[0]["lead"]["estimate"] == pytest.approx(lead, abs=1e-3)
+    assert [row["method"] for row in rows[3:]] == [
+        "ST-CLIP without interest token spotting", "ST-CLIP without context prompting",
+    ]  # fmt: skip
+    for name, switches in (
+        ("without", {"INTEREST_TOKENS": False, "PROMPT": True}),
+        ("without_context_prompting", {"INTEREST_TOKENS": False, "PROMPT": False}),
+    ):
+        trained = yaml.safe_load((out / f"multi/{name}/seed_3/train/config.yaml").read_text())
+        found = {part: trained["MODEL"][part]["ENABLED"] for part in switches}
+        assert found == switches
 
 
 def test_image_towers(configs: Path, tmp_path: Path) -> None:
