@@ -13,6 +13,7 @@ import os
 import struct
 import uuid
 import zlib
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,6 +35,7 @@ _MAGIC = b"stclip\x00\x01"
 # Magic, checksum of all that follows it, side, width and height of the picture.
 _HEADER = struct.Struct("<8sI3I")
 _CHECKED_FROM = len(_MAGIC) + 4
+_UNFINISHED = ".tmp-"  # begins the name of what is being written
 
 Box = tuple[int, int, int, int]
 
@@ -115,7 +117,7 @@ class PictureStore:
         data = bytearray(_HEADER.pack(_MAGIC, 0, size, entry.width, entry.height) + pixels)
         struct.pack_into("<I", data, len(_MAGIC), _checksum(data))
         path = self._path(source, size, box)
-        temporary = path.with_name(f".tmp-{uuid.uuid4().hex}")
+        temporary = path.with_name(f"{_UNFINISHED}{uuid.uuid4().hex}")
         try:
             path.parent.mkdir(exist_ok=True)
             if self._limit and not self._has_room(path.parent, len(data)):
@@ -136,8 +138,16 @@ class PictureStore:
             )  # fmt: skip
 
     def _has_room(self, folder: Path, more: int) -> bool:
-        """Whether a subfolder is smaller than its share: names are hashes, so all fill alike."""
-        used = sum(entry.stat().st_size for entry in os.scandir(folder))
+        """Whether a subfolder is smaller than its share: names are hashes, so all fill alike.
+
+        What a process is writing does not count, nor what a killed one has left unfinished.
+        """
+        used = 0
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                with suppress(FileNotFoundError):  # another process has taken it away
+                    if not entry.name.startswith(_UNFINISHED):
+                        used += entry.stat().st_size
         return used + more <= self._limit / 256
 
     def _path(self, source: bytes, size: int, box: Box | None) -> Path:

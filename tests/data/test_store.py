@@ -106,6 +106,39 @@ def test_a_limit_is_kept_to(tmp_path):
         assert found is None or equal(found, entry(seed))
 
 
+def _fill_one_subfolder(folder, first):
+    store = PictureStore(folder, limit_gb=256 * 50 * 216 / 1e9)
+    path = store._path
+    store._path = lambda *what: folder / "00" / path(*what).name
+    for seed in range(first, first + 60):
+        store.put(b"%d" % seed, entry(seed))
+    assert not store._full
+
+
+def test_processes_that_write_up_to_a_limit_do_not_meet(tmp_path):
+    context = multiprocessing.get_context("fork")
+    writers = [
+        context.Process(target=_fill_one_subfolder, args=(tmp_path, 60 * number))
+        for number in range(3)
+    ]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    assert [writer.exitcode for writer in writers] == [0, 0, 0]
+    assert 50 <= len(files(tmp_path)) <= 52  # each may see room for one before the others write
+
+
+def test_what_is_unfinished_or_just_gone_takes_no_room(tmp_path):
+    store = PictureStore(tmp_path, limit_gb=256 * 216 / 1e9)
+    folder = store._path(b"one", SIZE, None).parent
+    folder.mkdir()
+    (folder / ".tmp-killed").write_bytes(bytes(216))
+    (folder / "gone").symlink_to(folder / "nowhere")  # is listed, and cannot be looked at
+    store.put(b"one", entry(1))
+    assert equal(store.get(b"one", SIZE), entry(1))
+
+
 def test_a_folder_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"DATALOADER\.STORE .*file/store: this folder cannot be"):
