@@ -61,6 +61,8 @@ class AvaFile(Video):
         UserError: it cannot be read.
     """
 
+    in_sequence = True
+
     def __init__(self, path: str | Path, name: str | None = None, cut: bool = False) -> None:
         super().__init__(path, name)
         whole = VideoFile(path)

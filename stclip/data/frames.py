@@ -6,6 +6,7 @@ Frames count from 1 everywhere, as the file names of frame folders do.
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +22,11 @@ class Video(ABC):
     Attributes:
         path: the folder or file.
         name: how messages and results call it; the file's name without its ending by default.
+        in_sequence: whether frames are decoded one after the other, so that going back costs more
+            than going on.
     """
+
+    in_sequence: ClassVar[bool] = False
 
     def __init__(self, path: str | Path, name: str | None) -> None:
         self.path = Path(path)

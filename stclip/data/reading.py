@@ -1,6 +1,6 @@
 """Frames and crops as the image encoder takes them, made as seldom as can be."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,6 +45,7 @@ class FrameReader:
         self._resize = resize
         self._video: Video | None = None
         self._size = 0
+        self._reached = 0  # the last frame of the video that was decoded
         self._frames: dict[int, Frame] = {}
 
     def frames(self, video: Video, numbers: Sequence[int], size: int) -> dict[int, Frame]:
@@ -61,7 +62,7 @@ class FrameReader:
         if video is not self._video or size != self._size:
             self.keep(())
             video.keep_open(True)
-            self._video, self._size = video, size
+            self._video, self._size, self._reached = video, size, 0
         lacking = [number for number in numbers if number not in self._frames]
         sources = video.fingerprints(lacking) if self._store is not None else None
         source_of = dict(zip(lacking, sources, strict=True)) if sources is not None else {}
@@ -70,8 +71,15 @@ class FrameReader:
             entry = self._store.get(source, size)
             if entry is not None:
                 self._frames[number] = Frame(entry.pixels, entry.width, entry.height, source, None)
-        lacking = [number for number in lacking if number not in self._frames]
-        for number, picture in zip(lacking, video.read(lacking), strict=True):
+        absent = {number for number in lacking if number not in self._frames}
+        # A file that is gone through takes what is stored of these frames along: going back later,
+        # for a person who is not stored, would cost more.
+        further = self._reached if absent and video.in_sequence else max(numbers, default=0)
+        wanted = [number for number in numbers if number in absent or number > further]
+        for number, picture in self._decode(wanted):
+            if number not in absent:
+                self._frames[number]._picture = picture
+                continue
             height, width = picture.shape[:2]
             frame = Frame(
                 preprocess(picture, size, self._resize),
@@ -100,12 +108,10 @@ class FrameReader:
                 entry = self._store.get(source, self._size, rounded(box))
                 if entry is not None:
                     found[row] = entry.pixels
-        assert self._video is not None or not wanted, "frames() first"
         numbers = {number for row, (number, _) in enumerate(wanted) if row not in found}
         lacking = sorted(n for n in numbers if self._frames[n]._picture is None)
-        if self._video is not None:
-            for number, picture in zip(lacking, self._video.read(lacking), strict=True):
-                self._frames[number]._picture = picture
+        for number, picture in self._decode(lacking):
+            self._frames[number]._picture = picture
         for row, (number, box) in enumerate(wanted):
             if row not in found:
                 frame = self._frames[number]
@@ -120,6 +126,13 @@ class FrameReader:
         if not numbers and self._video is not None:
             self._video.keep_open(False)
             self._video = None
+
+    def _decode(self, numbers: Sequence[int]) -> Iterator[tuple[int, Picture]]:
+        """Some frames of the video, with their numbers."""
+        assert self._video is not None or not numbers, "frames() first"
+        if self._video is not None and numbers:
+            self._reached = max(self._reached, *numbers)
+            yield from zip(numbers, self._video.read(numbers), strict=True)
 
     def _put(self, frame: Frame, pixels: Tensor, box: NDArray[np.floating] | None = None) -> None:
         if self._store is not None and frame._source is not None:

@@ -62,6 +62,8 @@ class VideoFile(Video):
         UserError: no such file. What is wrong inside a file is found at its first use.
     """
 
+    in_sequence = True
+
     def __init__(
         self, path: str | Path, name: str | None = None, span: tuple[float, float] | None = None
     ) -> None:

@@ -14,6 +14,7 @@ from stclip.data.decoding import Decoder
 from stclip.data.frames import FrameList
 from stclip.data.reading import FrameReader
 from stclip.data.sampling import order_in_runs
+from stclip.data.store import PictureStore
 from stclip.data.transforms import crop_box, preprocess
 from stclip.data.video import VideoFile, open_video
 from stclip.structures import FrameKey
@@ -202,6 +203,39 @@ def test_a_pass_through_an_avi_file_decodes_each_frame_once(tmp_path, openings, 
     video.read([8])
     video.read([9])
     assert len(openings) == 4
+
+
+@pytest.mark.parametrize("size", [1, 4, 8])
+def test_a_store_at_its_limit_sends_no_reader_back(tmp_path, openings, decoded, size):
+    cfg = write_jhmdb(tmp_path)
+    cfg.TEST.BOXES = "ground_truth"
+    cfg.TEST.VIDEOS_PER_BATCH = size
+    path = write_video(tmp_path / "v.avi", range(40), "mpeg4", options={"bf": "2"})
+    boxes = np.array([[8 * place, 0, 8 * place + 40, 30] for place in range(8)], np.float32)
+    keyframes = [
+        Keyframe(FrameKey("v", frame), boxes, (("wave",),) * len(boxes)) for frame in range(1, 41)
+    ]
+    dataset = DetectionDataset("film", {"v": VideoFile(path)}, keyframes)
+    without = list(build_test_loader(cfg, dataset, SIZE))
+    cfg.DATALOADER.STORE = str(tmp_path / "store")
+    cfg.DATALOADER.STORE_GB = 256 * 216 / 1e9  # an entry in each subfolder: many are not kept
+    for _ in range(3):
+        openings.clear()
+        decoded.clear()
+        stored = list(build_test_loader(cfg, dataset, SIZE))
+        assert all(map(same, without, stored))
+        assert len(openings) == 1
+        assert 20 < len(decoded) <= 40
+
+
+def test_pictures_are_decoded_if_they_are_not_stored(tmp_path, monkeypatch):
+    video = open_video(write_frames(tmp_path / "v", 9))
+    store = PictureStore(tmp_path / "store")
+    FrameReader(store).frames(video, [1, 2, 4], SIZE)
+    read = []
+    monkeypatch.setattr(video, "_decode", lambda frames: read.extend(frames) or [numbered(1)])
+    FrameReader(store).frames(video, [1, 2, 3, 4], SIZE)
+    assert read == [3]
 
 
 @pytest.mark.parametrize("name", ["v.mp4", "v.mkv", "v.ts"])
