@@ -37,16 +37,19 @@ def blocks() -> Iterator[tuple[str, str]]:
 
 
 def write_videos(folder: Path) -> None:
-    """park.mp4 and street.mp4: two seconds of a square that moves."""
+    """park.mp4 and street.mp4: two seconds of a square that moves; park.mp4 is stored turned."""
     folder.mkdir(parents=True)
-    for name in ("park.mp4", "street.mp4"):
+    for name, turns in (("park.mp4", 1), ("street.mp4", 0)):
         with av.open(str(folder / name), "w") as container:
             stream = container.add_stream("mpeg4", rate=12)
-            stream.width, stream.height, stream.pix_fmt = *SIZE, "yuv420p"
+            stream.width, stream.height = SIZE[::-1] if turns else SIZE
+            stream.pix_fmt = "yuv420p"
+            stream.set_display_rotation(90 * turns)
             for number in range(24):
                 picture = np.full((SIZE[1], SIZE[0], 3), 90, dtype=np.uint8)
                 picture[10:50, 10 + number : 30 + number] = (200, 60, 30)
-                frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+                stored = np.ascontiguousarray(np.rot90(picture, -turns))
+                frame = av.VideoFrame.from_ndarray(stored, format="rgb24")
                 container.mux(stream.encode(frame))
             container.mux(stream.encode(None))
 

@@ -126,7 +126,8 @@ def open_entry(file: AnnotationFile, entry: VideoEntry) -> Video:
     if size != entry.size:
         raise UserError(
             f"{file.path}: video {entry.id!r} has size {list(entry.size)}, but {entry.path} is "
-            f"{size[0]} wide and {size[1]} high; the boxes are pixels, so the two must agree"
+            f"{size[0]} wide and {size[1]} high as shown; write {list(size)} if the boxes are "
+            "pixels of that, or fetch the video that they were drawn in"
         )
     return video
 

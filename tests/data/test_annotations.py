@@ -328,7 +328,12 @@ def test_labels_outside_all_labels(dataset):
 @pytest.mark.parametrize(
     ("table", "index", "change", "message"),
     [
-        ("videos", 0, {"size": [32, 128]}, r"'v2' has size \[32, 128\], but .* is 128 wide and 32"),
+        (
+            "videos",
+            0,
+            {"size": [32, 128]},
+            r"'v2' has size \[32, 128\], but .* is 128 wide and 32 .* write \[128, 32\]",
+        ),
         ("videos", 1, {"path": "frames/v9"}, "video 'v1': .*v9: neither a folder"),
         ("keyframes", 1, {"timestamp": 0.8}, "video 'v1' has 8 frames at 10 a second, so none"),
         ("keyframes", 1, {"timestamp": 0.52}, "frame 6 of video v1 is annotated twice"),
