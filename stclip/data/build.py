@@ -67,9 +67,8 @@ def build_dataset(cfg: CfgNode, part: Part, report: Report = fail) -> DetectionD
     """The dataset that DATASETS.TRAIN or DATASETS.TEST names, cut down to the config's labels.
 
     For training only the persons are left who have a label of the vocabulary and no unseen one,
-    which is one that is in TEST_LABEL and not in TRAIN_LABEL; X-CLIP on whole videos then gets one
-    keyframe of each video. For testing the ground truth stays whole, and with TEST.BOXES detected
-    there are the detected persons too.
+    which is one that is in TEST_LABEL and not in TRAIN_LABEL. For testing the ground truth stays
+    whole, and with TEST.BOXES detected there are the detected persons too.
 
     Args:
         cfg: the config.
@@ -115,10 +114,7 @@ def build_dataset(cfg: CfgNode, part: Part, report: Report = fail) -> DetectionD
         )
     if part == "test":
         return dataset
-    dataset = _keep_vocabulary(cfg, dataset, vocabulary, report)
-    if _whole_videos(cfg):
-        return replace(dataset, keyframes=one_keyframe_a_video(dataset.keyframes))
-    return dataset
+    return _keep_vocabulary(cfg, dataset, vocabulary, report)
 
 
 def dataset_name(value: str) -> str:
@@ -183,7 +179,8 @@ def build_train_loader(
     """The micro-batches of one process, from ``start_iteration`` to SOLVER.MAX_ITER.
 
     SOLVER.ACCUMULATION_STEPS of them, over all processes, make the SOLVER.VIDEOS_PER_BATCH
-    keyframes of an iteration. Which these are depends on SEED and the iteration alone.
+    keyframes of an iteration. Which these are depends on SEED and the iteration alone. For X-CLIP
+    on whole videos a video is one keyframe, with the different labels of all of them.
 
     Args:
         cfg: the config.
@@ -206,6 +203,8 @@ def build_train_loader(
             f"over SOLVER.ACCUMULATION_STEPS {solver.ACCUMULATION_STEPS} x {world_size} processes; "
             f"use a multiple of {parts}"
         )
+    if _whole_videos(cfg):
+        dataset = replace(dataset, keyframes=one_keyframe_a_video(dataset))
     samples = TrainSamples(
         dataset=dataset,
         vocabulary=tuple(vocabulary),

@@ -1,6 +1,6 @@
 """Clips for X-CLIP: a fixed number of frames of a whole video, or of a window around a keyframe."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from stclip.data.annotations import Keyframe
+from stclip.data.annotations import DetectionDataset, Keyframe
 from stclip.data.chunks import ChunkKeyframe, check_frames, visible_boxes
 from stclip.data.transforms import Picture
 from stclip.data.video import Video
@@ -110,11 +110,11 @@ def clip_picture(picture: Picture, size: int) -> Tensor:
     return resized[:, top : top + size, left : left + size].round().to(torch.uint8)
 
 
-def one_keyframe_a_video(keyframes: Iterable[Keyframe]) -> list[Keyframe]:
+def one_keyframe_a_video(dataset: DetectionDataset) -> list[Keyframe]:
     """Samples for training on whole videos: one of each, whatever its number of keyframes.
 
     Args:
-        keyframes: with boxes, those of a video in a row or not.
+        dataset: its keyframes have boxes; those of a video lie in a row or not.
 
     Returns:
         For each video its first keyframe, with the largest box of each different label in the
@@ -122,7 +122,7 @@ def one_keyframe_a_video(keyframes: Iterable[Keyframe]) -> list[Keyframe]:
     """
     first: dict[str, Keyframe] = {}
     boxes: dict[str, dict[tuple[str, ...], NDArray[np.float32]]] = {}
-    for keyframe in keyframes:
+    for keyframe in dataset.keyframes:
         first.setdefault(keyframe.key.video, keyframe)
         found = boxes.setdefault(keyframe.key.video, {})
         for box, names in zip(keyframe.boxes, keyframe.labels, strict=True):

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from stclip.data.annotations import Keyframe
+from stclip.data.annotations import DetectionDataset, Keyframe
 from stclip.data.build import build_dataset, build_test_loader, build_train_loader
 from stclip.data.chunks import ChunkKeyframe
 from stclip.data.clips import ClipReader, clip_picture, one_keyframe_a_video
@@ -108,13 +108,13 @@ def test_a_video_is_one_sample_with_each_of_its_labels() -> None:
         array = np.array(boxes, dtype=np.float32).reshape(-1, 4)
         return Keyframe(FrameKey(video, frame), array, tuple((name,) for name in labels))
 
-    found = one_keyframe_a_video(
-        [
-            keyframe("a", 3, [(0, 0, 0, 9), (0, 0, 5, 5)], ["run", "sit"]),
-            keyframe("b", 1, [(1, 1, 2, 2)], ["run"]),
-            keyframe("a", 4, [(0, 0, 9, 9), (0, 0, 4, 4)], ["run", "sit"]),
-        ]
-    )
+    keyframes = [
+        keyframe("a", 3, [(0, 0, 0, 9), (0, 0, 5, 5)], ["run", "sit"]),
+        keyframe("b", 1, [(1, 1, 2, 2)], ["run"]),
+        keyframe("a", 4, [(0, 0, 9, 9), (0, 0, 4, 4)], ["run", "sit"]),
+    ]
+    videos = {name: Counting(4) for name in "ab"}
+    found = one_keyframe_a_video(DetectionDataset("two", videos, keyframes))
     assert [sample.key for sample in found] == [("a", 3), ("b", 1)]
     assert found[0].labels == (("run",), ("sit",))
     assert found[0].boxes.tolist() == [[0, 0, 9, 9], [0, 0, 5, 5]]
@@ -132,9 +132,10 @@ def cfg(tmp_path):
 
 def test_training_takes_videos_as_often_as_each_other(cfg) -> None:
     dataset = build_dataset(cfg, "train")
-    assert len(dataset.keyframes) == len({keyframe.key.video for keyframe in dataset.keyframes})
+    assert len(dataset.keyframes) == 17  # all are there to be looked at
     for batch in build_train_loader(cfg, dataset, ["sit", "run"], SIZE):
-        assert len({key.video for key in batch.keys}) == len(dataset.keyframes) == 2
+        assert {key.video for key in batch.keys} == {k.key.video for k in dataset.keyframes}
+        assert len(batch) == 2
         assert batch.labels.sum(dim=1).tolist() == [1] * len(batch.boxes)
         assert batch.window.shape == (2, 4)
 
