@@ -16,6 +16,7 @@ from stclip.data.transforms import Picture
 from stclip.data.video import Video
 from stclip.data.windows import spread, window
 from stclip.structures import ClipBatch
+from stclip.structures.boxes import area, clip
 
 Unit = Literal["video", "window"]
 
@@ -58,8 +59,8 @@ class ClipReader:
             UserError: a frame cannot be read.
         """
         length = check_frames(video, keyframes)
-        clips = [self.frames(item.key.frame, length) for item in keyframes]
-        numbers = sorted(set().union(*clips))
+        windows = [self.frames(item.key.frame, length) for item in keyframes]
+        numbers = sorted(set().union(*windows))
         row = {number: index for index, number in enumerate(numbers)}
         pictures = [clip_picture(picture, self.image_size) for picture in video.read(numbers)]
         width, height = video.size
@@ -76,7 +77,7 @@ class ClipReader:
                 labels.append(item.labels[valid])
         return ClipBatch(
             frames=torch.stack(pictures),
-            window=torch.tensor([[row[number] for number in clip] for clip in clips]),
+            window=torch.tensor([[row[number] for number in shown] for shown in windows]),
             keyframe=torch.full((len(keyframes),), -1),
             crops=torch.zeros((len(owner), 3, 0, 0), dtype=torch.uint8),
             owner=torch.tensor(owner, dtype=torch.long),
@@ -118,22 +119,26 @@ def one_keyframe_a_video(dataset: DetectionDataset) -> list[Keyframe]:
 
     Returns:
         For each video its first keyframe, with the largest box of each different label in the
-        video: where its persons do different things, each of these is a target of its own.
+        video: where its persons do different things, each of these is a target of its own. What
+        counts of a box is what lies in the picture: a box outside of it would be dropped later.
+
+    Raises:
+        UserError: the size of a video cannot be read.
     """
     first: dict[str, Keyframe] = {}
-    boxes: dict[str, dict[tuple[str, ...], NDArray[np.float32]]] = {}
+    sizes: dict[str, tuple[int, int]] = {}
+    best: dict[str, dict[tuple[str, ...], tuple[float, NDArray[np.float32]]]] = {}
     for keyframe in dataset.keyframes:
-        first.setdefault(keyframe.key.video, keyframe)
-        found = boxes.setdefault(keyframe.key.video, {})
-        for box, names in zip(keyframe.boxes, keyframe.labels, strict=True):
-            if names not in found or _area(box) > _area(found[names]):
-                found[names] = box
+        name = keyframe.key.video
+        if name not in first:
+            first[name], best[name], sizes[name] = keyframe, {}, dataset.videos[name].size
+        width, height = sizes[name]
+        areas = area(clip(keyframe.boxes, height, width)).tolist()
+        found = best[name]
+        for visible, box, names in zip(areas, keyframe.boxes, keyframe.labels, strict=True):
+            if names not in found or visible > found[names][0]:
+                found[names] = visible, box
     return [
-        Keyframe(keyframe.key, np.stack(list(boxes[video].values())), tuple(boxes[video]))
-        for video, keyframe in first.items()
+        Keyframe(keyframe.key, np.stack([box for _, box in best[name].values()]), tuple(best[name]))
+        for name, keyframe in first.items()
     ]
-
-
-def _area(box: NDArray[np.float32]) -> float:
-    width, height = box[2:] - box[:2]
-    return float(max(width, 0) * max(height, 0))

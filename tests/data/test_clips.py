@@ -112,6 +112,7 @@ def test_a_video_is_one_sample_with_each_of_its_labels() -> None:
         keyframe("a", 3, [(0, 0, 0, 9), (0, 0, 5, 5)], ["run", "sit"]),
         keyframe("b", 1, [(1, 1, 2, 2)], ["run"]),
         keyframe("a", 4, [(0, 0, 9, 9), (0, 0, 4, 4)], ["run", "sit"]),
+        keyframe("a", 5, [(50, 0, 90, 30), (39, -40, 60, 30)], ["run", "sit"]),  # of 40 x 30
     ]
     videos = {name: Counting(4) for name in "ab"}
     found = one_keyframe_a_video(DetectionDataset("two", videos, keyframes))
