@@ -15,7 +15,7 @@ from stclip.data.annotations import Keyframe
 from stclip.data.labels import read_label_file
 from stclip.data.safe_pickle import load_pickle
 from stclip.data.selection import Part
-from stclip.data.tube_file import parse_act
+from stclip.data.tube_file import parse_act, whole_number
 from stclip.errors import Report, UserError, fail, reporting
 from stclip.files import read_json
 from stclip.structures import FrameKey
@@ -103,7 +103,11 @@ def _read_json(path: Path, all_names: Sequence[str] | None, report: Report) -> G
     for image, where in _entries(content, "images", path):
         with reporting(report):
             id_, place = _image(image, where)
-            places[id_] = place
+            if places.setdefault(id_, place) != place:
+                raise UserError(
+                    f"{where}: id {id_!r} is that of frame {places[id_][1]} of {places[id_][0]} "
+                    "too; give every frame an id of its own"
+                )
             rows[id_] = slots.setdefault(place, ([], []))
     folders = _class_folders(path.parent)
     for annotation, where in _entries(content, "annotations", path):
@@ -128,7 +132,7 @@ def _read_json(path: Path, all_names: Sequence[str] | None, report: Report) -> G
 def _image(image: Any, where: str) -> tuple[Any, tuple[str, int]]:
     """The id of an image, and its movie and frame."""
     try:
-        place = (str(image["movie"]), int(image["timestamp"]))
+        place = (str(image["movie"]), whole_number(image["timestamp"]))
         if place[1] < 1:
             raise ValueError("frames count from 1")
         hash(image["id"])  # of a list it is a TypeError: an id is a number or a text
@@ -150,7 +154,7 @@ def _annotation(
         x1, y1, x2, y2 = map(float, annotation["bbox"])
         if not np.isfinite((x1, y1, x2, y2)).all():
             raise ValueError("not a finite box")
-        numbers = [int(number) for number in annotation["action_ids"]]
+        numbers = [whole_number(number) for number in annotation["action_ids"]]
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(
             f"{where}: image_id (of one of the images), bbox (x1, y1, x2, y2) and action_ids were "

@@ -104,7 +104,7 @@ def parse_act(path: Path, content: Any, report: Report = fail) -> TubeFile:
             "test": content["test_videos"],
         }
         entries = list(content["gttubes"].items())
-        lengths = {video: int(content["nframes"][video]) for video, _ in entries}
+        lengths = {video: whole_number(content["nframes"][video]) for video, _ in entries}
         listed = {video for lists in parts.values() for video in lists[0]}
         if listed - lengths.keys():
             raise KeyError(min(listed - lengths.keys()))
@@ -120,9 +120,25 @@ def parse_act(path: Path, content: Any, report: Report = fail) -> TubeFile:
     return TubeFile(path, labels, tubes, lengths, parts)
 
 
+def whole_number(value: Any) -> int:
+    """A number that a file counts with, which ``int`` alone would cut to a whole one.
+
+    Raises:
+        TypeError: it is no number.
+        ValueError: it is not a whole one.
+    """
+    number = int(value)
+    if number != float(value):
+        raise ValueError(f"{value!r}: a whole number was expected")
+    return number
+
+
 def _tubes(numbers: Any, labels: Sequence[str], where: str) -> list[Tube]:
     """The tubes of a video, from {label index: [rows of a tube, ...]}."""
     try:
+        for number in numbers:
+            if not 0 <= number < len(labels):
+                raise ValueError(f"label {number}: 0 to {len(labels) - 1} were expected")
         return [
             _tube(labels[number], rows, f"tube {place} of {labels[number]}")
             for number in numbers

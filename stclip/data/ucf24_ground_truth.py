@@ -20,7 +20,7 @@ from stclip.data.jhmdb_ground_truth import GroundTruth, spelt
 from stclip.data.labels import read_video_list
 from stclip.data.safe_pickle import load_pickle
 from stclip.data.selection import Part
-from stclip.data.tube_file import TubeFile, parse_act
+from stclip.data.tube_file import TubeFile, parse_act, whole_number
 from stclip.errors import Report, UserError, fail, reporting
 from stclip.structures import Tube
 
@@ -125,7 +125,7 @@ def _entry(entry: Any, video: str, path: Path, uneven: list[str]) -> tuple[list[
     """The tubes of a video, and its frames."""
     try:
         found = (_tube(row, video, uneven) for row in entry["annotations"])
-        return [tube for tube in found if tube is not None], int(entry["numf"])
+        return [tube for tube in found if tube is not None], whole_number(entry["numf"])
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise UserError(
             f"{path}: {video}: not in the format of pyannot.pkl ({type(error).__name__}: {error})"
@@ -133,7 +133,7 @@ def _entry(entry: Any, video: str, path: Path, uneven: list[str]) -> tuple[list[
 
 
 def _tube(row: Any, video: str, uneven: list[str]) -> Tube | None:
-    label, first, end = (int(row[name]) for name in ("label", "sf", "ef"))
+    label, first, end = (whole_number(row[name]) for name in ("label", "sf", "ef"))
     if not 0 <= label < len(CLASSES):
         raise ValueError(f"label {label}: 0 to {len(CLASSES) - 1} were expected")
     if first < 0:

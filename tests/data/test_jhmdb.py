@@ -13,6 +13,7 @@ from stclip.errors import UserError
 from tests.data.make import (
     VIDEOS,
     box_of,
+    image_id,
     jhmdb_json,
     jhmdb_pickle,
     write_jhmdb,
@@ -208,9 +209,12 @@ def test_frames_without_boxes_are_tested_and_not_trained_on(tmp_path):
     [
         ("images", {"timestamp": "x"}, r"images\[1\]: id, movie and timestamp"),
         ("images", {"movie": None, "id": []}, r"images\[1\]: id, movie and timestamp"),
+        ("images", {"timestamp": 2.5}, r"images\[1\]: id, movie and timestamp"),
+        ("images", {"id": image_id("c_wave", 10)}, r"images\[1\]: id \d+ is that of frame 10 of"),
         ("annotations", {"image_id": 5}, r"annotations\[1\]: image_id"),
         ("annotations", {"bbox": [1, 2]}, r"annotations\[1\]: image_id"),
         ("annotations", {"action_ids": None}, r"annotations\[1\]: image_id"),
+        ("annotations", {"action_ids": [2.9]}, r"annotations\[1\]: image_id"),
         ("annotations", {"action_ids": [22]}, r"annotations\[1\]: action_ids \[22\]: numbers"),
         ("annotations", {"action_ids": [0]}, r"annotations\[1\]: action_ids \[0\]: numbers"),
     ],

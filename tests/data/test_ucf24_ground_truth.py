@@ -167,6 +167,9 @@ def test_mistakes_in_the_lists(path, tmp_path):
     [
         ({"label": 24}, "label 24: 0 to 23 were expected"),
         ({"sf": -1}, "sf -1: frames count from 0"),
+        ({"label": 2.9}, "2.9: a whole number was expected"),
+        ({"sf": 0.5}, "0.5: a whole number was expected"),
+        ({"ef": 3.5}, "3.5: a whole number was expected"),
         ({"boxes": np.zeros((5, 3), np.uint8)}, r"boxes of shape \(5, 3\)"),
         ({"boxes": np.full((5, 4), np.nan)}, r"boxes of shape \(5, 4\): .* finite"),
         ({"boxes": "none"}, "ValueError"),
@@ -191,6 +194,15 @@ def test_malformed_pickles(tmp_path):
     for broken in ([], {}, {"labels": list(CLASSES)}, {**act_pickle(), "test_videos": [["x/y"]]}):
         with pytest.raises(UserError, match=r"a\.pkl: not in the format of JHMDB-GT\.pkl"):
             read_tube_file(dump(tmp_path / "a.pkl", broken))
+
+
+@pytest.mark.parametrize("number", [-1, 24])
+def test_labels_of_act_count_from_0(tmp_path, number):
+    content = act_pickle()
+    content["gttubes"][TEST[0]] = {number: [np.array([[1, 0, 0, 1, 1]], np.float32)]}
+    path = dump(tmp_path / "a.pkl", content)
+    with pytest.raises(UserError, match=f"{TEST[0]}: .*label {number}: 0 to 23 were expected"):
+        read_tube_file(path)
 
 
 @pytest.mark.parametrize(
