@@ -15,6 +15,7 @@ from stclip.data.transforms import preprocess
 from stclip.errors import UserError
 from tests.data.make import number_of
 from tests.data.make_ava import config, number_at, write_dataset, write_lines
+from tests.data.test_build import same
 from tests.helpers import REPOSITORY
 
 LABELS = REPOSITORY / "data" / "label_splits" / "ava"
@@ -98,6 +99,27 @@ def test_batches_show_the_pictures_around_the_second(root, stride):
             assert number_of(picture) == number_at(frame)
             assert torch.equal(first.frames[index], preprocess(picture, SIZE))
     assert first.window[:, 4].tolist() == first.keyframe.tolist()
+
+
+def test_batches_are_the_same_with_a_store(root, tmp_path, decoded):
+    """A film and a cut one to train on, clips to test."""
+    cfg = config(root, "SOLVER.MAX_ITER", "2", "SOLVER.VIDEOS_PER_BATCH", "3")
+    train, test = build_dataset(cfg, "train"), build_dataset(cfg, "test")
+
+    def batches():
+        yield from build_train_loader(cfg, train, read_vocabulary(cfg, "train"), SIZE)
+        yield from build_test_loader(cfg, test, SIZE)
+
+    without = list(batches())
+    cfg.defrost()
+    cfg.DATALOADER.STORE = str(tmp_path / "store")
+    first = list(batches())
+    decoded.clear()
+    second = list(batches())
+    assert decoded == []
+    for one, two, three in zip(without, first, second, strict=True):
+        assert same(one, two)
+        assert same(one, three)
 
 
 def test_training_targets_hold_every_label(root):
