@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 import torch
 from yacs.config import CfgNode
@@ -20,6 +21,7 @@ from stclip.data.reading import FrameReader
 from stclip.data.sampling import run_of, split_into_chunks
 from stclip.data.selection import Part, make_selection
 from stclip.data.store import PictureStore
+from stclip.data.transforms import preprocess
 from stclip.data.ucf24 import NAME as UCF24
 from stclip.data.ucf24 import build_ucf24
 from stclip.errors import Report, UserError, fail, reporting
@@ -298,7 +300,7 @@ def _frame_reader(cfg: CfgNode) -> FrameReader:
     """A reader with the store of DATALOADER.STORE, if it names one."""
     keys = cfg.DATALOADER
     store = PictureStore(keys.STORE, keys.STORE_GB, keys.RESIZE) if keys.STORE else None
-    return FrameReader(store, keys.RESIZE)
+    return FrameReader(store, partial(preprocess, resize=keys.RESIZE))
 
 
 def _loader(samples: Samples, cfg: CfgNode, in_runs: bool = False) -> BatchLoader:

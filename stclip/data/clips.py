@@ -1,7 +1,7 @@
 """Clips for X-CLIP: a fixed number of frames of a whole video, or of a window around a keyframe."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from stclip.data.annotations import DetectionDataset, Keyframe
 from stclip.data.chunks import ChunkKeyframe, check_frames, visible_boxes
+from stclip.data.reading import FrameReader
 from stclip.data.transforms import Picture
 from stclip.data.video import Video
 from stclip.data.windows import spread, window
@@ -31,12 +32,16 @@ class ClipReader:
         length: T, frames of a clip.
         stride: from one frame of a window to the next.
         image_size: side in pixels.
+        reader: reads the frames, and remembers some.
     """
 
     unit: Unit
     length: int
     stride: int
     image_size: int
+    reader: FrameReader = field(
+        default_factory=lambda: FrameReader(prepare=clip_picture), compare=False
+    )
 
     def frames(self, t: int, n: int) -> list[int]:
         """The T 1-based frames of the clip of keyframe ``t`` of a video of ``n``, ascending.
@@ -49,20 +54,32 @@ class ClipReader:
             return window(t, n, self.length, self.stride)
         return spread(n, self.length)
 
-    def __call__(self, video: Video, keyframes: Sequence[ChunkKeyframe]) -> ClipBatch:
+    def needed(self, centres: Iterable[int], n: int) -> list[int]:
+        """The frames that the clips of some keyframes of a video of ``n`` need, ascending."""
+        return sorted({number for t in centres for number in self.frames(t, n)})
+
+    def __call__(
+        self, video: Video, keyframes: Sequence[ChunkKeyframe], following: Collection[int] = ()
+    ) -> ClipBatch:
         """Read clips; every frame is decoded once.
 
         Boxes are clipped and dropped as ``make_chunk`` does it. There are no crops, and
         ``keyframe`` is -1 throughout: a keyframe need not be a frame of its clip.
+
+        Args:
+            video: the video of all keyframes.
+            keyframes: what to read.
+            following: frames that the next call will need, if it is for this video.
 
         Raises:
             UserError: a frame cannot be read.
         """
         length = check_frames(video, keyframes)
         windows = [self.frames(item.key.frame, length) for item in keyframes]
-        numbers = sorted(set().union(*windows))
+        numbers = self.needed((item.key.frame for item in keyframes), length)
         row = {number: index for index, number in enumerate(numbers)}
-        pictures = [clip_picture(picture, self.image_size) for picture in video.read(numbers)]
+        frames = self.reader.frames(video, numbers, self.image_size)
+        self.reader.keep(following)
         width, height = video.size
         owner: list[int] = []
         boxes: list[NDArray[np.float32]] = []
@@ -76,7 +93,7 @@ class ClipReader:
             if item.labels is not None:
                 labels.append(item.labels[valid])
         return ClipBatch(
-            frames=torch.stack(pictures),
+            frames=torch.stack([frame.pixels for frame in frames.values()]),
             window=torch.tensor([[row[number] for number in shown] for shown in windows]),
             keyframe=torch.full((len(keyframes),), -1),
             crops=torch.zeros((len(owner), 3, 0, 0), dtype=torch.uint8),

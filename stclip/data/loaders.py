@@ -150,8 +150,9 @@ class TestSamples:
         keyframes = [self.dataset.keyframes[row] for row in self.chunks[index]]
         items = [ChunkKeyframe(keyframe.key, self._persons(keyframe)) for keyframe in keyframes]
         video = self.dataset.videos[keyframes[0].key.video]
+        following = self._frames_after(index)
         if self.clips is not None:
-            return self.clips(video, items)
+            return self.clips(video, items, following)
         return make_chunk(
             video,
             items,
@@ -159,7 +160,7 @@ class TestSamples:
             self.image_size,
             self.window_stride,
             self.reader,
-            self._frames_after(index),
+            following,
         )
 
     def _frames_after(self, index: int) -> range:
@@ -172,7 +173,10 @@ class TestSamples:
             return range(0)
         length = len(self.dataset.videos[name])
         centres = [key.frame for key in keys if 1 <= key.frame <= length]
-        needed = needed_frames(centres, length, self.window_length, self.window_stride)
+        if self.clips is not None:
+            needed = self.clips.needed(centres, length)
+        else:
+            needed = needed_frames(centres, length, self.window_length, self.window_stride)
         # With a stride also those in between, which the chunk after that can need.
         return range(needed[0], needed[-1] + 1) if needed else range(0)
 

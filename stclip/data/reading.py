@@ -1,6 +1,6 @@
 """Frames and crops as the image encoder takes them, made as seldom as can be."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +9,9 @@ from torch import Tensor
 
 from stclip.data.frames import Picture, Video
 from stclip.data.store import PictureStore, Stored
-from stclip.data.transforms import Resize, crop_box, preprocess, rounded
+from stclip.data.transforms import crop_box, preprocess, rounded
+
+Prepare = Callable[[Picture, int], Tensor]
 
 
 @dataclass
@@ -36,13 +38,14 @@ class FrameReader:
 
     Args:
         store: where to look first and to put what was made; None for no such place.
-            Its method must tell one ``resize`` from another.
-        resize: see ``preprocess``.
+            Its method must tell one ``prepare`` from another.
+        prepare: makes (3, S, S) uint8 of a picture and S, as ``preprocess`` does. Must be
+            picklable.
     """
 
-    def __init__(self, store: PictureStore | None = None, resize: Resize = "pillow") -> None:
+    def __init__(self, store: PictureStore | None = None, prepare: Prepare = preprocess) -> None:
         self._store = store
-        self._resize = resize
+        self._prepare = prepare
         self._video: Video | None = None
         self._size = 0
         self._reached = 0  # the last frame of the video that was decoded
@@ -82,7 +85,7 @@ class FrameReader:
                 continue
             height, width = picture.shape[:2]
             frame = Frame(
-                preprocess(picture, size, self._resize),
+                self._prepare(picture, size),
                 width,
                 height,
                 source_of.get(number),
@@ -116,7 +119,7 @@ class FrameReader:
             if row not in found:
                 frame = self._frames[number]
                 assert frame._picture is not None
-                found[row] = preprocess(crop_box(frame._picture, box), self._size, self._resize)
+                found[row] = self._prepare(crop_box(frame._picture, box), self._size)
                 self._put(frame, found[row], box)
         return [found[row] for row in range(len(wanted))]
 

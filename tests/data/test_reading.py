@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from stclip.data.annotations import DetectionDataset, Keyframe
 from stclip.data.build import build_test_loader
 from stclip.data.chunks import make_chunk
+from stclip.data.clips import ClipReader, clip_picture
 from stclip.data.decoding import Decoder
 from stclip.data.frames import FrameList
 from stclip.data.reading import FrameReader
@@ -186,17 +187,22 @@ def test_a_pass_through_an_avi_file_decodes_each_frame_once(tmp_path, openings, 
     assert len(openings) == 4
 
 
+def film(folder):
+    """Eight persons in each frame of an .avi file."""
+    video = VideoFile(write_video(folder / "v.avi", range(40), "mpeg4", options={"bf": "2"}))
+    boxes = np.array([[8 * place, 0, 8 * place + 40, 30] for place in range(8)], np.float32)
+    keyframes = [
+        Keyframe(FrameKey("v", frame), boxes, (("wave",),) * len(boxes)) for frame in range(1, 41)
+    ]
+    return DetectionDataset("film", {"v": video}, keyframes), video
+
+
 @pytest.mark.parametrize("size", [1, 4, 8])
 def test_a_store_at_its_limit_sends_no_reader_back(tmp_path, openings, decoded, size):
     cfg = write_jhmdb(tmp_path)
     cfg.TEST.BOXES = "ground_truth"
     cfg.TEST.VIDEOS_PER_BATCH = size
-    path = write_video(tmp_path / "v.avi", range(40), "mpeg4", options={"bf": "2"})
-    boxes = np.array([[8 * place, 0, 8 * place + 40, 30] for place in range(8)], np.float32)
-    keyframes = [
-        Keyframe(FrameKey("v", frame), boxes, (("wave",),) * len(boxes)) for frame in range(1, 41)
-    ]
-    dataset = DetectionDataset("film", {"v": VideoFile(path)}, keyframes)
+    dataset, _ = film(tmp_path)
     without = list(build_test_loader(cfg, dataset, SIZE))
     cfg.DATALOADER.STORE = str(tmp_path / "store")
     cfg.DATALOADER.STORE_GB = 256 * 216 / 1e9  # an entry in each subfolder: many are not kept
@@ -207,6 +213,24 @@ def test_a_store_at_its_limit_sends_no_reader_back(tmp_path, openings, decoded, 
         assert all(map(same, without, stored))
         assert len(openings) == 1
         assert 20 < len(decoded) <= 40
+
+
+@pytest.mark.parametrize("size", [1, 4, 8])
+def test_windows_of_xclip_go_through_a_file_once(tmp_path, openings, decoded, size):
+    cfg = write_jhmdb(tmp_path)
+    cfg.MODEL.NAME, cfg.MODEL.XCLIP.UNIT = "xclip", "window"
+    cfg.MODEL.XCLIP.FRAMES, cfg.MODEL.XCLIP.STRIDE = 5, 1
+    cfg.TEST.BOXES, cfg.TEST.VIDEOS_PER_BATCH = "ground_truth", size
+    dataset, video = film(tmp_path)
+    batches = list(build_test_loader(cfg, dataset, SIZE))
+    assert (len(openings), len(decoded)) == (1, 40)
+    assert video._decoder is None  # closed at the end
+    clips = ClipReader("window", 5, 1, SIZE)
+    for batch in batches:
+        for key, shown in zip(batch.keys, batch.window, strict=True):
+            pictures = video.read(clips.frames(key.frame, 40))
+            expected = torch.stack([clip_picture(picture, SIZE) for picture in pictures])
+            assert torch.equal(batch.frames[shown], expected)
 
 
 def test_pictures_are_decoded_if_they_are_not_stored(tmp_path, monkeypatch):
