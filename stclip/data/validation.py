@@ -239,8 +239,10 @@ def check_frames(
             video = dataset.videos[name]
             gone = set(video.missing(max(frames, default=0)))  # which is said elsewhere
             for chunk in _chunks([frame for frame in frames if frame not in gone]):
+                video.keep_open(True)  # anew: what cannot be decoded closes it
                 decoded += _decode(part, name, video, chunk, findings)
                 progress.update(len(chunk))
+            video.keep_open(False)
     return decoded
 
 

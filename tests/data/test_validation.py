@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from av.video.frame import VideoFrame
 from PIL import Image
 
 from stclip.data import findings as kinds
@@ -25,8 +26,8 @@ from stclip.data.validation import (
     recall,
     usable,
 )
-from stclip.data.video import open_video
-from tests.data.make import HEIGHT, WIDTH, write_frames
+from stclip.data.video import VideoFile, open_video
+from tests.data.make import HEIGHT, WIDTH, write_frames, write_video
 
 FRAMES = 6
 
@@ -99,6 +100,18 @@ def test_a_good_dataset_has_nothing_wrong(root: Path) -> None:
     assert check_frames("train", dataset, found, None) == 12
     assert check_frames("train", dataset, found, 4) == 4
     assert found.text() == ""
+
+
+def test_a_file_is_decoded_in_one_pass(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, decoded: list[VideoFrame]
+) -> None:
+    monkeypatch.setattr("stclip.data.validation._CHUNK", 4)
+    video = VideoFile(write_video(tmp_path / "v.avi", range(20), "mpeg4", options={"bf": "2"}))
+    found = Findings(keep=9)
+    dataset = DetectionDataset("film", {"v": video}, [])
+    assert check_frames("train", dataset, found, None) == len(decoded) == 20
+    assert found.counts == {}
+    assert video._decoder is None
 
 
 Change = Callable[[dict[str, Any]], object]
