@@ -30,6 +30,9 @@ from stclip.structures.groups import POSE
 
 logger = logging.getLogger(__name__)
 
+# What the keys of DATALOADER that X-CLIP's clips do not heed are by default.
+_UNSET = {"STORE": "", "RESIZE": "pillow"}
+
 
 def read_vocabulary(cfg: CfgNode, part: Part) -> list[str]:
     """The names in TRAIN_LABEL or TEST_LABEL, which is the vocabulary in its order.
@@ -297,8 +300,16 @@ def _uses_detections(cfg: CfgNode) -> bool:
 
 
 def _frame_reader(cfg: CfgNode) -> FrameReader:
-    """A reader with the store of DATALOADER.STORE, if it names one."""
+    """A reader with the store of DATALOADER.STORE, if it names one; X-CLIP's clips go without."""
     keys = cfg.DATALOADER
+    if cfg.MODEL.NAME == "xclip":
+        unused = [f"{name} {keys[name]}" for name, unset in _UNSET.items() if keys[name] != unset]
+        if unused:
+            logger.warning(
+                "DATALOADER.%s: not used with MODEL.NAME xclip, whose clips are resized as its "
+                "authors do it and are not stored", ", DATALOADER.".join(unused),
+            )  # fmt: skip
+        return FrameReader()
     store = PictureStore(keys.STORE, keys.STORE_GB, keys.RESIZE) if keys.STORE else None
     return FrameReader(store, partial(preprocess, resize=keys.RESIZE))
 

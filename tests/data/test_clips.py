@@ -159,3 +159,16 @@ def test_a_test_reads_every_keyframe_once(cfg, unit: str, largest: int | None) -
         assert all(len(batch.frames) <= 4 for batch in batches)
     else:
         assert max(len(batch) for batch in batches) <= largest
+
+
+def test_keys_that_clips_do_not_heed_are_named_once(cfg, tmp_path, caplog) -> None:
+    dataset = build_dataset(cfg, "train")
+    build_train_loader(cfg, dataset, ["sit", "run"], SIZE)
+    assert "not used" not in caplog.text
+    cfg.DATALOADER.STORE, cfg.DATALOADER.RESIZE = str(tmp_path / "store"), "torch"
+    build_train_loader(cfg, dataset, ["sit", "run"], SIZE)
+    warning = (
+        f"DATALOADER.STORE {tmp_path}/store, DATALOADER.RESIZE torch: not used with MODEL.NAME"
+    )
+    assert caplog.text.count(warning) == caplog.text.count("not used") == 1
+    assert not (tmp_path / "store").exists()
