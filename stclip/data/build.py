@@ -226,7 +226,7 @@ def build_train_loader(
         rank=rank,
         world_size=world_size,
         clips=_clip_reader(cfg, image_size),
-        reader=_frame_reader(cfg),
+        reader=_frame_reader(cfg, image_size),
     )
     return _loader(samples, cfg)
 
@@ -271,7 +271,7 @@ def build_test_loader(
         threshold=test.BOX_THRESH,
         max_persons=test.MAX_PERSONS,
         clips=_clip_reader(cfg, image_size),
-        reader=_frame_reader(cfg),
+        reader=_frame_reader(cfg, image_size),
     )
     return _loader(samples, cfg, in_runs=True)
 
@@ -299,7 +299,7 @@ def _uses_detections(cfg: CfgNode) -> bool:
     return bool(cfg.TEST.BOXES == "detected")
 
 
-def _frame_reader(cfg: CfgNode) -> FrameReader:
+def _frame_reader(cfg: CfgNode, image_size: int) -> FrameReader:
     """A reader with the store of DATALOADER.STORE, if it names one; X-CLIP's clips go without."""
     keys = cfg.DATALOADER
     if cfg.MODEL.NAME == "xclip":
@@ -311,6 +311,8 @@ def _frame_reader(cfg: CfgNode) -> FrameReader:
             )  # fmt: skip
         return FrameReader()
     store = PictureStore(keys.STORE, keys.STORE_GB, keys.RESIZE) if keys.STORE else None
+    if store is not None:
+        store.check_limit(image_size)
     return FrameReader(store, partial(preprocess, resize=keys.RESIZE))
 
 

@@ -9,6 +9,7 @@ another name and renamed, so that any number of processes may share a folder.
 
 import hashlib
 import logging
+import math
 import os
 import struct
 import uuid
@@ -35,6 +36,7 @@ _MAGIC = b"stclip\x00\x01"
 # Magic, checksum of all that follows it, side, width and height of the picture.
 _HEADER = struct.Struct("<8sI3I")
 _CHECKED_FROM = len(_MAGIC) + 4
+_SUBFOLDERS = 256  # two hex digits
 _UNFINISHED = ".tmp-"  # begins the name of what is being written
 
 Box = tuple[int, int, int, int]
@@ -63,8 +65,8 @@ class PictureStore:
 
     Args:
         folder: is made if it is not there.
-        limit_gb: roughly how large it may become (10^9 bytes); then nothing more is added. 0: no
-            limit.
+        limit_gb: roughly how large it may become (10^9 bytes); then nothing more is added, and the
+            log says so. 0: no limit.
         method: how the pixels are made; entries of one method are not seen with another.
 
     Raises:
@@ -76,6 +78,7 @@ class PictureStore:
         self._method = method
         self._limit = int(limit_gb * 1e9)
         self._full = False
+        self._limit_met = False
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -83,6 +86,20 @@ class PictureStore:
                 f"DATALOADER.STORE {folder}: this folder cannot be made "
                 f"({error.strerror or error}); name another one, or '' for none"
             ) from error
+
+    def check_limit(self, size: int) -> None:
+        """See that there is room for pictures of ``size`` pixels a side.
+
+        Raises:
+            UserError: each of the subfolders, which share the limit, has too little for one.
+        """
+        needed = _SUBFOLDERS * (_HEADER.size + 3 * size * size)
+        if self._limit and self._limit < needed:
+            raise UserError(
+                f"DATALOADER.STORE_GB: {self._limit / 1e9:g} keeps nothing in {self._folder}, "
+                f"whose {_SUBFOLDERS} subfolders share it; pictures of {size} pixels need "
+                f"{math.ceil(needed / 1e6) / 1e3:g} at least, for one in each; or 0 for no limit"
+            )
 
     def get(self, source: bytes, size: int, box: Box | None = None) -> Stored | None:
         """An entry, or None if there is none.
@@ -121,6 +138,7 @@ class PictureStore:
         try:
             path.parent.mkdir(exist_ok=True)
             if self._limit and not self._has_room(path.parent, len(data)):
+                self._tell_limit()
                 return
             try:
                 # Without fsync, which would take longer than decoding: the checksum tells if a
@@ -148,7 +166,17 @@ class PictureStore:
                 with suppress(FileNotFoundError):  # another process has taken it away
                     if not entry.name.startswith(_UNFINISHED):
                         used += entry.stat().st_size
-        return used + more <= self._limit / 256
+        return used + more <= self._limit / _SUBFOLDERS
+
+    def _tell_limit(self) -> None:
+        if not self._limit_met:
+            self._limit_met = True
+            logger.info(
+                "DATALOADER.STORE %s: DATALOADER.STORE_GB %g is reached; what is not in it is made "
+                "anew each time",
+                self._folder,
+                self._limit / 1e9,
+            )  # fmt: skip
 
     def _path(self, source: bytes, size: int, box: Box | None) -> Path:
         what = repr((_METHOD, self._method, source, size, box)).encode()

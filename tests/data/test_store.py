@@ -92,11 +92,13 @@ def test_processes_that_write_the_same_entries_do_not_meet(tmp_path):
     assert len(files(tmp_path)) == 5
 
 
-def test_a_limit_is_kept_to(tmp_path):
+def test_a_limit_is_kept_to(tmp_path, caplog):
+    caplog.set_level(logging.INFO)
     share = 500  # bytes in each of the 256 subfolders; two entries of 216 fit
     store = PictureStore(tmp_path, limit_gb=256 * share / 1e9)
     for seed in range(700):
         store.put(b"%d" % seed, entry(seed))
+    assert caplog.text.count("DATALOADER.STORE_GB 0.000128 is reached") == 1
     sizes = [sum(f.stat().st_size for f in folder.iterdir()) for folder in tmp_path.iterdir()]
     assert max(sizes) <= share
     assert sum(sizes) > 0.7 * 256 * share
@@ -137,6 +139,21 @@ def test_what_is_unfinished_or_just_gone_takes_no_room(tmp_path):
     (folder / "gone").symlink_to(folder / "nowhere")  # is listed, and cannot be looked at
     store.put(b"one", entry(1))
     assert equal(store.get(b"one", SIZE), entry(1))
+
+
+def test_a_limit_that_keeps_nothing_is_refused(tmp_path):
+    cfg = write_jhmdb(tmp_path)
+    cfg.DATALOADER.STORE = str(tmp_path / "store")
+    cfg.DATALOADER.STORE_GB = 0.038
+    dataset = build_dataset(cfg, "test")
+    message = r"DATALOADER\.STORE_GB: 0\.038 keeps nothing in .*store.* need 0\.039 at least"
+    with pytest.raises(UserError, match=message):
+        build_test_loader(cfg, dataset, 224)
+    cfg.DATALOADER.STORE_GB = 0.039
+    build_test_loader(cfg, dataset, 224)
+    store = PictureStore(tmp_path / "store", 0.039)
+    store.put(b"one", entry(1, 224))
+    assert equal(store.get(b"one", 224), entry(1, 224))
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path):
