@@ -63,7 +63,7 @@ def build_ava(
             none.
         unseen: the labels that no training video may hold.
         box_threshold: boxes that the detector scored lower make no keyframe.
-        report: gets what is wrong with a row, which is then left out.
+        report: gets what is wrong with a row or with the videos, which are then left out.
 
     Raises:
         UserError: annotations, detections or videos are missing or malformed, or no video is left.
@@ -86,7 +86,8 @@ def build_ava(
         if moment[0] in seconds and (part == "test" or len(truth.boxes[moment])):
             annotated.add(moment)
             seconds[moment[0]].append(moment[1])
-    videos = find_videos(root, seconds)
+    videos = find_videos(root, seconds, report)
+    annotated = {moment for moment in annotated if moment[0] in videos}
     sizes = {name: video.size for name, video in videos.items()}
     proposals = None
     if detections is not None:

@@ -23,7 +23,7 @@ from pathlib import Path
 
 from stclip.data.frames import Picture, Video
 from stclip.data.video import FrameFolder, VideoFile
-from stclip.errors import UserError
+from stclip.errors import Report, UserError, fail
 
 FPS = 30
 FIRST_SECOND = 900  # that of frame 1
@@ -209,13 +209,16 @@ class AvaClips(Video):
         return pictures
 
 
-def find_videos(root: Path, seconds: Mapping[str, Collection[int]]) -> dict[str, Video]:
+def find_videos(
+    root: Path, seconds: Mapping[str, Collection[int]], report: Report = fail
+) -> dict[str, Video]:
     """Open videos and see that what is annotated is there, without decoding or listing packets.
 
     Args:
         root: ``<DATA_DIR>/ava``.
         seconds: the annotated ones of each video; only these must be there, and what a window
             around them needs.
+        report: gets that message, which is one for all videos; what can be used is returned.
 
     Raises:
         UserError: videos are missing, cannot be read or are too short; all in one message.
@@ -245,10 +248,13 @@ def find_videos(root: Path, seconds: Mapping[str, Collection[int]]) -> dict[str,
         )
     if problems:
         parts.append(f"{len(problems)} cannot be used, the first: {problems[0]}")
-    raise UserError(
-        f"DATASETS.DATA_DIR {root.parent}: {'; '.join(parts)}; looked in {root} for {LAYOUTS}; put "
-        "them there (see DATA.md)"
+    report(
+        UserError(
+            f"DATASETS.DATA_DIR {root.parent}: {'; '.join(parts)}; looked in {root} for {LAYOUTS}; "
+            "put them there (see DATA.md)"
+        )
     )
+    return videos
 
 
 def _find_video(root: Path, name: str) -> Video | None:

@@ -1,6 +1,7 @@
 """AVA from its files to batches, on small films in the formats that people hold."""
 
 import logging
+import shutil
 
 import numpy as np
 import pytest
@@ -120,6 +121,24 @@ def test_batches_are_the_same_with_a_store(root, tmp_path, decoded):
     for one, two, three in zip(without, first, second, strict=True):
         assert same(one, two)
         assert same(one, three)
+
+
+def test_what_is_found_is_read_where_mistakes_are_collected(tmp_path):
+    ava = write_dataset(tmp_path)
+    (ava / "videos" / "seen.mkv").unlink()
+    found = []
+    dataset = build_dataset(config(tmp_path), "train", found.append)
+    assert list(dataset.videos) == ["other"]
+    assert [keyframe.key.video for keyframe in dataset.keyframes] == ["other"]
+    assert len(dataset.ava.seconds) == 1
+    (error,) = found
+    assert "1 of 2 videos are missing, the first is seen" in str(error)
+    shutil.rmtree(ava / "clips")
+    nothing = build_dataset(config(tmp_path), "test", found.append)
+    assert (nothing.videos, nothing.keyframes, nothing.proposals) == ({}, [], {})
+    assert "1 of 1 videos are missing, the first is -val_1" in str(found[1])
+    with pytest.raises(UserError, match="the first is seen"):
+        build_dataset(config(tmp_path), "train")
 
 
 def test_training_targets_hold_every_label(root):
