@@ -50,7 +50,9 @@ def second_of(frame: int) -> int:
 
 
 class AvaFile(Video):
-    """A film, or its minutes 15 to 30, in one file. Opening it reads the header only.
+    """A film, or its minutes 15 to 30, in one file.
+
+    Opening it reads the header and decodes one picture, which says how it is turned.
 
     Args:
         path: the file.
@@ -212,7 +214,7 @@ class AvaClips(Video):
 def find_videos(
     root: Path, seconds: Mapping[str, Collection[int]], report: Report = fail
 ) -> dict[str, Video]:
-    """Open videos and see that what is annotated is there, without decoding or listing packets.
+    """Open videos and see that what is annotated is there, without listing packets.
 
     Args:
         root: ``<DATA_DIR>/ava``.

@@ -39,7 +39,7 @@ class Video(ABC):
     @property
     @abstractmethod
     def size(self) -> tuple[int, int]:
-        """Width and height in pixels, without decoding a picture."""
+        """Width and height in pixels as shown, for which one picture is decoded at most."""
 
     @abstractmethod
     def missing(self, expected: int = 0) -> list[int]:
