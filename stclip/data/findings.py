@@ -1,5 +1,6 @@
 """What is wrong with a dataset, collected: nothing stops at the first mistake."""
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -106,13 +107,17 @@ class Findings:
     keep: int
     counts: dict[Kind, int] = field(default_factory=dict)
     places: dict[Kind, list[str]] = field(default_factory=dict)
-    _known: set[tuple[Kind, str]] = field(default_factory=set, repr=False)
+    # Digests, not the places: there may be a mistake in every row of a large file.
+    _known: set[bytes] = field(default_factory=set, repr=False)
 
     def add(self, kind: Kind, place: str) -> None:
         """Note a mistake and where it is."""
-        if (kind, place) in self._known:
+        digest = hashlib.blake2b(
+            f"{kind.name}\n{place}".encode(errors="backslashreplace"), digest_size=8
+        ).digest()
+        if digest in self._known:
             return
-        self._known.add((kind, place))
+        self._known.add(digest)
         self.counts[kind] = self.counts.get(kind, 0) + 1
         kept = self.places.setdefault(kind, [])
         if len(kept) < self.keep:

@@ -1,6 +1,7 @@
 """Every mistake in a made dataset is found, and a good one has none."""
 
 import json
+import pickle
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -315,6 +316,15 @@ def test_a_file_that_is_something_else(tmp_path: Path, text: str) -> None:
     found = Findings(keep=5)
     assert read_leniently(tmp_path / "a.json", None, found) is None
     assert list(found.counts) == [kinds.UNREADABLE]
+
+
+def test_what_is_known_takes_little_memory() -> None:
+    found = Findings(keep=0)
+    for number in range(50):
+        for _ in range(2):
+            found.add(kinds.FILES, "a long path " * 100 + str(number))
+    assert found.counts == {kinds.FILES: 50}
+    assert len(pickle.dumps(found)) < 2500
 
 
 def test_text_has_problems_first_and_counts_what_it_does_not_list() -> None:
