@@ -35,7 +35,7 @@ def refuse_csv(path: Path) -> None:
     Raises:
         UserError: ``path`` is a csv.
     """
-    if ".csv" in path.suffixes:
+    if path.name.endswith((".csv", ".csv.gz")):
         raise UserError(
             f"--ground-truth {path}: a csv, as AVA has it, goes with the command ava; --help names "
             "the files that this one takes"

@@ -241,6 +241,12 @@ def test_a_csv_of_ground_truth_is_for_ava(case, command, name):
         main(words)
 
 
+def test_ground_truth_may_have_csv_inside_its_name(case):
+    folder, evaluate = case
+    (folder / "gt.json").rename(folder / "mine.csv.json")
+    assert evaluate(truth="mine.csv.json")["frame_mAP@0.5"] == 75
+
+
 def test_a_file_named_as_another_kind_is_refused(tmp_path):
     write_pickle(tmp_path / "gt.json", [["run/a"]])
     with pytest.raises(UserError, match=r"name J-HMDB's pickle \.pkl"):
