@@ -39,6 +39,7 @@ from stclip.data.build import (
 )
 from stclip.data.labels import read_label_file, warn_overlap
 from stclip.engine.checkpoint import Checkpoint, read_checkpoint
+from stclip.engine.compiling import compile_blocks
 from stclip.engine.distributed import (
     barrier,
     choose_device,
@@ -56,7 +57,6 @@ from stclip.evaluation.results import format_table, soft_voting, write_results
 from stclip.evaluation.scored_parts import ScoredParts, fingerprint
 from stclip.evaluation.submission import AvaForm
 from stclip.models.build import Model, build_model, encode_labels
-from stclip.models.transformer import compile_blocks
 from stclip.models.weights import is_xclip
 from stclip.structures import Detections
 

@@ -34,6 +34,7 @@ from stclip.engine.checkpoint import (
     read_checkpoint,
     save_checkpoint,
 )
+from stclip.engine.compiling import compile_blocks
 from stclip.engine.distributed import (
     barrier,
     choose_device,
@@ -54,7 +55,7 @@ from stclip.evaluation.results import soft_voting
 from stclip.models.build import Model, build_model, encode_labels
 from stclip.models.context_prompting import PromptBlock
 from stclip.models.losses import FocalCriterion, GroupedFocalCriterion
-from stclip.models.transformer import Block, compile_blocks, recompute_activations
+from stclip.models.transformer import Block, recompute_activations
 from stclip.models.xclip_start import is_new
 
 logger = logging.getLogger("stclip.train_net")
@@ -183,7 +184,7 @@ def train(cfg: CfgNode, args: argparse.Namespace, device: torch.device) -> int:
     elif args.resume:
         logger.warning("--resume: no checkpoint in %s, starting from the beginning", output_dir)
     logger.info(
-        "training on %d keyframes of %d videos, %d classes; %d process(es) on %s",
+        "training on the persons of %d keyframes of %d videos, %d classes; %d process(es) on %s",
         len(dataset.keyframes),
         len(dataset.videos),
         len(labels),

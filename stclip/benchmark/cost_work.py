@@ -16,6 +16,7 @@ from stclip.benchmark.cost_measure import Clock, Spread, machine, timed
 from stclip.config import load_config
 from stclip.data.annotations import DetectionDataset
 from stclip.data.build import build_test_loader, build_train_loader
+from stclip.engine.compiling import compile_blocks
 from stclip.engine.distributed import barrier, rank, sum_over_ranks, world_size
 from stclip.engine.events import peak_memory_mb
 from stclip.engine.infer import stream
@@ -28,7 +29,6 @@ from stclip.models.cross_frame import CrossFrameCLIP
 from stclip.models.interest_tokens import InterestTokens
 from stclip.models.losses import FocalCriterion
 from stclip.models.stclip import STCLIP
-from stclip.models.transformer import compile_blocks
 from stclip.structures import ClipBatch
 
 # What CLIP's constructor takes; small has the sizes of the puppet CLIP that this package brings.

@@ -5,8 +5,6 @@ Parameters carry OpenAI's names, so that their state dicts load without a map.
 Shape letters: B sequences, S tokens of a sequence, W width, D width of a head.
 """
 
-import os
-import shutil
 from functools import partial
 
 import torch
@@ -14,7 +12,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from stclip.errors import UserError
 from stclip.models.attention import attend
 from stclip.models.lora import LoRALinear, linear, scaled_linear
 from stclip.models.lora_mlp import GELU_SLOPE, lora_mlp
@@ -172,27 +169,6 @@ class Transformer(nn.Module):
             x = block(x)
         assert isinstance(last, Block)
         return last.first(x)[:, 0]
-
-
-def compile_blocks(transformer: nn.Module) -> None:
-    """Let torch.compile generate code for the blocks of a transformer, at their first use.
-
-    To be called before ``recompute_activations``. Sizes are taken as variable, since no two batches
-    have the same numbers of frames and persons.
-
-    Raises:
-        UserError: on a machine without CUDA, there is no C++ compiler.
-    """
-    compilers = (os.environ.get("CXX", "g++"), "clang++")
-    if not torch.cuda.is_available() and not any(map(shutil.which, compilers)):
-        raise UserError(
-            "MODEL.COMPILE: no C++ compiler found, which torch.compile needs on a CPU; install "
-            "g++, name one in the environment's CXX, or set the key to False"
-        )
-    for block in transformer.modules():
-        if isinstance(block, Block):
-            for name in ("forward", "first"):
-                setattr(block, name, torch.compile(getattr(block, name), dynamic=True))
 
 
 def recompute_activations(model: nn.Module, kinds: tuple[type[nn.Module], ...]) -> None:

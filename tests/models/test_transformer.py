@@ -1,15 +1,9 @@
 """The parts of a transformer: hand-worked values, PyTorch's own, batched against looped."""
 
-import shutil
-from pathlib import Path
-
 import pytest
 import torch
 from torch import nn
 
-from stclip.errors import UserError
-from stclip.models.context_prompting import PromptBlock
-from stclip.models.losses import FocalCriterion
 from stclip.models.transformer import (
     MLP,
     Attention,
@@ -17,10 +11,8 @@ from stclip.models.transformer import (
     LayerNorm,
     QuickGELU,
     Transformer,
-    compile_blocks,
     recompute_activations,
 )
-from tests.helpers import random_batch, tiny_model
 
 
 @pytest.mark.parametrize("causal", [False, True])
@@ -139,37 +131,3 @@ def test_recomputed_activations_give_the_same_and_keep_less(rank):
     for without, with_ in zip(*results, strict=True):
         assert torch.equal(without, with_)
     assert kept[1] < kept[0] / 10
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
-def test_compiled_blocks_give_the_same() -> None:
-    """In a test, and in training: loss and gradients."""
-    batch, vocabulary = random_batch([2, 1], classes=3), torch.randn(3, 64)
-    models = tiny_model(), tiny_model(), tiny_model()
-    for model in models[1:]:
-        compile_blocks(model.clip.visual.transformer)
-    recompute_activations(models[2], (Block, PromptBlock))
-    before = torch._dynamo.utils.counters["stats"]["unique_graphs"]
-    found = []
-    for model in models:
-        with torch.inference_mode():
-            logits = model.eval()(batch, vocabulary).logits
-        model.train()
-        loss = FocalCriterion()(model(batch, vocabulary).logits, batch.labels)["action"]
-        loss.backward()
-        gradients = {n: p.grad for n, p in model.named_parameters() if p.requires_grad}
-        found.append({"logits": logits, "loss": loss.detach()} | gradients)
-    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > before
-    for other in found[1:]:
-        assert list(found[0]) == list(other)
-        for name, value in found[0].items():
-            torch.testing.assert_close(other[name], value, rtol=1e-3, atol=1e-5)
-
-
-def test_compiling_without_a_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.delenv("CXX", raising=False)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(UserError, match=r"MODEL\.COMPILE: no C\+\+ compiler .*install g\+\+"):
-        compile_blocks(tiny_model().clip.visual.transformer)
