@@ -96,6 +96,10 @@ def build_parser() -> Parser:
                 "iterations a run; with workers more than twice as many as these, which read ahead "
                 "between the runs",
             )
+            _add_number(work, "--accumulation", 1, "SOLVER.ACCUMULATION_STEPS")
+            work.add_argument(
+                "--recompute", action="store_true", help="SOLVER.ACTIVATION_CHECKPOINTING"
+            )
         work.add_argument("--precision", default="fp32", choices=list(DTYPES))
         work.add_argument("--compile", action="store_true", help="torch.compile the vision blocks")
         work.add_argument(
@@ -180,6 +184,8 @@ def run_work(args: argparse.Namespace) -> None:
         interest_tokens=args.interest_tokens,
         chunk=getattr(args, "chunk", 8),
         iterations=getattr(args, "iterations", 1),
+        steps=getattr(args, "accumulation", 1),
+        recompute=getattr(args, "recompute", False),
         precision=args.precision,
         compiled=args.compile,
         workers=args.workers,

@@ -25,10 +25,12 @@ from stclip.engine.train import Trainer
 from stclip.evaluation.scored_parts import ScoredParts
 from stclip.models.build import encode_labels
 from stclip.models.clip import CLIP
+from stclip.models.context_prompting import PromptBlock
 from stclip.models.cross_frame import CrossFrameCLIP
 from stclip.models.interest_tokens import InterestTokens
 from stclip.models.losses import FocalCriterion
 from stclip.models.stclip import STCLIP
+from stclip.models.transformer import Block, recompute_activations
 from stclip.structures import ClipBatch
 
 # What CLIP's constructor takes; small has the sizes of the puppet CLIP that this package brings.
@@ -65,6 +67,8 @@ class Work:
         interest_tokens: K; 0 prompts with all tokens of a keyframe, without interest tokens.
         chunk: TEST.VIDEOS_PER_BATCH.
         iterations: of a training, in each run.
+        steps: SOLVER.ACCUMULATION_STEPS.
+        recompute: SOLVER.ACTIVATION_CHECKPOINTING.
         precision: fp32, bf16 or fp16.
         compiled: torch.compile the vision blocks.
         workers: DATALOADER.NUM_WORKERS.
@@ -79,6 +83,8 @@ class Work:
     interest_tokens: int = 0
     chunk: int = 8
     iterations: int = 1
+    steps: int = 1
+    recompute: bool = False
     precision: str = "fp32"
     compiled: bool = False
     workers: int = 2
@@ -166,6 +172,8 @@ def build(work: Work, device: torch.device) -> STCLIP:
     model = STCLIP(clip, interest_tokens=interest).eval().to(device)
     if work.compiled:
         compile_blocks(model.clip.visual.transformer)
+    if work.recompute:
+        recompute_activations(model, (Block, PromptBlock))
     return model
 
 
@@ -189,6 +197,7 @@ class Runs:
         iterations = work.iterations * (2 + repeats)  # the warm-up, and a profile
         pairs: list[object] = ["DATALOADER.NUM_WORKERS", work.workers, "TEST.MAX_PERSONS", 0]
         pairs += ["TEST.VIDEOS_PER_BATCH", work.chunk, "SOLVER.MAX_ITER", iterations]
+        pairs += ["SOLVER.ACCUMULATION_STEPS", work.steps]
         pairs += ["SOLVER.VIDEOS_PER_BATCH", work.keyframes, "SOLVER.MAX_PERSONS", 1000]
         pairs += ["MODEL.DEVICE", device.type]
         self._cfg = load_config(None, [str(word) for word in pairs])
@@ -262,6 +271,7 @@ class Runs:
             device=self._device,
             max_iter=0,
             save=lambda iteration, state: None,
+            accumulation_steps=self.work.steps,
             precision=self.work.precision,
         )
         size = self.model.clip.image_size
@@ -311,6 +321,14 @@ def profile(runs: Runs, device: torch.device, rows: int = 25) -> str:
     return profiler.key_averages().table(sort_by=order, row_limit=rows)
 
 
+def _of_training(work: Work) -> dict[str, object]:
+    return {
+        "iterations": work.iterations,
+        "accumulation": work.steps,
+        "recompute": work.recompute,
+    }
+
+
 def summary(work: Work, outcomes: list[Outcome], clock: Clock) -> dict[str, object]:
     """The numbers of a result that come from its runs."""
     keyframes = work.all_keyframes
@@ -331,7 +349,7 @@ def summary(work: Work, outcomes: list[Outcome], clock: Clock) -> dict[str, obje
         "classes": work.classes,
         "keyframes": work.keyframes,
         "interest_tokens": work.interest_tokens,
-        **({"iterations": work.iterations} if work.kind == "train" else {"chunk": work.chunk}),
+        **({"chunk": work.chunk} if work.kind == "infer" else _of_training(work)),
         "precision": work.precision,
         "compile": work.compiled,
         "workers": work.workers,

@@ -94,6 +94,16 @@ def test_train(tmp_path, backbone):
     assert not multiprocessing.active_children()
 
 
+def test_ways_to_train_with_less_memory(tmp_path):
+    words = ("train", *SMALL, "--keyframes", "4")
+    plain = outcome(tmp_path, *words)
+    found = outcome(tmp_path, *words, "--accumulation", "2", "--recompute")
+    assert (found["accumulation"], found["recompute"]) == (2, True)
+    assert found["boxes_per_second"] == pytest.approx(found["keyframes_per_second"], rel=0.01)
+    # Each keyframe's window is read for itself, so parts of a batch take the operations of a whole.
+    assert found["gflop_per_keyframe"] == pytest.approx(plain["gflop_per_keyframe"], rel=0.01)
+
+
 def test_reading_ahead_is_not_taken_for_no_reading(tmp_path):
     with pytest.raises(UserError, match="--iterations 4: more than 4 expected with --workers 2"):
         tool.main(["train", "--iterations", "4", "--workers", "2"])
