@@ -101,7 +101,8 @@ def test_ways_to_train_with_less_memory(tmp_path):
     assert (found["accumulation"], found["recompute"]) == (2, True)
     assert found["boxes_per_second"] == pytest.approx(found["keyframes_per_second"], rel=0.01)
     # Each keyframe's window is read for itself, so parts of a batch take the operations of a whole.
-    assert found["gflop_per_keyframe"] == pytest.approx(plain["gflop_per_keyframe"], rel=0.01)
+    # They are given with three decimals.
+    assert found["gflop_per_keyframe"] == pytest.approx(plain["gflop_per_keyframe"], abs=0.0011)
 
 
 def test_reading_ahead_is_not_taken_for_no_reading(tmp_path):
