@@ -79,6 +79,10 @@ def assert_holds(path, model) -> None:
     for name, tensor in loaded.state_dict().items():
         assert tensor.dtype == torch.float32
         assert torch.equal(tensor, expected[name]), name
+    # Heads are in no weight; all are 64 wide, whatever a config beside the weights says.
+    assert {block.attn.heads for block in loaded.mit.resblocks} == {loaded.embed_dim // 64}
+    attentions = {block.cross_attn.heads for block in loaded.prompts_generator.decoder}
+    assert attentions == {loaded.embed_dim // 64}
 
 
 @pytest.mark.parametrize("wrap", ["plain", "published", "training", "parallel"])
