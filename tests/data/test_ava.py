@@ -1,5 +1,6 @@
 """AVA from its files to batches, on small films in the formats that people hold."""
 
+import json
 import logging
 import shutil
 
@@ -17,7 +18,7 @@ from stclip.errors import UserError
 from tests.data.make import number_of
 from tests.data.make_ava import config, number_at, write_dataset, write_lines
 from tests.data.test_build import same
-from tests.helpers import REPOSITORY
+from tests.helpers import REPOSITORY, shared_path
 
 LABELS = REPOSITORY / "data" / "label_splits" / "ava"
 SIZE = 16
@@ -246,3 +247,11 @@ def test_label_splits_are_consistent():
         assert len(unseen) == count
         assert sorted(seen + unseen) == sorted(names)
         assert seen == [name for name in names if name not in unseen]
+
+
+def test_unseen_classes_are_the_papers():
+    facts = json.loads(shared_path("facts/ava_zs_splits.json").read_text())["unseen"]
+    names = read_label_file(LABELS / "all_label.txt")
+    for split, rows in facts.items():
+        found = read_label_file(LABELS / f"split_{split}" / "test_label.txt")
+        assert {names.index(name) + 1 for name in found} == {row["id"] for row in rows}
