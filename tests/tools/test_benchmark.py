@@ -11,8 +11,8 @@ import torch
 from stclip.benchmark import cost_measure, cost_work
 from stclip.benchmark.cost_flops import Load, Sizes, count_flops
 from stclip.benchmark.cost_measure import MatrixRate, Yardstick
+from stclip.benchmark.cost_outcome import Outcome, Watched
 from stclip.benchmark.cost_scale import BASE, in_a_process
-from stclip.benchmark.cost_work import Outcome, Watched
 from stclip.errors import UserError
 from tests.helpers import load_tool, random_batch
 
