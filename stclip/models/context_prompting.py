@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from stclip.models.attention import attend
+from stclip.models.products import Linear
 from stclip.models.transformer import MLP, LayerNorm
 
 
@@ -19,10 +20,10 @@ class CrossAttention(nn.Module):
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
-        self.q_proj = nn.Linear(width, width, bias=False)
-        self.k_proj = nn.Linear(width, width, bias=False)
-        self.v_proj = nn.Linear(width, width, bias=False)
-        self.proj = nn.Linear(width, width)
+        self.q_proj = Linear(width, width, bias=False)
+        self.k_proj = Linear(width, width, bias=False)
+        self.v_proj = Linear(width, width, bias=False)
+        self.proj = Linear(width, width)
 
     def forward(self, query: Tensor, tokens: Tensor, key_mask: Tensor | None = None) -> Tensor:
         """(B, C, E) from queries (B, C, E), tokens (B, S, E), key_mask (B, S), True to attend."""
@@ -101,7 +102,7 @@ class ContextPrompting(nn.Module):
         init_std: float = 0.02,
     ) -> None:
         super().__init__()
-        self.projectors = nn.ModuleList(nn.Linear(width, embed_dim) for _ in range(layers))
+        self.projectors = nn.ModuleList(Linear(width, embed_dim) for _ in range(layers))
         self.prompts = nn.ModuleList(
             ContextPrompt(embed_dim, alpha=alpha, init_std=init_std) for _ in range(layers)
         )

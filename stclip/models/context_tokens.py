@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stclip.models.attention import attend
+from stclip.models.products import apply_linear
 from stclip.models.transformer import Attention, LayerNorm
 
 
@@ -62,7 +63,7 @@ class ContextTokens(nn.Module):
         inverse = (variance.transpose(0, 1)[:, window, slot] + norm.eps).rsqrt()  # (L, B, T)
         weight = self.attn.in_proj_weight * norm.weight  # (3W, W)
         constant = F.linear(norm.bias, self.attn.in_proj_weight, self.attn.in_proj_bias)  # (3W,)
-        projected = F.linear(frames, weight).transpose(0, 1)[:, window]  # (L, B, T, 3W)
+        projected = apply_linear(frames, weight).transpose(0, 1)[:, window]  # (L, B, T, 3W)
         projected.add_(F.linear(embedding, weight))  # in place: it is the largest tensor of all
         projected = torch.addcmul(constant, projected, inverse[..., None].to(projected.dtype))
         # (L, B, T, 3, heads, D) -> 3 x (L * B, heads, T, D)

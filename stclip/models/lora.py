@@ -7,7 +7,8 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+
+from stclip.models.products import Linear, apply_linear, convolves
 
 
 class LoRALinear(nn.Linear):
@@ -52,11 +53,12 @@ class LoRALinear(nn.Linear):
     def forward(self, x: Tensor) -> Tensor:
         """(..., I) -> (..., O)."""
         # What the layer is; models.transformer.MLP computes a pair of them in fewer steps.
-        return F.linear(x, self.merged_weight(), self.bias)
+        return apply_linear(x, self.merged_weight(), self.bias)
 
-    def merged_weight(self) -> Tensor:
-        """The weight (O, I) of the plain linear layer that computes the same."""
-        return torch.addmm(self.weight, self.lora_B, self.lora_A, alpha=self.scale)
+    def merged_weight(self, factor: float = 1.0) -> Tensor:
+        """The weight (O, I) of the plain linear layer that computes the same, times ``factor``."""
+        scale = factor * self.scale
+        return torch.addmm(self.weight, self.lora_B, self.lora_A, beta=factor, alpha=scale)
 
     def extra_repr(self) -> str:
         """What print() shows of the layer."""
@@ -68,13 +70,16 @@ def linear(
 ) -> nn.Linear:
     """A linear layer, with LoRA if ``lora_rank`` is above 0."""
     if lora_rank == 0:
-        return nn.Linear(in_features, out_features)
+        return Linear(in_features, out_features)
     return LoRALinear(in_features, out_features, lora_rank, lora_alpha)
 
 
 def scaled_linear(layer: nn.Linear, x: Tensor, scale: float, bias_scale: float = 1.0) -> Tensor:
     """A layer with W (O, I) and b gives scale * x W' + bias_scale * b: (..., I) -> (..., O)."""
-    weight = layer.merged_weight() if isinstance(layer, LoRALinear) else layer.weight
+    if isinstance(layer, LoRALinear):
+        return apply_linear(x, layer.merged_weight(scale), bias_scale * layer.bias)
+    if convolves(x):
+        return apply_linear(x, scale * layer.weight, bias_scale * layer.bias)
     rows = x.reshape(-1, x.shape[-1])
-    out = torch.addmm(layer.bias, rows, weight.T, beta=bias_scale, alpha=scale)
+    out = torch.addmm(layer.bias, rows, layer.weight.T, beta=bias_scale, alpha=scale)
     return out.view(*x.shape[:-1], -1)

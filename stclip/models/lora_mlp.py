@@ -15,6 +15,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from stclip.models.lora import LoRALinear
+from stclip.models.products import apply_linear
 
 GELU_SLOPE = 1.702  # QuickGELU(x) = silu(GELU_SLOPE x) / GELU_SLOPE
 
@@ -70,13 +71,13 @@ class _LoRAMLP(torch.autograd.Function):
         grad_low = grad @ b_2.to(x.dtype)
         grad_a_2 = _outer(grad_low, F.silu(hidden), a_2.dtype, scale_2) if wanted[8] else None
         # The gradient of SiLU's output times GELU_SLOPE, since the second layer divides by it ...
-        grad = _backward(grad, grad_low, weight_2, a_2, scale_2 * GELU_SLOPE)
+        grad = _backward(grad, grad_low, weight_2, a_2, b_2, scale_2 * GELU_SLOPE)
         # ... and of its input over GELU_SLOPE, since the first layer multiplies.
         grad = torch.ops.aten.silu_backward.grad_input(grad, hidden, grad_input=grad)
         grad_b_1 = _outer(low_1, grad, b_1.dtype, scale_1).T if wanted[4] else None
         grad_low = grad @ b_1.to(x.dtype)
         grad_a_1 = _outer(grad_low, x, a_1.dtype, scale_1) if wanted[3] else None
-        grad_x = _backward(grad, grad_low, weight_1, a_1, scale_1) if wanted[0] else None
+        grad_x = _backward(grad, grad_low, weight_1, a_1, b_1, scale_1) if wanted[0] else None
         first = (grad_x, None, None, grad_a_1, grad_b_1, None)
         return (*first, None, None, grad_a_2, grad_b_2, None)
 
@@ -92,15 +93,27 @@ def _forward(
     bias_factor: float,
 ) -> tuple[Tensor, Tensor]:
     """Compute factor (x W' + scale x A' B') + bias_factor bias, and x A' (N, R)."""
-    weight, bias, a, b = (each.to(x.dtype) for each in (weight, bias, a, b))
-    low = F.linear(x, a)
+    low = F.linear(x, a.to(x.dtype))
+    if _merges(x, weight):
+        merged = torch.addmm(weight, b, a, beta=factor, alpha=factor * scale)
+        return apply_linear(x, merged, bias_factor * bias), low
+    weight, bias, b = (each.to(x.dtype) for each in (weight, bias, b))
     out = torch.addmm(bias, x, weight.T, beta=bias_factor, alpha=factor)
     return out.addmm_(low, b.T, alpha=factor * scale), low
 
 
-def _backward(grad: Tensor, grad_low: Tensor, weight: Tensor, a: Tensor, scale: float) -> Tensor:
+def _backward(
+    grad: Tensor, grad_low: Tensor, weight: Tensor, a: Tensor, b: Tensor, scale: float
+) -> Tensor:
     """Compute grad W + scale grad_low A, where grad_low is grad B."""
+    if _merges(grad, weight):
+        return apply_linear(grad, torch.addmm(weight.T, a.T, b.T, alpha=scale))
     return (grad @ weight.to(grad.dtype)).addmm_(grad_low, a.to(grad.dtype), alpha=scale)
+
+
+def _merges(x: Tensor, weight: Tensor) -> bool:
+    """Whether LoRA's part may be added to the weight: 16 bits would not resolve it."""
+    return x.dtype == weight.dtype and x.dtype.itemsize >= 4
 
 
 def _outer(low: Tensor, wide: Tensor, dtype: torch.dtype, scale: float) -> Tensor:

@@ -15,6 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from stclip.models.attention import attend
 from stclip.models.lora import LoRALinear, linear, scaled_linear
 from stclip.models.lora_mlp import GELU_SLOPE, lora_mlp
+from stclip.models.products import Linear, apply_linear
 
 
 class LayerNorm(nn.LayerNorm):
@@ -57,7 +58,7 @@ class Attention(nn.Module):
         self.heads = heads
         self.in_proj_weight = nn.Parameter(torch.empty(3 * width, width))
         self.in_proj_bias = nn.Parameter(torch.zeros(3 * width))
-        self.out_proj = nn.Linear(width, width)
+        self.out_proj = Linear(width, width)
         nn.init.xavier_uniform_(self.in_proj_weight)
         nn.init.zeros_(self.out_proj.bias)
 
@@ -73,7 +74,7 @@ class Attention(nn.Module):
         Returns:
             (B, S, W). What comes out at padding has no meaning.
         """
-        qkv = F.linear(x, self.in_proj_weight, self.in_proj_bias)
+        qkv = apply_linear(x, self.in_proj_weight, self.in_proj_bias)
         # (B, S, 3W) -> (B, S, 3, heads, D) -> 3 x (B, heads, S, D)
         query, key, value = qkv.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
         mask = None if key_mask is None else key_mask[:, None, None, :]
@@ -88,8 +89,8 @@ class Attention(nn.Module):
         """What ``forward`` gives for the first token alone: (B, S, W) -> (B, 1, W)."""
         width = x.shape[-1]
         weight, bias = self.in_proj_weight, self.in_proj_bias
-        query = F.linear(x[:, :1], weight[:width], bias[:width])
-        key_value = F.linear(x, weight[width:], bias[width:])
+        query = apply_linear(x[:, :1], weight[:width], bias[:width])
+        key_value = apply_linear(x, weight[width:], bias[width:])
         query = query.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, heads, 1, D)
         # (B, S, 2W) -> (B, S, 2, heads, D) -> 2 x (B, heads, S, D)
         key, value = key_value.unflatten(-1, (2, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)

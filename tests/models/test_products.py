@@ -1,0 +1,102 @@
+"""Linear layers as convolutions, against linear layers."""
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from stclip.models import products
+from stclip.models.products import apply_linear, convolves
+
+TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 0.01}
+
+
+@pytest.fixture
+def by_convolution(monkeypatch):
+    """Let every product be a convolution, whatever the processor, and count them."""
+    calls: list[Tensor] = []
+
+    def convolve(rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        calls.append(rows)
+        return original(rows, weight, bias)
+
+    original = products._convolve
+    monkeypatch.setattr(products, "_convolve", convolve)
+    monkeypatch.setattr(products, "convolves", lambda x: True)
+    return calls
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("shape", [(70, 24), (3, 30, 24), (1, 1, 24)])
+@pytest.mark.parametrize("with_bias", [True, False])
+def test_values_and_gradients_are_those_of_a_linear_layer(by_convolution, dtype, shape, with_bias):
+    torch.manual_seed(0)
+    x = torch.randn(shape, dtype=dtype, requires_grad=True)
+    inputs = [x, torch.randn(40, 24, dtype=dtype, requires_grad=True)]
+    if with_bias:
+        inputs.append(torch.randn(40, dtype=dtype, requires_grad=True))
+    found = apply_linear(*inputs)
+    exact = [each.detach().double().requires_grad_() for each in inputs]
+    expected = F.linear(*exact)
+    assert found.shape == expected.shape
+    assert found.is_contiguous()
+    assert (found.double() - expected).norm() <= TOLERANCE[dtype] * expected.norm()
+    weight = torch.randn_like(expected)
+    ours = torch.autograd.grad(found, inputs, weight.to(dtype))
+    for gradient, exactly in zip(ours, torch.autograd.grad(expected, exact, weight), strict=True):
+        assert (gradient.double() - exactly).norm() <= TOLERANCE[dtype] * exactly.norm()
+    assert len(by_convolution) == 2  # forward, and backward to x
+
+
+def test_memory_that_is_laid_out_otherwise(by_convolution):
+    torch.manual_seed(0)
+    x, weight = torch.randn(24, 9, 4).permute(2, 1, 0), torch.randn(24, 40).T
+    expected = F.linear(x, weight)
+    torch.testing.assert_close(apply_linear(x, weight), expected, rtol=1e-5, atol=1e-5)
+    part = torch.randn(4, 9, 48)[..., 10:34]
+    found = apply_linear(part, weight)
+    torch.testing.assert_close(found, F.linear(part, weight), rtol=1e-5, atol=1e-5)
+
+
+def test_autocast_computes_in_16_bits_and_gives_the_parameters_their_dtype(by_convolution):
+    torch.manual_seed(0)
+    inputs = [torch.randn(size, requires_grad=True) for size in ((70, 24), (40, 24), (40,))]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        out = apply_linear(*inputs)
+    assert out.dtype == torch.bfloat16
+    for gradient in torch.autograd.grad(out.float().sum(), inputs):
+        assert gradient.dtype == torch.float32
+
+
+@pytest.mark.parametrize("trained", [True, False])
+def test_only_a_trained_weight_keeps_the_input(by_convolution, trained):
+    x = torch.randn(70, 24, requires_grad=True)
+    weight = torch.randn(40, 24, requires_grad=trained)
+    kept: list[tuple[int, ...]] = []
+
+    def note(tensor: Tensor) -> Tensor:
+        kept.append(tuple(tensor.shape))
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        out = apply_linear(x, weight)
+    assert kept == [(40, 24)] + [(70, 24)] * trained
+    gradient = torch.autograd.grad(out.sum(), x)[0]
+    torch.testing.assert_close(gradient, weight.detach().sum(dim=0).expand(70, -1))
+
+
+def test_where_the_convolution_is_taken(monkeypatch):
+    many, few = torch.zeros(2, 4000, 24), torch.zeros(2, 3, 24)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+    assert convolves(many)
+    assert convolves(many.bfloat16())
+    assert not convolves(few)
+    assert not convolves(torch.zeros(0, 24))
+    assert not convolves(many.double())
+    assert not convolves(many.half())
+    assert not convolves(many.to("meta"))
+    with monkeypatch.context() as without:
+        without.setattr(torch.backends.mkldnn, "enabled", False)
+        assert not convolves(many)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+    assert not convolves(many)
