@@ -9,6 +9,7 @@ from tqdm import tqdm
 
 from stclip.engine.distributed import gather, rank, world_size
 from stclip.engine.precision import autocast
+from stclip.models.products import FixedWeights
 from stclip.models.scores import class_scores
 from stclip.structures import ClipBatch, Detections, FrameKey
 
@@ -90,8 +91,9 @@ def stream(
     with tqdm(
         total=total, unit="keyframe", desc="scoring", disable=hidden, mininterval=period
     ) as progress:
+        fixed = FixedWeights()
         for batch in loader:
-            with torch.inference_mode(), autocast(precision, device):
+            with torch.inference_mode(), autocast(precision, device), fixed:
                 output = model(batch.to(device, non_blocking=True), vocabulary)
                 scores = class_scores(output.logits, groups).cpu()
             progress.update(len(batch))

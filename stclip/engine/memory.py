@@ -11,7 +11,7 @@ import sys
 
 # mallopt's parameters in malloc.h, and a number that no free memory reaches.
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
-_NEVER = 2**31 - 1
+_NEVER = -1
 
 
 def keep_freed_memory() -> None:

@@ -63,7 +63,9 @@ class ContextTokens(nn.Module):
         inverse = (variance.transpose(0, 1)[:, window, slot] + norm.eps).rsqrt()  # (L, B, T)
         weight = self.attn.in_proj_weight * norm.weight  # (3W, W)
         constant = F.linear(norm.bias, self.attn.in_proj_weight, self.attn.in_proj_bias)  # (3W,)
-        projected = apply_linear(frames, weight).transpose(0, 1)[:, window]  # (L, B, T, 3W)
+        projected = apply_linear(frames, weight).transpose(0, 1)  # (L, F, 3W)
+        # An index would do, but its gradient is summed up more slowly.
+        projected = projected.index_select(1, window.flatten()).unflatten(1, window.shape)
         projected.add_(F.linear(embedding, weight))  # in place: it is the largest tensor of all
         projected = torch.addcmul(constant, projected, inverse[..., None].to(projected.dtype))
         # (L, B, T, 3, heads, D) -> 3 x (L * B, heads, T, D)

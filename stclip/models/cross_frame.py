@@ -71,14 +71,14 @@ class CrossFrameBlock(Block):
             message = self.send(x[:, :1])[:, 0]
         entering, key_mask = with_message(x, message, key_mask)
         x = x + self.attn(self.ln_1(entering), key_mask)[:, :-1]
-        return x + self.mlp(self.ln_2(x))
+        return x + self.mlp(x, self.ln_2)
 
     def first(self, x: Tensor, message: Tensor | None = None) -> Tensor:
         """What ``forward`` gives for the first token alone: (B, S, W), (B, W) -> (B, 1, W)."""
         if message is None:
             message = self.send(x[:, :1])[:, 0]
         token = x[:, :1] + self.attn.first(self.ln_1(with_message(x, message)[0]))
-        return token + self.mlp(self.ln_2(token))
+        return token + self.mlp(token, self.ln_2)
 
     def videos(self, x: Tensor) -> Tensor:
         """Whole videos: (B, T, S, W) -> (B, T, S, W); a frame's first token is its class token."""

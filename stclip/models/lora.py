@@ -8,7 +8,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from stclip.models.products import Linear, apply_linear, convolves
+from stclip.models.products import Linear, apply_linear, compute_dtype, convolves, prepared
 
 
 class LoRALinear(nn.Linear):
@@ -76,10 +76,15 @@ def linear(
 
 def scaled_linear(layer: nn.Linear, x: Tensor, scale: float, bias_scale: float = 1.0) -> Tensor:
     """A layer with W (O, I) and b gives scale * x W' + bias_scale * b: (..., I) -> (..., O)."""
-    if isinstance(layer, LoRALinear):
-        return apply_linear(x, layer.merged_weight(scale), bias_scale * layer.bias)
-    if convolves(x):
-        return apply_linear(x, scale * layer.weight, bias_scale * layer.bias)
-    rows = x.reshape(-1, x.shape[-1])
-    out = torch.addmm(layer.bias, rows, layer.weight.T, beta=bias_scale, alpha=scale)
-    return out.view(*x.shape[:-1], -1)
+    if not isinstance(layer, LoRALinear) and not convolves(x):
+        rows = x.reshape(-1, x.shape[-1])  # inside the product the scale costs nothing
+        out = torch.addmm(layer.bias, rows, layer.weight.T, beta=bias_scale, alpha=scale)
+        return out.view(*x.shape[:-1], -1)
+    dtype = compute_dtype(x)
+
+    def scaled() -> Tensor:
+        if isinstance(layer, LoRALinear):
+            return layer.merged_weight(scale).to(dtype)
+        return (scale * layer.weight).to(dtype)
+
+    return apply_linear(x, prepared(layer, (scale, dtype), scaled), bias_scale * layer.bias)

@@ -107,12 +107,15 @@ class MLP(nn.Module):
         self.gelu = QuickGELU()
         self.c_proj = linear(4 * width, width, lora_rank, lora_alpha)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(..., W) -> (..., W)."""
+    def forward(self, x: Tensor, norm: LayerNorm | None = None) -> Tensor:
+        """(..., W) -> (..., W), the norm first if there is one."""
         if torch.is_grad_enabled():
             if isinstance(self.c_fc, LoRALinear) and isinstance(self.c_proj, LoRALinear):
-                return lora_mlp(x, self.c_fc, self.c_proj)
-            return self.c_proj(self.gelu(self.c_fc(x)))
+                if norm is not None and norm.weight.requires_grad:
+                    x, norm = norm(x), None
+                return lora_mlp(x, self.c_fc, self.c_proj, norm)
+            return self.c_proj(self.gelu(self.c_fc(x if norm is None else norm(x))))
+        x = x if norm is None else norm(x)
         # The factors that turn SiLU into QuickGELU cost nothing inside a matrix product.
         hidden = scaled_linear(self.c_fc, x, scale=GELU_SLOPE, bias_scale=GELU_SLOPE)
         return scaled_linear(self.c_proj, F.silu(hidden, inplace=True), scale=1 / GELU_SLOPE)
@@ -131,7 +134,7 @@ class Block(nn.Module):
     def forward(self, x: Tensor, key_mask: Tensor | None = None, causal: bool = False) -> Tensor:
         """(B, S, W) -> (B, S, W); the arguments are Attention's."""
         x = x + self.attn(self.ln_1(x), key_mask, causal)
-        return x + self.mlp(self.ln_2(x))
+        return x + self.mlp(x, self.ln_2)
 
     def first(self, x: Tensor) -> Tensor:
         """What ``forward`` gives for the first token alone, at a sixth of the cost.
@@ -139,7 +142,7 @@ class Block(nn.Module):
         (B, S, W) -> (B, 1, W); the first token attends to all.
         """
         token = x[:, :1] + self.attn.first(self.ln_1(x))
-        return token + self.mlp(self.ln_2(token))
+        return token + self.mlp(token, self.ln_2)
 
 
 class Transformer(nn.Module):

@@ -27,7 +27,7 @@ TINY = {
 @pytest.fixture(autouse=True)
 def small_sizes(monkeypatch):
     model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 16**2, 64))
-    monkeypatch.setattr(tool, "Yardstick", lambda device: Yardstick(device, model, 16))
+    monkeypatch.setattr(tool, "Yardstick", lambda device: Yardstick(device, lambda: model, 16))
     monkeypatch.setitem(cost_measure.MATRIX_SIZE, "cpu", 64)
     monkeypatch.setitem(cost_work.MODELS, "small", TINY)
     monkeypatch.setattr(tool, "FRAMES", 12)
