@@ -9,7 +9,7 @@ import ctypes
 import os
 import sys
 
-# mallopt's parameters in malloc.h, and a number that no free memory reaches.
+# mallopt's parameters in malloc.h, and what switches the first one off.
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 _NEVER = -1
 

@@ -102,7 +102,8 @@ class _LoRAMLP(torch.autograd.Function):
         if for_x:
             grad_x = _backward(grad, grad_low, weight_1, a_1, b_1, scale_1)
             if normed is not leaf:
-                (grad_x,) = torch.autograd.grad(normed, leaf, grad_x)
+                torch.autograd.backward(normed, grad_x)  # only x has a gradient in there
+                grad_x = leaf.grad
         first = (grad_x, None, None, None, None, grad_a_1, grad_b_1, None)
         return (*first, None, None, grad_a_2, grad_b_2, None)
 
