@@ -53,7 +53,7 @@ _C.MODEL.DEVICE = "auto"
 # fp32, or autocast to bf16 or fp16.
 _C.MODEL.PRECISION = "fp32"
 # Let torch.compile generate code for the blocks of the image tower, which takes a minute at the
-# start of a run, and rounds differently. CONTRIBUTING.md says how to measure what it gains.
+# start of a run, and rounds differently. CONTRIBUTING.md says how to measure whether it gains.
 _C.MODEL.COMPILE = False
 
 # LoRA on the MLPs of the vision blocks. RANK 0 leaves it out.

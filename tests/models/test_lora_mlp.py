@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from stclip.models.lora import LoRALinear
 from stclip.models.lora_mlp import lora_mlp
-from stclip.models.transformer import MLP
+from stclip.models.transformer import MLP, LayerNorm
 
 
 def random_mlp(dtype: torch.dtype = torch.float64, seed: int = 0) -> MLP:
@@ -38,6 +38,43 @@ def test_values_and_gradients_are_those_of_the_layers(shape):
     theirs = torch.autograd.grad(expected, inputs, weight)
     for ours, theirs_ in zip(torch.autograd.grad(found, inputs, weight), theirs, strict=True):
         torch.testing.assert_close(ours, theirs_)
+
+
+def random_norm(dtype: torch.dtype, trained: bool = False) -> LayerNorm:
+    norm = LayerNorm(64).to(dtype).requires_grad_(trained)
+    nn.init.normal_(norm.weight)
+    nn.init.normal_(norm.bias)
+    return norm
+
+
+@pytest.mark.parametrize("trained", [False, True])
+def test_a_norm_in_front_is_as_if_it_had_come_first(trained):
+    mlp, x = random_mlp(), torch.randn(2, 5, 64, dtype=torch.float64, requires_grad=True)
+    norm = random_norm(torch.float64, trained)
+    found, expected = mlp(x, norm), one_by_one(mlp, norm(x))
+    torch.testing.assert_close(found, expected)
+    weight = torch.randn_like(x)
+    inputs = [x, *(p for module in (mlp, norm) for p in module.parameters() if p.requires_grad)]
+    theirs = torch.autograd.grad(expected, inputs, weight)
+    for ours, theirs_ in zip(torch.autograd.grad(found, inputs, weight), theirs, strict=True):
+        torch.testing.assert_close(ours, theirs_)
+    with torch.no_grad():
+        torch.testing.assert_close(mlp(x, norm), expected)
+
+
+def test_a_frozen_norm_s_output_is_not_kept():
+    mlp, x = random_mlp(torch.float32), torch.randn(100, 64, requires_grad=True)
+    kept: list[Tensor] = []
+
+    def note(tensor: Tensor) -> Tensor:
+        kept.append(tensor)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        mlp(x, random_norm(torch.float32))
+    of_that_size = [tensor for tensor in kept if tensor.shape == x.shape]
+    assert len(of_that_size) == 1
+    assert torch.equal(of_that_size[0], x)
 
 
 def test_gradients_equal_finite_differences():
