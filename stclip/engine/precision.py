@@ -9,8 +9,8 @@ Under autocast the matrix products, and what runs between the blocks, are 16-bit
 - cosines, logits and loss (models/stclip.py, models/losses.py), since the temperature magnifies
   rounding 14 times.
 
-A test casts weights, and adds LoRA to them, once (models/products.py). Training casts frozen weights
-in every forward: 86 million took some 10 ms of one core, too little to keep a second copy of them.
+A test casts weights, and adds LoRA to them, once (models/products.py). Training casts frozen
+weights in every forward: 86 million took some 10 ms of one core, too little to keep a second copy.
 """
 
 from contextlib import AbstractContextManager, nullcontext
