@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from stclip.models.cross_frame import with_message
 from stclip.models.interaction import InteractionLayout
@@ -98,7 +97,7 @@ def attention_weights(
     """
     width = x.shape[-1]
     weight, bias = attention.in_proj_weight, attention.in_proj_bias
-    query = F.linear(x[:, queries], weight[:width], bias[:width])
+    query = apply_linear(x[:, queries], weight[:width], bias[:width])
     key = apply_linear(x, weight[width : 2 * width], bias[width : 2 * width])
     query = query.unflatten(-1, (attention.heads, -1)).transpose(1, 2)  # (A, heads, Q, D)
     key = key.unflatten(-1, (attention.heads, -1)).permute(0, 2, 3, 1)  # (A, heads, D, S)

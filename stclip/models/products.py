@@ -38,11 +38,11 @@ def apply_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tenso
     """
     if torch.compiler.is_compiling():
         return F.linear(x, weight, bias)
-    rows = x.reshape(-1, x.shape[-1]).to(compute_dtype(x))
-    if torch.is_grad_enabled():
+    dtype = compute_dtype(x)
+    rows = x.reshape(-1, x.shape[-1]).to(dtype)
+    if torch.is_grad_enabled() and (convolves(rows) or weight.dtype != dtype):
         out: Tensor = _Linear.apply(rows, weight, bias)
     else:
-        dtype = rows.dtype
         out = _product(rows, cast(weight, dtype), None if bias is None else cast(bias, dtype))
     return out.view(*x.shape[:-1], len(weight))
 
