@@ -41,7 +41,7 @@ setup(
         "yacs",
     ],
     extras_require={
-        "dev": ["hypothesis", "mypy", "pre-commit", "pytest", "pytest-xdist", "ruff"],
+        "dev": ["hypothesis", "mypy", "pre-commit", "pytest>=7.3", "pytest-xdist", "ruff"],
         # Other implementations that tests and benchmarks compare with.
         "parity": ["open_clip_torch", "opencv-python-headless", "transformers"],
     },
