@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from stclip.engine.distributed import gather, rank, world_size
+from stclip.engine.memory import release_freed_memory
 from stclip.engine.precision import autocast
 from stclip.models.products import FixedWeights
 from stclip.models.scores import class_scores
@@ -92,6 +93,7 @@ def stream(
         total=total, unit="keyframe", desc="scoring", disable=hidden, mininterval=period
     ) as progress:
         fixed = FixedWeights()
+        release_freed_memory()  # the loader forks its workers next
         for batch in loader:
             with torch.inference_mode(), autocast(precision, device), fixed:
                 output = model(batch.to(device, non_blocking=True), vocabulary)
