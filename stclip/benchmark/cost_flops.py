@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
+from stclip.models.clip import HEAD_WIDTH
 from stclip.models.cross_frame import CrossFrameCLIP
 from stclip.models.stclip import STCLIP
 from stclip.structures import ClipBatch
@@ -238,15 +239,20 @@ def _send(total: _Sum, part: str, sizes: Sizes, videos: int, frames: int, first:
 
 
 def _context(total: _Sum, sizes: Sizes, load: Load) -> None:
-    """Section 3, a frame projected once for all windows that it is in; the frames are frozen."""
+    """Section 3; the frames are frozen, and each projected once if windows share them."""
     part, width, frames = "context tokens", sizes.width, load.window
     tokens = load.keyframes * sizes.patches
-    total.add(part, load.frames * sizes.patches, width, frames, 1)
-    total.add(part, load.frames * sizes.patches, width, 3 * width, 1)
-    total.add(part, frames, width, 3 * width, 2)
+    if 2 * load.frames > load.keyframes * frames:
+        total.add(part, tokens * frames, width, 2 * width, 2)  # queries and keys
+    else:
+        total.add(part, load.frames * sizes.patches, width, frames, 1)
+        total.add(part, load.frames * sizes.patches, width, 2 * width, 1)
+        total.add(part, frames, width, 2 * width, 2)
+    heads = width // HEAD_WIDTH
     total.add(part, tokens * frames, width, frames, 2)  # products of queries and keys
-    total.add(part, tokens * frames, frames, width, 2)
-    total.add(part, tokens, frames, width, 1)  # the mean over time
+    total.add(part, tokens * heads, frames, frames, 1)  # the mean over queries
+    total.add(part, tokens * heads, frames, width, 2)
+    total.add(part, tokens, width, width, 2)  # values of the means
     total.add(part, tokens, width, width, 2)  # output projection
     total.add(part, load.keyframes, load.frames, sizes.patches * width, 0)  # the frames' own mean
     total.add(part, load.keyframes, frames, width, 1)

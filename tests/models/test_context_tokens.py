@@ -20,15 +20,35 @@ def looped(module: ContextTokens, patches: Tensor, frames: list[int]) -> Tensor:
     return torch.stack(rows)
 
 
-@pytest.mark.parametrize("windows", [[list(range(9)), list(range(3, 12))], [[0, 1, 2], [4, 5, 6]]])
+# Of the 12 frames the first two share few or none, the others many.
+@pytest.mark.parametrize(
+    "windows",
+    [
+        [list(range(9)), list(range(3, 12))],
+        [[0, 1, 2], [4, 5, 6]],
+        [list(range(9)), list(range(1, 10)), list(range(3, 12))],
+        [[0, 1, 2], [1, 2, 3, 4], [4, 5, 6]],
+    ],
+)
 def test_equals_the_loop(windows: list[list[int]]) -> None:
     torch.manual_seed(0)
-    module = ContextTokens(128, frames=9).eval()
+    module = ContextTokens(128, frames=9)
+    nn.init.normal_(module.attn.in_proj_bias)
+    nn.init.normal_(module.ln_1.weight)
+    nn.init.normal_(module.ln_1.bias)
     patches = torch.randn(12, 5, 128)
     padded = torch.tensor([w + [-1] * (9 - len(w)) for w in windows])
     result = module(patches, padded)
-    for row, frames in zip(result, windows, strict=True):
-        torch.testing.assert_close(row, looped(module, patches, frames), rtol=1e-5, atol=1e-5)
+    expected = torch.stack([looped(module, patches, frames) for frames in windows])
+    torch.testing.assert_close(result, expected, rtol=1e-5, atol=1e-5)
+
+    direction = torch.randn(result.shape)
+    shared = [module.temporal_embedding, module.ln_1.weight, module.ln_1.bias]
+    gradients = torch.autograd.grad((result * direction).sum(), shared)
+    for found, wanted in zip(
+        gradients, torch.autograd.grad((expected * direction).sum(), shared), strict=True
+    ):
+        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
 
 
 def test_short_and_long_videos_share_a_batch() -> None:
