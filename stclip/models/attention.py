@@ -33,7 +33,10 @@ def attend(
         return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=causal)
     # Autocast would turn the weights into float32 and back.
     with torch.autocast("cpu", enabled=False):
-        scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)  # (..., Q, S)
+        # Contiguous first: the product takes a transposed view as it is, but copies keys that lie
+        # among queries and values, and to copy them transposed takes many times as long.
+        transposed = key.contiguous().transpose(-1, -2)
+        scores = (query * query.shape[-1] ** -0.5) @ transposed  # (..., Q, S)
         if causal:
             mask = torch.ones(scores.shape[-2:], dtype=torch.bool).tril()
         if mask is not None:
