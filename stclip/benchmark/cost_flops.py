@@ -15,6 +15,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from stclip.models.clip import HEAD_WIDTH
+from stclip.models.context_prompting import projects_names
 from stclip.models.cross_frame import CrossFrameCLIP
 from stclip.models.stclip import STCLIP
 from stclip.structures import ClipBatch
@@ -262,9 +263,15 @@ def _prompt(total: _Sum, sizes: Sizes, rows: int, tokens: int, classes: int) -> 
     """Sections 5 and 6: ``tokens`` visual tokens prompt each of ``rows`` texts of C names."""
     part, width, names = "prompts", sizes.embed_dim, rows * classes
     total.add(part, rows * tokens, sizes.width, width, 2)  # projector
-    total.add(part, rows * tokens, width, 2 * width, 2)  # keys and values
     total.add(part, names, width, width, 2)  # queries
-    total.add(part, names, width, tokens, 2)
-    total.add(part, names, tokens, width, 2)
+    heads = width // HEAD_WIDTH
+    if projects_names(classes, tokens, heads, width):
+        total.add(part, names, width, 2 * width, 2)  # queries to keys, and what is seen to values
+        attending = names * heads
+    else:
+        total.add(part, rows * tokens, width, 2 * width, 2)  # keys and values
+        attending = names
+    total.add(part, attending, width, tokens, 2)
+    total.add(part, attending, tokens, width, 2)
     total.add(part, names, width, width, 2)  # output projection
     total.add(part, names, width, 8 * width, 2)  # E to 4E and back

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from stclip.models.attention import attend
-from stclip.models.products import Linear
+from stclip.models.products import Linear, cast
 from stclip.models.transformer import MLP, LayerNorm
 
 
@@ -27,17 +27,47 @@ class CrossAttention(nn.Module):
 
     def forward(self, query: Tensor, tokens: Tensor, key_mask: Tensor | None = None) -> Tensor:
         """(B, C, E) from queries (B, C, E), tokens (B, S, E), key_mask (B, S), True to attend."""
-        q, k, v = (
-            projection(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, heads, S, d)
-            for projection, x in (
-                (self.q_proj, query),
-                (self.k_proj, tokens),
-                (self.v_proj, tokens),
-            )
-        )
         mask = None if key_mask is None else key_mask[:, None, None, :]
-        out = attend(q, k, v, mask)
-        return self.proj(out.transpose(1, 2).flatten(2))  # (B, C, E)
+        if projects_names(query.shape[1], tokens.shape[1], self.heads, query.shape[2]):
+            out = self._project_names(query, tokens, mask)
+        else:
+            q, k, v = (
+                projection(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, heads, S, d)
+                for projection, x in (
+                    (self.q_proj, query),
+                    (self.k_proj, tokens),
+                    (self.v_proj, tokens),
+                )
+            )
+            out = attend(q, k, v, mask).transpose(1, 2).flatten(2)
+        return self.proj(out)  # (B, C, E)
+
+    def _project_names(self, query: Tensor, tokens: Tensor, mask: Tensor | None) -> Tensor:
+        """The same, in fewer steps if there are few names.
+
+        q (t K')' is (q K) t', and the weighted sum of t V' that of t, times V': what is projected
+        for every head is the names, and not the tokens.
+        """
+        size = query.shape[:2]
+        names = self.q_proj(query).unflatten(-1, (self.heads, -1))  # (B, C, heads, d)
+        keys = cast(self.k_proj.weight, names.dtype).unflatten(0, (self.heads, -1))
+        values = cast(self.v_proj.weight, names.dtype).unflatten(0, (self.heads, -1))
+        names = names.permute(2, 0, 1, 3).flatten(1, 2) @ keys  # (heads, B * C, E)
+        names = names.unflatten(1, size).transpose(0, 1).flatten(1, 2)  # (B, heads * C, E)
+        # attend divides by the root of E, and not of d.
+        names, tokens = (self.heads**0.5 * names)[:, None], tokens[:, None]
+        seen = attend(names, tokens, tokens, mask)[:, 0].unflatten(1, (self.heads, -1))
+        out = seen.transpose(0, 1).flatten(1, 2) @ values.transpose(1, 2)  # (heads, B * C, d)
+        return out.unflatten(1, size).permute(1, 2, 0, 3).flatten(2)
+
+
+def projects_names(names: int, tokens: int, heads: int, width: int) -> bool:
+    """Whether to project C names for every head is faster than to project S tokens once.
+
+    It is up to half of where it would take as many operations, because its products are narrow
+    (measured on a CPU).
+    """
+    return 2 * names * (width + (heads - 1) * tokens) < tokens * width
 
 
 class PromptBlock(nn.Module):

@@ -1,7 +1,13 @@
+import pytest
 import torch
 from torch.nn import functional as F
 
-from stclip.models.context_prompting import ContextPrompt, ContextPrompting
+from stclip.models.context_prompting import (
+    ContextPrompt,
+    ContextPrompting,
+    CrossAttention,
+    projects_names,
+)
 
 
 def by_hand(prompt: ContextPrompt, text: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
@@ -31,6 +37,37 @@ def test_equals_the_formula() -> None:
     for row in range(2):
         expected = by_hand(prompt, text[row], tokens[row])
         torch.testing.assert_close(result[row], expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("names", [1, 6, 60])
+def test_few_and_many_names_give_what_torch_gives(names: int) -> None:
+    torch.manual_seed(0)
+    module, width = CrossAttention(128, heads=2), 128
+    torch.nn.init.normal_(module.proj.bias)
+    reference = torch.nn.MultiheadAttention(width, 2, batch_first=True)
+    projections = (module.q_proj.weight, module.k_proj.weight, module.v_proj.weight)
+    reference.in_proj_weight.data = torch.cat(projections).detach()
+    reference.out_proj.load_state_dict(module.proj.state_dict())
+    query = torch.randn(3, names, width, requires_grad=True)
+    tokens = torch.randn(3, 50, width, requires_grad=True)
+    mask = torch.rand(3, 50) < 0.7
+    assert projects_names(names, 50, 2, width) == (names < 60)
+
+    found = module(query, tokens, mask)
+    expected, _ = reference(query, tokens, tokens, key_padding_mask=~mask)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    direction = torch.randn(found.shape)
+    for one, other in zip(
+        torch.autograd.grad((found * direction).sum(), [query, tokens, *projections]),
+        [
+            *torch.autograd.grad((expected * direction).sum(), [query, tokens], retain_graph=True),
+            *torch.autograd.grad((expected * direction).sum(), reference.in_proj_weight)[0].chunk(
+                3
+            ),
+        ],
+        strict=True,
+    ):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
 
 
 def test_initial_values_are_the_papers() -> None:
