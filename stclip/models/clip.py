@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stclip.errors import UserError
+from stclip.models.products import apply_linear
 from stclip.models.transformer import LayerNorm, Transformer
 
 HEAD_WIDTH = 64
@@ -93,7 +94,13 @@ class VisionTransformer(nn.Module):
                 f"floats of shape (F, {size[0]}, {size[1]}, {size[2]}): resize and crop them to "
                 f"{size[1]} pixels and pass them through normalize_pixels"
             )
-        return self.conv1(images).flatten(2).transpose(1, 2)  # (F, W, h, w) -> (F, L, W)
+        side, patch = self.image_size // self.patch_size, self.patch_size
+        images = images[..., : side * patch, : side * patch]  # a convolution leaves the rest out
+        # (F, 3, h, p, w, p) -> (F, h, w, 3, p, p) -> (F, L, 3pp): a linear layer on what lies in a
+        # patch is what the convolution is, in half the time on a CPU.
+        pixels = images.unflatten(-1, (side, patch)).unflatten(-3, (side, patch))
+        pixels = pixels.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
+        return apply_linear(pixels, self.conv1.weight.flatten(1))
 
     def add_class_token_and_positions(self, patches: Tensor) -> Tensor:
         """Make the first block's input: (B, L, W) -> (B, 1 + L, W), ln_pre included."""

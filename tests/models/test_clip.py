@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from stclip.errors import UserError
-from stclip.models.clip import CLIP, PIXEL_MEAN, PIXEL_STD, normalize_pixels
+from stclip.models.clip import CLIP, PIXEL_MEAN, PIXEL_STD, VisionTransformer, normalize_pixels
 from stclip.models.tokenizer import tokenize
 
 # image size, patch size, vision width, vision layers, text width, text layers, E
@@ -82,9 +82,18 @@ def test_the_steps_of_the_image_tower_make_the_whole():
     whole = visual.ln_post(visual.transformer(tokens)[:, 0])
     torch.testing.assert_close(encoded, whole, rtol=1e-5, atol=1e-5)
     assert torch.equal(model.encode_image(images), visual.project(encoded))
-    row = patches[0, 0]  # the first patch's pixels against the convolution's kernel
-    kernel = visual.conv1.weight.flatten(1)
-    torch.testing.assert_close(row, kernel @ images[0, :, :32, :32].flatten(), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("image_size", [64, 70])  # of the second the last 6 pixels are left out
+def test_patches_are_those_of_the_convolution(image_size):
+    torch.manual_seed(0)
+    visual = VisionTransformer(image_size, patch_size=16, width=64, layers=1, embed_dim=32)
+    images = torch.randn(3, 3, image_size, image_size)
+    expected = visual.conv1(images).flatten(2).transpose(1, 2)
+    torch.testing.assert_close(visual.patch_embed(images), expected, atol=1e-5, rtol=1e-5)
+    (gradient,) = torch.autograd.grad(expected.square().sum(), visual.conv1.weight)
+    (found,) = torch.autograd.grad(visual.patch_embed(images).square().sum(), visual.conv1.weight)
+    torch.testing.assert_close(found, gradient, atol=1e-4, rtol=1e-4)
 
 
 def test_batched_equals_looped():
