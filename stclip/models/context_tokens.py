@@ -37,11 +37,27 @@ class ContextTokens(nn.Module):
         share = present / present.sum(dim=1, keepdim=True)  # of each frame in the mean over time
         window = window.clamp(min=0)
         positions, heads = patches.shape[1], self.attn.heads
+        # LayerNorm's scale and shift are put into the projections: three small tensors then have
+        # their gradients, and none of the large ones need be float32 for that.
+        in_proj = self.attn.in_proj_weight
+        weight = in_proj * self.ln_1.weight  # (3W, W)
+        bias = F.linear(self.ln_1.bias, in_proj, self.attn.in_proj_bias)  # (3W,)
+
         embedding = self.temporal_embedding[: window.shape[1]].to(patches.dtype)  # (T, W)
         # An index would do, but its gradient is summed up more slowly.
         frames = patches.transpose(0, 1).index_select(1, window.flatten())
-        normed = self.ln_1(frames.unflatten(1, window.shape) + embedding)  # (L, B, T, W)
-        query, key = self._queries_and_keys(patches, window, normed)  # (L * B, heads, T, D)
+        frames = frames.unflatten(1, window.shape) + embedding  # (L, B, T, W)
+        with torch.autocast(patches.device.type, enabled=False):
+            normed = F.layer_norm(frames, frames.shape[-1:], eps=self.ln_1.eps)
+        rows = 2 * frames.shape[-1]  # those of queries and keys
+        if 2 * len(patches) > window.numel():
+            projected = apply_linear(normed, weight[:rows], bias[:rows])  # (L, B, T, 2W)
+        else:
+            projected = self._project_frames(patches, window, weight[:rows], bias[:rows])
+        # (L, B, T, 2, heads, D) -> 2 x (L * B, heads, T, D)
+        projected = projected.flatten(0, 1).unflatten(-1, (2, heads, -1))
+        query, key = projected.permute(2, 0, 3, 1, 4).unbind(0)
+
         with torch.autocast(patches.device.type, enabled=False):
             scores = (query * query.shape[-1] ** -0.5) @ key.contiguous().transpose(-1, -2)
             if not present.all():  # the mask costs time, and only short videos need it
@@ -53,44 +69,41 @@ class ContextTokens(nn.Module):
             shares = share.to(query.dtype).repeat(positions, 1)[:, None, None]  # (L * B, 1, 1, T)
             weights = (shares @ scores.softmax(dim=-1)).squeeze(2)  # (L * B, heads, T)
             seen_by_head = weights @ normed.flatten(0, 1).to(query.dtype)  # (L * B, heads, W)
-        _, _, value = self.attn.in_proj_weight.unflatten(0, (3, heads, -1))  # (heads, D, W)
-        _, _, bias = self.attn.in_proj_bias.unflatten(0, (3, -1))
-        values = seen_by_head.transpose(0, 1) @ value.transpose(1, 2)  # (heads, L * B, D)
-        mean = values.transpose(0, 1).flatten(1) + bias.to(values.dtype)
-        mean = mean.unflatten(0, (positions, -1)).transpose(0, 1)  # (B, L, W)
-        return self._mean_input(patches, window, share) + self.attn.out_proj(mean)
+        value = weight[rows:].unflatten(0, (heads, -1))  # (heads, D, W)
+        mean = (seen_by_head.transpose(0, 1) @ value.transpose(1, 2)).transpose(0, 1).flatten(1)
+        mean = (mean + bias[rows:].to(mean.dtype)).unflatten(0, (positions, -1)).transpose(0, 1)
+        return self._mean_input(patches, window, share) + self.attn.out_proj(mean)  # (B, L, W)
 
-    def _queries_and_keys(
-        self, patches: Tensor, window: Tensor, normed: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Of LayerNorm(frame + embedding), which is (L, B, T, W): two of (L * B, heads, T, D).
+    def _project_frames(
+        self, patches: Tensor, window: Tensor, weight: Tensor, bias: Tensor
+    ) -> Tensor:
+        """Normed frames of windows that share frames, times ``weight``, plus ``bias``.
 
-        What LayerNorm and projection do to a sum is, but for the deviation that it is divided by,
-        the sum of what they do to its parts. So where windows share frames, a frame is projected
-        once, not once for every window that it is in.
+        What norm and projection do to frame + embedding is, but for the deviation that it is
+        divided by, the sum of what they do to its parts. So a frame is projected once, not once for
+        every window that it is in.
+
+        Args:
+            patches: (F, L, W).
+            window: (B, T) long, rows of ``patches``.
+            weight: (O, W).
+            bias: (O,).
+
+        Returns:
+            (L, B, T, O).
         """
-        norm, rows = self.ln_1, 2 * patches.shape[-1]
-        weight, bias = self.attn.in_proj_weight[:rows], self.attn.in_proj_bias[:rows]
-        if 2 * len(patches) > window.numel():
-            projected = apply_linear(normed, weight, bias)  # (L, B, T, 2W)
-        else:
-            embedding = self.temporal_embedding[: window.shape[1]]  # (T, W)
-            embedding = embedding - embedding.mean(dim=-1, keepdim=True)
-            frames = patches - patches.mean(dim=-1, keepdim=True)  # (F, L, W)
-            power = (frames * frames).mean(dim=-1)[..., None] + (embedding * embedding).mean(dim=-1)
-            variance = power + 2 / frames.shape[-1] * F.linear(frames, embedding)  # (F, L, T)
-            slot = torch.arange(window.shape[1], device=window.device)
-            inverse = (variance.transpose(0, 1)[:, window, slot] + norm.eps).rsqrt()  # (L, B, T)
-            constant = F.linear(norm.bias, weight, bias)  # (2W,)
-            weight = weight * norm.weight
-            projected = apply_linear(frames, weight).transpose(0, 1)  # (L, F, 2W)
-            projected = projected.index_select(1, window.flatten()).unflatten(1, window.shape)
-            projected.add_(F.linear(embedding, weight))  # in place: the largest tensor of all
-            projected = torch.addcmul(constant, projected, inverse[..., None].to(projected.dtype))
-        # (L, B, T, 2, heads, D) -> 2 x (L * B, heads, T, D)
-        projected = projected.flatten(0, 1).unflatten(-1, (2, self.attn.heads, -1))
-        query, key = projected.permute(2, 0, 3, 1, 4).unbind(0)
-        return query, key
+        embedding = self.temporal_embedding[: window.shape[1]]  # (T, W)
+        embedding = embedding - embedding.mean(dim=-1, keepdim=True)
+        frames = patches - patches.mean(dim=-1, keepdim=True)  # (F, L, W)
+        power = (frames * frames).mean(dim=-1)[..., None] + (embedding * embedding).mean(dim=-1)
+        variance = power + 2 / frames.shape[-1] * F.linear(frames, embedding)  # (F, L, T)
+        slot = torch.arange(window.shape[1], device=window.device)
+        variance = variance.transpose(0, 1)[:, window, slot]  # (L, B, T)
+        projected = apply_linear(frames, weight).transpose(0, 1)  # (L, F, O)
+        projected = projected.index_select(1, window.flatten()).unflatten(1, window.shape)
+        projected.add_(F.linear(embedding, weight))  # in place: the largest tensor of all
+        inverse = (variance + self.ln_1.eps).rsqrt()[..., None].to(projected.dtype)
+        return torch.addcmul(bias.to(projected.dtype), projected, inverse)
 
     def _mean_input(self, patches: Tensor, window: Tensor, share: Tensor) -> Tensor:
         """The mean over T of frame + embedding: (B, L, W)."""
