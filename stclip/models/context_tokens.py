@@ -44,7 +44,6 @@ class ContextTokens(nn.Module):
         bias = F.linear(self.ln_1.bias, in_proj, self.attn.in_proj_bias)  # (3W,)
 
         embedding = self.temporal_embedding[: window.shape[1]].to(patches.dtype)  # (T, W)
-        # An index would do, but its gradient is summed up more slowly.
         frames = patches.transpose(0, 1).index_select(1, window.flatten())
         frames = frames.unflatten(1, window.shape) + embedding  # (L, B, T, W)
         with torch.autocast(patches.device.type, enabled=False):
@@ -100,6 +99,7 @@ class ContextTokens(nn.Module):
         slot = torch.arange(window.shape[1], device=window.device)
         variance = variance.transpose(0, 1)[:, window, slot]  # (L, B, T)
         projected = apply_linear(frames, weight).transpose(0, 1)  # (L, F, O)
+        # An index would do, but its gradient is summed up more slowly.
         projected = projected.index_select(1, window.flatten()).unflatten(1, window.shape)
         projected.add_(F.linear(embedding, weight))  # in place: the largest tensor of all
         inverse = (variance + self.ln_1.eps).rsqrt()[..., None].to(projected.dtype)
