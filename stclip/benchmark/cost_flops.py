@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 from stclip.models.clip import HEAD_WIDTH
 from stclip.models.context_prompting import projects_names
+from stclip.models.context_tokens import projects_frames
 from stclip.models.cross_frame import CrossFrameCLIP
 from stclip.models.stclip import STCLIP
 from stclip.structures import ClipBatch
@@ -243,12 +244,12 @@ def _context(total: _Sum, sizes: Sizes, load: Load) -> None:
     """Section 3; the frames are frozen, and each projected once if windows share them."""
     part, width, frames = "context tokens", sizes.width, load.window
     tokens = load.keyframes * sizes.patches
-    if 2 * load.frames > load.keyframes * frames:
-        total.add(part, tokens * frames, width, 2 * width, 2)  # queries and keys
-    else:
+    if projects_frames(load.frames, load.keyframes * frames):
         total.add(part, load.frames * sizes.patches, width, frames, 1)
         total.add(part, load.frames * sizes.patches, width, 2 * width, 1)
         total.add(part, frames, width, 2 * width, 2)
+    else:
+        total.add(part, tokens * frames, width, 2 * width, 2)  # queries and keys
     heads = width // HEAD_WIDTH
     total.add(part, tokens * frames, width, frames, 2)  # products of queries and keys
     total.add(part, tokens * heads, frames, frames, 1)  # the mean over queries

@@ -34,8 +34,8 @@ def release_freed_memory() -> None:
     """Give back once what is free; best called before processes are forked.
 
     What is there at a fork belongs to both processes, and is copied, in small pages, when one of
-    them writes to it: a tenth of the time of a test that follows another one (benchmarks/ has the
-    measurement). Only with glibc on Linux.
+    them writes to it: 7 % of the time of a short test that follows another one (benchmarks/ has
+    the measurement). Only with glibc on Linux.
     """
     malloc_trim = _from_c("malloc_trim")
     if malloc_trim is not None:

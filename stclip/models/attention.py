@@ -31,14 +31,23 @@ def attend(
     """
     if query.device.type != "cpu" or query.dtype != torch.bfloat16:
         return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=causal)
-    # Autocast would turn the weights into float32 and back.
     with torch.autocast("cpu", enabled=False):
+        return softmax_weights(query, key, mask, causal) @ value
+
+
+def softmax_weights(
+    query: Tensor, key: Tensor, mask: Tensor | None = None, causal: bool = False
+) -> Tensor:
+    """softmax(query key' / sqrt(D)), (..., Q, S), in the dtype of the query; see ``attend``."""
+    # Autocast would turn the weights into float32 and back.
+    with torch.autocast(query.device.type, enabled=False):
         # Contiguous first: the product takes a transposed view as it is, but copies keys that lie
         # among queries and values, and to copy them transposed takes many times as long.
         transposed = key.contiguous().transpose(-1, -2)
-        scores = (query * query.shape[-1] ** -0.5) @ transposed  # (..., Q, S)
+        scores = (query * query.shape[-1] ** -0.5) @ transposed
         if causal:
-            mask = torch.ones(scores.shape[-2:], dtype=torch.bool).tril()
+            length = scores.shape[-2:]
+            mask = torch.ones(length, dtype=torch.bool, device=scores.device).tril()
         if mask is not None:
             scores = scores.masked_fill(~mask, -torch.inf)
-        return scores.softmax(dim=-1) @ value
+        return scores.softmax(dim=-1)
