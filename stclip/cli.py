@@ -3,10 +3,12 @@
 import argparse
 import os
 import sys
+import traceback
 from collections.abc import Callable
 from typing import NoReturn
 
 import torch
+import torch.distributed as dist
 
 from stclip.errors import UserError
 
@@ -49,7 +51,7 @@ def run(main: Callable[[], int | None]) -> NoReturn:
         # Whoever read our output has gone (`| head`). Python flushes standard output once more
         # when it ends, and that must not fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+        _leave(1)
     except UserError as error:
         _fail(str(error))
     except OSError as error:
@@ -61,7 +63,12 @@ def run(main: Callable[[], int | None]) -> NoReturn:
         )
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
-        sys.exit(130)
+        _leave(130)
+    except Exception:
+        if not _in_process_group():
+            raise
+        traceback.print_exc()
+        _leave(1)
     sys.exit(status)
 
 
@@ -72,7 +79,23 @@ def _describe(error: OSError) -> str:
 
 def _fail(message: str) -> NoReturn:
     print("error: " + " ".join(message.split()), file=sys.stderr)
-    sys.exit(2)
+    _leave(2)
+
+
+def _leave(status: int) -> NoReturn:
+    """End the process after an error, at once if other ranks of torchrun may wait for it.
+
+    The interpreter's own exit would take the process group down, for which nccl needs all ranks.
+    """
+    if _in_process_group():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    sys.exit(status)
+
+
+def _in_process_group() -> bool:
+    return dist.is_available() and dist.is_initialized()
 
 
 def positive(text: str) -> int:

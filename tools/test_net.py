@@ -16,6 +16,7 @@ frame, crop or frame_crop tests CLIP as it is, and xclip without MODEL.WEIGHT wh
 import json
 import logging
 import time
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +42,9 @@ from stclip.data.labels import read_label_file, warn_overlap
 from stclip.engine.checkpoint import Checkpoint, read_checkpoint
 from stclip.engine.compiling import compile_blocks
 from stclip.engine.distributed import (
-    barrier,
+    broadcast,
     choose_device,
+    gather,
     process_group,
     rank,
     world_size,
@@ -58,7 +60,7 @@ from stclip.evaluation.scored_parts import ScoredParts, fingerprint
 from stclip.evaluation.submission import AvaForm
 from stclip.models.build import Model, build_model, encode_labels
 from stclip.models.weights import is_xclip
-from stclip.structures import Detections
+from stclip.structures import Detections, FrameKey
 
 logger = logging.getLogger("stclip.test_net")
 
@@ -112,11 +114,12 @@ def test(cfg: CfgNode, device: torch.device) -> None:
     if cfg.MODEL.COMPILE:
         compile_blocks(model.clip.visual.transformer)
     parts = ScoredParts(Path(cfg.OUTPUT_DIR) / "inference" / f"{dataset.name}.partial", labels)
+    # Process 0 looks and tells the others: on a disk of the network each might see other files.
+    done: set[FrameKey] = set()
     if rank() == 0:
         parts.prepare(fingerprint_of(cfg, dataset, labels, model))
-    barrier()
-    done = parts.done()
-    barrier()  # nobody adds a part before all have looked
+        done = parts.done()
+    done = broadcast(done)
     loader = build_test_loader(cfg, dataset, model.clip.image_size, rank(), world_size(), done)
     if done:
         logger.info("going on with a test that was interrupted after %d keyframes", len(done))
@@ -142,11 +145,11 @@ def test(cfg: CfgNode, device: torch.device) -> None:
             parts.add(part)
     finally:
         parts.flush()
-    barrier()
+    names = gather(parts.names)
     if rank() != 0:
         return
     seconds = time.perf_counter() - start
-    read = Detections.cat([no_detections(len(labels)), *parts.read()])
+    read = Detections.cat([no_detections(len(labels)), *parts.read(chain.from_iterable(names))])
     detections = in_order(read, [keyframe.key for keyframe in dataset.keyframes])
     facts = {
         "keyframes": len(dataset.keyframes),

@@ -122,7 +122,7 @@ def train(cfg: CfgNode, args: argparse.Namespace, device: torch.device) -> int:
         raise UserError(
             f"{last}: is at iteration {start}, beyond SOLVER.MAX_ITER {solver.MAX_ITER}"
         )
-    if sum_over_ranks(torch.tensor([start], device=device)).item() != start * world_size():
+    if sum_over_ranks(torch.tensor([start])).item() != start * world_size():
         raise UserError(
             f"OUTPUT_DIR {output_dir}: the processes do not see the same checkpoints; with several "
             "machines it must be a folder that they share"

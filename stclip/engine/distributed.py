@@ -4,6 +4,7 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import TypeVar
 
 import torch
@@ -12,6 +13,9 @@ import torch.distributed as dist
 from stclip.errors import UserError
 
 T = TypeVar("T")
+
+# Ranks wait for each other while one validates, or scores a shard that takes longer.
+_TIMEOUT = timedelta(hours=12)
 
 
 def choose_device(name: str) -> torch.device:
@@ -43,15 +47,38 @@ def choose_device(name: str) -> torch.device:
 
 @contextmanager
 def process_group(device: torch.device) -> Iterator[None]:
-    """Join torchrun's process group (nccl on CUDA, gloo on CPUs); nothing without torchrun."""
+    """Join torchrun's process group; nothing without torchrun.
+
+    CUDA tensors are exchanged by nccl and CPU tensors by gloo, so that counts, objects and barriers
+    neither wait for the device nor need it.
+
+    If the block fails, the group is left as it is: to destroy it is a collective operation under
+    nccl, for which the other ranks would not come. ``stclip.cli.run`` then prints the error and
+    ends the process at once, and torchrun ends the others.
+
+    Raises:
+        UserError: the other processes cannot be reached, or one of them ended before this one.
+    """
     if not {"RANK", "WORLD_SIZE", "MASTER_ADDR"} <= os.environ.keys():
         yield
         return
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
+        if device.type == "cuda":
+            # With its device, the rank opens its nccl connections now, and not at the first
+            # collective, which might be minutes later.
+            dist.init_process_group("cpu:gloo,cuda:nccl", timeout=_TIMEOUT, device_id=device)
+        else:
+            dist.init_process_group("gloo", timeout=_TIMEOUT)
         yield
-    finally:
         dist.destroy_process_group()
+    except RuntimeError as error:
+        if not isinstance(error, dist.DistError) and "gloo" not in str(error):
+            raise
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(
+            f"rank {os.environ['RANK']}: lost the other processes ({reason}); the first message of "
+            "another rank says why"
+        ) from error
 
 
 def rank() -> int:
@@ -65,7 +92,7 @@ def world_size() -> int:
 
 
 def sum_over_ranks(tensor: torch.Tensor) -> torch.Tensor:
-    """The sum of a tensor over all processes, in place."""
+    """The sum of a tensor over all processes, in place; on the CPU no device waits for it."""
     if dist.is_initialized():
         dist.all_reduce(tensor)
     return tensor
@@ -80,7 +107,15 @@ def gather(value: T) -> list[T]:
     return [item for item in values or [] if item is not None]
 
 
+def broadcast(value: T) -> T:
+    """Process 0's value on every process."""
+    if not dist.is_initialized():
+        return value
+    values = [value]
+    dist.broadcast_object_list(values)
+    return values[0]
+
+
 def barrier() -> None:
     """Wait until every process is here."""
-    if dist.is_initialized():
-        dist.barrier()
+    sum_over_ranks(torch.zeros(1))

@@ -44,11 +44,15 @@ class ScoredParts:
     Args:
         folder: of this test alone.
         vocabulary: C class names.
+
+    Attributes:
+        names: the parts that this process found, or wrote itself.
     """
 
     def __init__(self, folder: str | Path, vocabulary: Sequence[str]) -> None:
         self.folder = Path(folder)
         self._vocabulary = tuple(vocabulary)
+        self.names: list[str] = []
         self._waiting: list[Detections] = []
         self._since = time.monotonic()
 
@@ -73,14 +77,19 @@ class ScoredParts:
         write_json(path, {"fingerprint": print_})
 
     def done(self) -> set[FrameKey]:
-        """The keyframes that are in the parts; a part that cannot be read counts as none."""
+        """The keyframes that are in the parts; a part that cannot be read counts as none.
+
+        One process does this, before any adds a part.
+        """
         keys: set[FrameKey] = set()
-        for path in self._paths():
+        self.names = []
+        for path in sorted(self.folder.glob("part-*.npz")):
             try:
                 keys.update(read_predictions(path)[0].keys)
+                self.names.append(path.name)
             except UserError as error:
                 logger.warning("%s; its keyframes are scored anew", error)
-                path.unlink(missing_ok=True)  # another process may have been faster
+                path.unlink()
         return keys
 
     def add(self, detections: Detections) -> None:
@@ -103,21 +112,25 @@ class ScoredParts:
         self._since = time.monotonic()
         if not self._waiting:
             return
-        with atomic_path(self.folder / f"part-{uuid.uuid4().hex}.npz") as temporary:
+        name = f"part-{uuid.uuid4().hex}.npz"
+        with atomic_path(self.folder / name) as temporary:
             write_predictions(temporary, self._vocabulary, Detections.cat(self._waiting))
+        self.names.append(name)
         self._waiting = []
 
-    def read(self) -> list[Detections]:
-        """The parts, in any order.
+    def read(self, names: Iterable[str] | None = None) -> list[Detections]:
+        """Some parts.
+
+        Args:
+            names: those that all processes have in ``names``; by default those of this one.
 
         Raises:
             UserError: a part cannot be read.
         """
-        return [read_predictions(path)[0] for path in self._paths()]
+        # By name: the folder's listing on a disk of the network may lack what others just wrote.
+        names = self.names if names is None else names
+        return [read_predictions(self.folder / name)[0] for name in names]
 
     def remove(self) -> None:
         """Delete the folder, once its content stands elsewhere."""
         shutil.rmtree(self.folder)
-
-    def _paths(self) -> list[Path]:
-        return sorted(self.folder.glob("part-*.npz"))

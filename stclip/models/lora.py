@@ -56,9 +56,14 @@ class LoRALinear(nn.Linear):
         return apply_linear(x, self.merged_weight(), self.bias)
 
     def merged_weight(self, factor: float = 1.0) -> Tensor:
-        """The weight (O, I) of the plain linear layer that computes the same, times ``factor``."""
+        """The weight (O, I) of the plain linear layer that computes the same, times ``factor``.
+
+        In the dtype of the weight: under autocast the sum would be rounded to 16 bits, and what
+        LoRA adds is smaller than 16 bits resolve.
+        """
         scale = factor * self.scale
-        return torch.addmm(self.weight, self.lora_B, self.lora_A, beta=factor, alpha=scale)
+        with torch.autocast(self.weight.device.type, enabled=False):
+            return torch.addmm(self.weight, self.lora_B, self.lora_A, beta=factor, alpha=scale)
 
     def extra_repr(self) -> str:
         """What print() shows of the layer."""

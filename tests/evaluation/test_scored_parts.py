@@ -38,7 +38,7 @@ def test_what_was_added_comes_back(tmp_path: Path) -> None:
     parts.add(second)
     assert parts.read() == [], "a part is due after ten seconds"
     parts.flush()
-    (found,) = ScoredParts(tmp_path / "p", LABELS).read()
+    (found,) = ScoredParts(tmp_path / "p", LABELS).read(parts.names)
     assert found.keys == first.keys
     for name in ("owner", "boxes", "det_scores", "scores"):
         assert torch.equal(getattr(found, name), getattr(first, name))

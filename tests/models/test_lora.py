@@ -84,3 +84,12 @@ def test_only_the_mlps_of_the_image_tower_have_lora():
         for layer in ("c_fc", "c_proj")
         for letter in "AB"
     }
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_autocast_does_not_round_what_lora_adds(dtype: torch.dtype) -> None:
+    layer = LoRALinear(64, 32, rank=2)
+    torch.nn.init.normal_(layer.lora_B, std=1e-3)
+    plain = layer.merged_weight()
+    with torch.autocast("cpu", dtype=dtype):
+        assert torch.equal(layer.merged_weight(), plain)
