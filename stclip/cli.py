@@ -1,6 +1,7 @@
 """What every command-line tool does around its main function."""
 
 import argparse
+import logging
 import os
 import sys
 import traceback
@@ -10,7 +11,19 @@ from typing import NoReturn
 import torch
 import torch.distributed as dist
 
+from stclip.config.load import shipped_configs
 from stclip.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+# Options of the published implementation's train_net that need nothing here, and why.
+_NEEDLESS = {
+    "--transfer": "MODEL.WEIGHT always gives the weights alone; --resume continues a training",
+    "--adjust-lr": "the SOLVER keys of the config hold after --resume too",
+    "--use-tfboard": "TensorBoard events are always written",
+    "--tfboard": "TensorBoard events are always written",
+    "--skip-final-test": "a training ends without a test; tools/test_net.py tests",
+}
 
 
 class Parser(argparse.ArgumentParser):
@@ -18,6 +31,8 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Raise what ``run`` prints."""
+        if "--config-file" in message and (configs := shipped_configs()):
+            message += f"; there are {configs}"
         raise UserError(f"{message}; see {self.prog} --help")
 
 
@@ -36,6 +51,48 @@ def config_parser(description: str | None) -> Parser:
         "stclip/config/defaults.py explains every key",
     )
     return parser
+
+
+def add_reference_options(parser: Parser, training: bool) -> None:
+    """Take the options of the published implementation's tools as well.
+
+    Args:
+        parser: of train_net or test_net.
+        training: whether those of train_net are meant; else those of test_net.
+    """
+    group = parser.add_argument_group("options of the published implementation")
+    # torch.distributed.launch adds it, in one of these spellings.
+    group.add_argument("--local-rank", "--local_rank", type=int, help="read from the environment")
+    if not training:
+        return
+    group.add_argument("--seed", type=int, metavar="N", help="SEED N")
+    group.add_argument("--skip-val-in-train", action="store_true", help="SOLVER.EVAL_PERIOD 0")
+    group.add_argument("--no-head", action="store_true", help="needs MODEL.WEIGHT to be empty")
+    for option, reason in _NEEDLESS.items():
+        group.add_argument(option, action="store_true", help=f"nothing to do: {reason}")
+
+
+def reference_pairs(args: argparse.Namespace) -> list[str]:
+    """The KEY VALUE pairs that the options of ``add_reference_options`` stand for.
+
+    Those that need nothing get a log line each, on the first process.
+
+    Raises:
+        UserError: an option cannot be honoured.
+    """
+    if args.local_rank is not None:
+        os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
+    given = vars(args)
+    if os.environ.get("RANK", "0") == "0":
+        for option, reason in _NEEDLESS.items():
+            if given.get(option.removeprefix("--").replace("-", "_")):
+                logger.warning("%s: nothing to do: %s", option, reason)
+    pairs = []
+    if given.get("seed") is not None:
+        pairs += ["SEED", str(args.seed)]
+    if given.get("skip_val_in_train"):
+        pairs += ["SOLVER.EVAL_PERIOD", "0"]
+    return pairs
 
 
 def run(main: Callable[[], int | None]) -> NoReturn:

@@ -5,10 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import yaml
 from numpy.typing import NDArray
 
-from stclip.config import get_cfg_defaults
+from stclip.config import get_cfg_defaults, saved_config
 from stclip.data.chunks import ChunkKeyframe, make_chunk
 from stclip.data.frames import FrameList
 from stclip.data.proposals import Proposals
@@ -137,15 +136,15 @@ def load(
     content = read_checkpoint(checkpoint)
     cfg = get_cfg_defaults()
     # What shapes do not show stands in the config that the weights were trained with.
-    trained = (yaml.safe_load(content.config or "") or {}).get("MODEL", {})
-    if trained.get("NAME") == "xclip":
+    trained = saved_config(content.config, f"the config kept in {checkpoint}").MODEL
+    if trained.NAME == "xclip":
         raise UserError(
             f"{checkpoint}: found X-CLIP as a baseline, expected ST-CLIP: score a dataset with "
             "it by tools/test_net.py, or give X-CLIP's own weights to stclip.load_xclip"
         )
     for group, names in _WITHOUT_SHAPE.items():
         for name in names:
-            cfg.MODEL[group][name] = trained.get(group, {}).get(name, cfg.MODEL[group][name])
+            cfg.MODEL[group][name] = trained[group][name]
     for key, value in config_of_state(content.model).items():
         cfg.MODEL.merge_from_list([key, value])
     known = content.groups

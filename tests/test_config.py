@@ -1,9 +1,20 @@
+import logging
 import re
+from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from stclip.config import differences, get_cfg_defaults, load_config, save_config
+from stclip.config import (
+    differences,
+    get_cfg_defaults,
+    load_config,
+    reference_keys,
+    save_config,
+    saved_config,
+    warn_scales,
+)
 from stclip.config.load import flatten
 from stclip.errors import UserError
 from tests.helpers import REPOSITORY
@@ -14,6 +25,36 @@ def test_differences() -> None:
     after = load_config(None, ["SEED", "5", "SOLVER.STEPS", "[4]"])
     assert differences(before, before.dump()) == []
     assert differences(after, before.dump()) == ["SOLVER.STEPS (3,) -> (4,)"]
+
+
+# What somebody may hand on as a config, or hide in a checkpoint's.
+HOSTILE = (
+    "A: &a [1]\n" + "".join(f"{b}: &{b} [{f'*{a}, ' * 10}]\n" for a, b in pairwise("abcdefg")),
+    "SEED: &a {SEED: *a}\n",
+    "SEED: " + "[" * 50 + "]" * 50 + "\n",
+    "SEED: !!python/object/apply:os.mkdir [made]\n",
+    "OUTPUT_DIR: !!python/name:os.system\n",
+    "SEED: " + "9" * 5_000 + "\n",
+    "SEED: 0x" + "f" * 5_000 + "\n",
+    "SEED: [0x" + "f" * 5_000 + "]\n",
+    "SEED: 18446744073709551616\n",
+    "SOLVER: {MAX_ITER: 9223372036854775808}\n",
+    "SOLVER: {BASE_LR: 1" + "0" * 400 + "}\n",
+    "SOLVER: {BASE_LR: '1" + "0" * 400 + "'}\n",
+    "SOLVER: {STEPS: [1" + "0" * 400 + "]}\n",
+    "TEST: {IOU_THRESHOLDS: [1" + "0" * 400 + "]}\n",
+    'OUTPUT_DIR: "\\ud800"\n',
+    'OUTPUT_DIR: "a\\0b"\n',
+    "OUTPUT_DIR: 2024-99-99\n",
+    "OUTPUT_DIR: !!timestamp x\n",
+    "OUTPUT_DIR: !!set {a, b}\n",
+    "OUTPUT_DIR: !!binary YQ==\n",
+    "? [a]\n: 1\n",
+    "OUTPUT_DIR: a\n--- \nOUTPUT_DIR: b\n",
+    "OUTPUT_DIR: " + "a" * 300_000 + "\n",
+    "\x00",
+    "- a\n",
+)  # fmt: skip
 
 
 def write(path: Path, text: str) -> Path:
@@ -41,7 +82,7 @@ def test_saved_config_loads_to_the_same_values(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("SOLVER:\n  MAXITER: 3\n", "SOLVER.MAX_ITER"),
-        ("DATASETS:\n  TEST_LABEL: x\n", "did you mean TEST_LABEL"),
+        ("DATASETS:\n  TEST_LABEL: x\n", "DATASETS.TEST_LABEL (did you mean TEST_LABEL"),
         ("NOPE: {A: 1}\n", "unknown key NOPE"),
         ("SOLVER: 3\n", "is a group"),
         ("SOLVER:\n  MAX_ITER: many\n", "int expected, found str 'many'"),
@@ -65,7 +106,23 @@ def test_saved_config_loads_to_the_same_values(tmp_path: Path) -> None:
         ("- a\n", "a mapping"),
         ("a: [1\n", "not valid yaml"),
         ("_BASE_: bad.yaml\n", "leads back"),
-        ("_BASE_: absent.yaml\n", "absent.yaml"),
+        ("_BASE_: absent.yaml\n", "absent.yaml: there is no such config file; there are "),
+        ("_BASE_: [a]\n", "_BASE_: the name of a file expected"),
+        ("SEED: 1\nSEED: 2\n", "bad.yaml: line 2: the key SEED stands in line 1 already"),
+        ("TEST: {BOXES: detected, BOXES: detected}\n", "line 1: the key BOXES stands in line 1"),
+        ("SEED: 1\nTEST:\n  BOX_THRESH: 0\nTEST: {}\n", "line 4: the key TEST stands in line 2"),
+        ("SOLVER.GAMMA: 1\nSOLVER: {GAMMA: 1}\n", "the key SOLVER.GAMMA stands there twice"),
+        (
+            "SOLVER: {MAX_PERSONS: 3}\nMODEL: {ROI_ACTION_HEAD: {PROPOSAL_PER_CLIP: 3}}\n",
+            "SOLVER.MAX_PERSONS and MODEL.ROI_ACTION_HEAD.PROPOSAL_PER_CLIP set the same key",
+        ),
+        ("DATASETS: {TRAIN: [jhmdb_train, ucf24]}\n", "DATASETS.TRAIN: one dataset expected"),
+        ("DATASETS: {TEST: ()}\n", "DATASETS.TEST: one dataset expected, found ()"),
+        ("SOLVER: {WARMUP_METHOD: constant}\n", "SOLVER.WARMUP_METHOD: linear expected, found"),
+        ("MODEL: {ROI_ACTION_HEAD: {FOCAL_LOSS: {ALPHA: 0.25}}}\n", "-1 expected, found 0.25"),
+        ("SOLVER: {SCHEDULER: poly}\n", "SOLVER.SCHEDULE: one of step, cosine expected"),
+        ("SEED: " + "[" * 20_000 + "\n", "nested too deeply"),
+        *((hostile, "bad.yaml: ") for hostile in HOSTILE),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path: Path, text: str, message: str) -> None:
@@ -73,6 +130,159 @@ def test_what_is_wrong_is_named(tmp_path: Path, text: str, message: str) -> None
     with pytest.raises(UserError, match=re.escape(message)) as caught:
         load_config(path)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", HOSTILE, ids=lambda text: f"{text[:25]!r}")
+def test_a_saved_config_of_a_stranger(text: str) -> None:
+    cfg = get_cfg_defaults()
+    with pytest.raises(UserError, match=r"^the config kept in a\.pth: ") as caught:
+        warn_scales(cfg, text, "a.pth")
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 600
+
+
+def test_a_saved_config_that_is_no_text() -> None:
+    with pytest.raises(UserError, match="yaml text expected, found ndarray"):
+        differences(get_cfg_defaults(), np.zeros(3))  # type: ignore[arg-type]
+
+
+def test_yaml_that_is_legal_stays_so(tmp_path: Path) -> None:
+    """Aliases, merged mappings, text with a byte order mark."""
+    text = "\ufeffSOLVER: &a {MAX_ITER: &n 7}\nTEST: {MAX_PERSONS: *n}\n"
+    cfg = load_config(write(tmp_path / "a.yaml", text))
+    assert (cfg.SOLVER.MAX_ITER, cfg.TEST.MAX_PERSONS) == (7, 7)
+    text = "SOLVER: {<<: {MAX_ITER: 7, SCHEDULE: cosine}, MAX_ITER: 8}\n"
+    cfg = load_config(write(tmp_path / "b.yaml", text))
+    assert (cfg.SOLVER.MAX_ITER, cfg.SOLVER.SCHEDULE) == (8, "cosine")
+    assert load_config(None, ["SEED", str(2**64 - 1)]).SEED == 2**64 - 1
+
+
+@pytest.mark.parametrize(
+    ("pairs", "message"),
+    [
+        (["SEED", str(2**64)], "command line: SEED: a whole number below 2^64 expected"),
+        (["SEED", "-1"], "SEED: a number not below 0 expected"),
+        (["SEED", "9" * 5_000], "SEED: int expected, found str '9999"),
+        (["SOLVER.STEPS", "(" * 5_000], "SOLVER.STEPS: a list of ints expected, found ('(((("),
+        (["OUTPUT_DIR", "caf\udce9"], "OUTPUT_DIR: text in Unicode"),
+        (["A" * 100_000, "1"], "unknown key AAAA"),
+    ],
+)  # fmt: skip
+def test_pairs_that_are_wrong(pairs: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=re.escape(message)) as caught:
+        load_config(None, pairs)
+    assert len(str(caught.value)) < 300
+
+
+def test_all_unknown_keys_are_named_at_once(tmp_path: Path) -> None:
+    write(tmp_path / "base.yaml", "SOLVER: {MAXITER: 3}\n")
+    text = "_BASE_: base.yaml\nIA_STRUCTURE: {ACTIVE: true}\nTESTS: {}\nMODEL: {WIGHT: a.pth}\n"
+    child = write(tmp_path / "child.yaml", text)
+    with pytest.raises(UserError) as caught:
+        load_config(child, ["SEDE", "3", "SOLVER.MAX_ITER", "many"])
+    error = str(caught.value)
+    assert f"{tmp_path}/base.yaml: unknown key SOLVER.MAXITER (did you mean SOLVER.MAX_" in error
+    assert f"; {child}: 3 keys do not exist: unknown key IA_STRUCTURE, unknown key TESTS" in error
+    assert "unknown key MODEL.WIGHT (did you mean MODEL.WEIGHT" in error
+    assert "; command line: unknown key SEDE (did you mean SEED" in error
+    many = write(tmp_path / "many.yaml", "".join(f"KEY_{n}: 1\n" for n in range(500)))
+    with pytest.raises(UserError, match=r"500 keys do not exist: .* KEY_0, .*, and 480 more; "):
+        load_config(many)
+
+
+def test_keys_that_are_gone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(reference_keys.REMOVED, "TEST.VOTE", "set TEST.SINGLE_ACTION")
+    monkeypatch.setitem(reference_keys.RENAMED, "TEST.BOX", "TEST.BOXES")
+    with pytest.raises(UserError, match=r"TEST\.VOTE \(is gone: set TEST\.SINGLE_ACTION\)"):
+        load_config(None, ["TEST.VOTE", "True"])
+    saved = "TEST: {VOTE: true, BOX: ground_truth, WHATEVER: 1}\n"
+    assert saved_config(saved).TEST.BOXES == "ground_truth"  # an old run's stays readable
+    assert load_config(None, ["TEST.BOX", "ground_truth"]).TEST.BOXES == "ground_truth"
+
+
+# The released configuration: every key, with its value.
+RELEASED = """
+MODEL:
+  ROI_ACTION_HEAD:
+    FEATURE_EXTRACTOR: "2MLPFeatureExtractor"
+    PROPOSAL_PER_CLIP: 10
+    DROPOUT_RATE: 0.2
+    PREFIX_LEN: 16
+    POSTFIX_LEN: 16
+INPUT: {FRAME_NUM: 32, FRAME_SAMPLE_RATE: 1, TAU: 4, ALPHA: 1, COLOR_JITTER: True}
+DATASETS:
+  TRAIN: ("jhmdb_train",)
+  TEST: ("jhmdb_val",)
+ALL_LABEL: "data/jhmdb/annotations/all_label.txt"
+TRAIN_LABEL: "benchmarks/label_split_1/train_label.txt"
+TEST_LABEL: "benchmarks/label_split_1/test_label.txt"
+TRAIN_VIDEO: "benchmarks/label_split_1/train_video.txt"
+TEST_VIDEO: "benchmarks/label_split_1/test_video.txt"
+DATALOADER: {NUM_WORKERS: 8, SIZE_DIVISIBILITY: 16}
+SOLVER:
+  BASE_LR: 0.00025
+  WARMUP_FACTOR: 0.25
+  BIAS_LR_FACTOR: 2
+  IA_LR_FACTOR: 10.0
+  WEIGHT_DECAY: 1e-7
+  STEPS: (20000, 25000)
+  WARMUP_ITERS: 800
+  MAX_ITER: 3000
+  CHECKPOINT_PERIOD: 3000
+  EVAL_PERIOD: 25000
+  VIDEOS_PER_BATCH: 8
+TEST: {BOX_THRESH: 0., ACTION_THRESH: 0., VIDEOS_PER_BATCH: 8}
+OUTPUT_DIR: "data/output/dense_serial_debug"
+"""
+
+
+def test_the_released_config_is_taken_as_it_is(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(tmp_path / "STCLIP.yaml", RELEASED)
+    with caplog.at_level(logging.WARNING):
+        cfg = load_config(path)
+    assert (cfg.DATASETS.TRAIN, cfg.DATASETS.TEST) == ("jhmdb", "jhmdb")
+    solver = cfg.SOLVER
+    assert (solver.BASE_LR, solver.STEPS, solver.WEIGHT_DECAY) == (2.5e-4, (20000, 25000), 1e-7)
+    assert (solver.MAX_ITER, solver.EVAL_PERIOD, solver.MAX_PERSONS) == (3000, 25000, 10)
+    assert cfg.TRAIN_VIDEO == "benchmarks/label_split_1/train_video.txt"
+    (record,) = caplog.records
+    message = record.getMessage()
+    assert message.startswith(f"{path}: 12 keys of the published implementation have no effect")
+    for key in ("MODEL.ROI_ACTION_HEAD.PREFIX_LEN", "INPUT.TAU", "SOLVER.BIAS_LR_FACTOR"):
+        assert key in message
+    caplog.clear()
+    monkeypatch.setenv("RANK", "1")
+    assert dict(flatten(load_config(path))) == dict(flatten(cfg))
+    assert not caplog.records  # several processes, one warning
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "ours", "expected"),
+    [
+        ("MODEL.ROI_ACTION_HEAD.PROPOSAL_PER_CLIP", "4", "SOLVER.MAX_PERSONS", 4),
+        ("MODEL.ROI_ACTION_HEAD.FOCAL_LOSS.GAMMA", "1.5", "SOLVER.FOCAL_GAMMA", 1.5),
+        ("SOLVER.SCHEDULER", "warmup_multi_step", "SOLVER.SCHEDULE", "step"),
+        ("SOLVER.SCHEDULER", "half_period_cosine", "SOLVER.SCHEDULE", "cosine"),
+        ("DATASETS.TRAIN", "('jhmdb_train',)", "DATASETS.TRAIN", "jhmdb"),
+        ("DATASETS.TEST", "['jhmdb_val']", "DATASETS.TEST", "jhmdb"),
+        ("DATASETS.TEST", "('puppet',)", "DATASETS.TEST", "puppet"),
+        ("DATASETS.TEST", "jhmdb_val", "DATASETS.TEST", "jhmdb"),
+        ("SOLVER.WARMUP_METHOD", "linear", "SOLVER.WARMUP_ON", True),
+        ("MODEL.ROI_ACTION_HEAD.FOCAL_LOSS.ALPHA", "-1.", "SOLVER.FOCAL_GAMMA", 2.0),
+    ],
+)
+def test_keys_of_the_published_implementation(
+    tmp_path: Path, key: str, value: str, ours: str, expected: object
+) -> None:
+    """On the command line, and in a yaml file."""
+    *groups, leaf = key.split(".")
+    lines = [f"{'  ' * depth}{group}:\n" for depth, group in enumerate(groups)]
+    lines.append(f"{'  ' * len(groups)}{leaf}: {value}\n")
+    file = write(tmp_path / "a.yaml", "".join(lines))
+    for cfg in (load_config(None, [key, value]), load_config(file)):
+        assert dict(flatten(cfg))[ours] == expected
 
 
 def test_pairs_must_be_pairs() -> None:

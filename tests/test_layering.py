@@ -22,7 +22,7 @@ ALLOWED = {
     "models": FOUNDATION - {"files"},
     "engine": FOUNDATION | {"models"},
     "evaluation": FOUNDATION,
-    "cli": {"errors"},
+    "cli": {"config", "errors"},
 }
 EXCEPTIONS = {
     "stclip/models/weights.py": {"files"},

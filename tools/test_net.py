@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from yacs.config import CfgNode
 
 import stclip
-from stclip.cli import config_parser, run
+from stclip.cli import add_reference_options, config_parser, reference_pairs, run
 from stclip.config import differences, load_config, warn_scales
 from stclip.config.load import flatten
 from stclip.data.annotations import DetectionDataset
@@ -67,9 +67,11 @@ logger = logging.getLogger("stclip.test_net")
 
 def main(argv: list[str] | None = None) -> int:
     """Command line; see the head of this file."""
-    args = config_parser(__doc__).parse_intermixed_args(argv)
+    parser = config_parser(__doc__)
+    add_reference_options(parser, training=False)
+    args = parser.parse_intermixed_args(argv)
     keep_freed_memory()
-    cfg = load_config(args.config_file, args.opts)
+    cfg = load_config(args.config_file, [*args.opts, *reference_pairs(args)])
     device = choose_device(cfg.MODEL.DEVICE)
     with process_group(device):
         test(cfg, device)
@@ -97,7 +99,7 @@ def test(cfg: CfgNode, device: torch.device) -> None:
     if cfg.MODEL.WEIGHT:
         checkpoint = read_checkpoint(cfg.MODEL.WEIGHT)
         if not baseline:
-            warn_scales(cfg, checkpoint.config)
+            warn_scales(cfg, checkpoint.config, cfg.MODEL.WEIGHT)
             warn_groups(cfg, checkpoint)
         model = build_model(cfg, checkpoint.model)
     else:
@@ -198,7 +200,7 @@ def refuse_results_of_another(cfg: CfgNode) -> None:
     folder = Path(cfg.OUTPUT_DIR) / "inference" / dataset_name(cfg.DATASETS.TEST)
     config = folder / "config.yaml"
     saved = config.read_text(encoding="utf-8") if config.exists() else ""
-    for change in differences(cfg, saved):
+    for change in differences(cfg, saved, str(config)):
         if change.startswith("DATASETS.TEST "):
             raise UserError(
                 f"OUTPUT_DIR {cfg.OUTPUT_DIR}: {folder} holds the results of another test set "

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from yacs.config import CfgNode
 
-from stclip.cli import config_parser, run
+from stclip.cli import add_reference_options, config_parser, reference_pairs, run
 from stclip.config import differences, load_config, save_config, warn_scales
 from stclip.config.load import flatten
 from stclip.data.build import (
@@ -69,9 +69,16 @@ def main(argv: list[str] | None = None) -> int:
         action="store_true",
         help="continue from the last checkpoint in OUTPUT_DIR; from the start if there is none",
     )
+    add_reference_options(parser, training=True)
     args = parser.parse_intermixed_args(argv)
     keep_freed_memory()
-    cfg = load_config(args.config_file, args.opts)
+    cfg = load_config(args.config_file, [*args.opts, *reference_pairs(args)])
+    if args.no_head and cfg.MODEL.WEIGHT:
+        raise UserError(
+            "--no-head: ST-CLIP has no head apart from the rest whose weights could be left out; "
+            "to start from CLIP alone set MODEL.WEIGHT '', to start from a checkpoint leave the "
+            "option out"
+        )
     device = choose_device(cfg.MODEL.DEVICE)
     with process_group(device):
         return train(cfg, args, device)
@@ -104,7 +111,7 @@ def train(cfg: CfgNode, args: argparse.Namespace, device: torch.device) -> int:
     source = resumed
     if source is None and cfg.MODEL.WEIGHT:
         source = read_checkpoint(cfg.MODEL.WEIGHT)
-        warn_scales(cfg, source.config)
+        warn_scales(cfg, source.config, cfg.MODEL.WEIGHT)
     if resumed is not None:
         refuse_another_optimizer(cfg, resumed, last)
     model = build_model(cfg, source.model if source is not None else None).to(device)
@@ -179,7 +186,7 @@ def train(cfg: CfgNode, args: argparse.Namespace, device: torch.device) -> int:
     if resumed is not None and resumed.training is not None:
         trainer.load_state(resumed.training)
         logger.info("continuing %s at iteration %d", last, start)
-        for change in differences(cfg, resumed.config or ""):
+        for change in differences(cfg, resumed.config, f"the config kept in {last}"):
             logger.warning("the config has changed since that checkpoint: %s", change)
     elif args.resume:
         logger.warning("--resume: no checkpoint in %s, starting from the beginning", output_dir)
@@ -236,7 +243,7 @@ def refuse_another_optimizer(cfg: CfgNode, resumed: Checkpoint, path: Path | Non
     Raises:
         UserError: SOLVER.OPTIMIZER or MODEL.TRAIN_MESSAGES has changed since the checkpoint.
     """
-    for change in differences(cfg, resumed.config or ""):
+    for change in differences(cfg, resumed.config, f"the config kept in {path}"):
         if change.startswith(("SOLVER.OPTIMIZER ", "MODEL.TRAIN_MESSAGES ")):
             raise UserError(
                 f"{path}: has the state of another optimizer ({change}): resume with that one, or "

@@ -201,7 +201,7 @@ def _model(cfg: CfgNode) -> Model:
         return build_model(cfg)
     checkpoint = read_checkpoint(cfg.MODEL.WEIGHT)
     if cfg.MODEL.NAME == "stclip":
-        warn_scales(cfg, checkpoint.config)
+        warn_scales(cfg, checkpoint.config, cfg.MODEL.WEIGHT)
     return build_model(cfg, checkpoint.model)
 
 

@@ -104,7 +104,7 @@ class Run:
     def _refuse_other_config(self, path: Path) -> None:
         if not path.exists():
             return
-        changes = differences(self.cfg(), path.read_text(encoding="utf-8"))
+        changes = differences(self.cfg(), path.read_text(encoding="utf-8"), str(path))
         if changes:
             raise UserError(
                 f"{path}: this training was made with another config ({'; '.join(changes)}); "

@@ -4,25 +4,42 @@ yacs holds the config, but the merging is done here: yacs names neither the file
 when a key is wrong, and takes no integer where the default is a float.
 """
 
-import ast
 import difflib
 import logging
 import math
+import os
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import yaml
 from yacs.config import CfgNode
 
 from stclip.config.defaults import get_cfg_defaults
+from stclip.config.reference_keys import (
+    FIXED,
+    REMOVED,
+    RENAMED,
+    has_no_effect,
+    literal,
+    shown,
+    translate,
+)
+from stclip.config.reference_keys import groups as reference_groups
+from stclip.config.yaml_text import parse_yaml, read_yaml
 from stclip.errors import UserError
 from stclip.files import write_text
 
 logger = logging.getLogger(__name__)
 
+# A file, or the command line, and its (dotted key, value) pairs.
+Source = tuple[str, list[tuple[str, Any]]]
+
 BASE_KEY = "_BASE_"
+# Whole numbers of more bits than these do not fit into what torch and numpy count with; others
+# have at most 63.
+_BITS = {"SEED": 64}
+# How many unknown keys of a file an error names.
+_SHOWN = 20
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "MODEL.NAME": ("stclip", "frame", "crop", "frame_crop", "xclip"),
@@ -70,24 +87,41 @@ NOT_NEGATIVE = (
 def load_config(config_file: str | Path | None = None, pairs: Sequence[str] = ()) -> CfgNode:
     """The frozen config of a run.
 
+    Keys of the published implementation are taken as what they mean here; one warning lists those
+    that have no effect (stclip/config/reference_keys.py).
+
     Args:
         config_file: a yaml file; its ``_BASE_`` names another one, relative to itself, to start
             from.
         pairs: KEY VALUE KEY VALUE ..., which win over the files.
 
     Raises:
-        UserError: a file that is missing or no yaml mapping, an unknown key, a value of the wrong
-            type or outside the choices.
+        UserError: a file that is missing or no yaml mapping, unknown keys (all of them at once), a
+            value of the wrong type or outside the choices.
     """
-    cfg = get_cfg_defaults()
-    if config_file is not None:
-        _merge_file(cfg, Path(config_file), seen=())
+    sources = [] if config_file is None else _read_files(Path(config_file), seen=())
     if len(pairs) % 2:
         raise UserError(
-            f"command line: KEY VALUE pairs expected, found {len(pairs)} words: {' '.join(pairs)}"
+            f"command line: KEY VALUE pairs expected, found {len(pairs)} words: "
+            f"{' '.join(pairs):.200}"
         )
-    for key, text in zip(pairs[::2], pairs[1::2], strict=True):
-        _set(cfg, key, text, "command line")
+    sources.append(("command line", list(zip(pairs[::2], pairs[1::2], strict=True))))
+    cfg = get_cfg_defaults()
+    _refuse_unknown(cfg, sources)
+    ignored: dict[str, None] = {}
+    for source, settings in sources:
+        for key, value in settings:
+            name, value = translate(key, value, source)
+            if has_no_effect(name):
+                ignored[name] = None
+            elif name not in FIXED:
+                _set(cfg, name, value, source)
+    if ignored and os.environ.get("RANK", "0") == "0":  # once, however many processes there are
+        logger.warning(
+            "%s: %d keys of the published implementation have no effect here (GETTING_STARTED.md "
+            "says why): %s",
+            config_file or "command line", len(ignored), ", ".join(ignored),
+        )  # fmt: skip
     _validate(cfg)
     cfg.freeze()
     return cfg
@@ -98,22 +132,75 @@ def save_config(cfg: CfgNode, path: str | Path) -> None:
     write_text(path, cfg.dump())
 
 
-def differences(cfg: CfgNode, saved: str) -> list[str]:
+def shipped_configs() -> str:
+    """The configs of this checkout, for an error message; "" if they are not beside the package."""
+    root = Path(__file__).resolve().parents[2] / "configs"
+    folders: dict[Path, list[str]] = {}
+    for path in sorted(root.glob("*/*.yaml")):
+        if path.stem != "base":
+            folders.setdefault(path.parent, []).append(path.stem)
+    here = Path.cwd()
+    return ", ".join(
+        f"{folder.relative_to(here) if folder.is_relative_to(here) else folder}/"
+        f"{{{','.join(names)}}}.yaml"
+        for folder, names in folders.items()
+    )
+
+
+def saved_config(saved: str | None, source: str = "the config kept with the weights") -> CfgNode:
+    """The config that ``save_config`` or a checkpoint keeps, from this version or another one.
+
+    Args:
+        saved: its yaml text. A key that it lacks, because another version wrote it, had the value
+            of today's default; one that is unknown today is left out.
+        source: what to call it in an error.
+
+    Raises:
+        UserError: the text is no yaml mapping, or a value has the wrong type.
+    """
+    cfg = get_cfg_defaults()
+    values = dict(flatten(cfg))
+    text = "" if saved is None else saved
+    for key, value in _leaves(_mapping(parse_yaml(text, source), source), cfg):
+        name, value = translate(key, value, source)
+        if name in values:
+            _set(cfg, name, value, source)
+    return cfg
+
+
+def differences(
+    cfg: CfgNode, saved: str | None, source: str = "the config kept with the weights"
+) -> list[str]:
     """How a config differs from the yaml text that ``save_config`` or a checkpoint keeps.
 
     Returns:
-        ``KEY old -> new`` for each key with another value; a key that the text lacks, because
-        another version wrote it, had the value of today's default. Nothing if there is no text.
+        ``KEY old -> new`` for each key with another value, see ``saved_config``. Nothing if there
+        is no text.
+
+    Raises:
+        UserError: as ``saved_config``.
     """
-    if not saved:
+    if saved is None or (isinstance(saved, str) and not saved):
         return []
-    old = dict(flatten(get_cfg_defaults())) | dict(flatten(CfgNode(yaml.safe_load(saved) or {})))
-    old = {key: tuple(value) if isinstance(value, list) else value for key, value in old.items()}
-    return [f"{key} {old[key]!r} -> {value!r}" for key, value in flatten(cfg) if old[key] != value]
+    old = dict(flatten(saved_config(saved, source)))
+    return [
+        f"{key} {shown(old[key], 200)} -> {value!r}"
+        for key, value in flatten(cfg)
+        if old[key] != value
+    ]
 
 
-def warn_scales(cfg: CfgNode, saved: str | None) -> None:
-    """Warn if weights were trained with other values of what their shapes do not show."""
+def warn_scales(cfg: CfgNode, saved: str | None, path: str | Path) -> None:
+    """Warn if weights were trained with other values of what their shapes do not show.
+
+    Args:
+        cfg: the config that they are to be used with.
+        saved: the yaml text of the one that they were trained with.
+        path: the checkpoint, for error messages.
+
+    Raises:
+        UserError: as ``saved_config``.
+    """
     keys = (
         "MODEL.LORA.ALPHA ",
         "MODEL.TEMPORAL.",
@@ -121,7 +208,7 @@ def warn_scales(cfg: CfgNode, saved: str | None) -> None:
         "MODEL.INTEREST_TOKENS.",
         "MODEL.XCLIP.",
     )
-    for change in differences(cfg, saved or ""):
+    for change in differences(cfg, saved, f"the config kept in {path}"):
         if change.startswith(keys):
             logger.warning("the weights were trained with another value of %s", change)
 
@@ -135,42 +222,60 @@ def flatten(cfg: CfgNode, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield prefix + name, value
 
 
-def _merge_file(cfg: CfgNode, path: Path, seen: tuple[Path, ...]) -> None:
-    if path.resolve() in seen:
-        raise UserError(f"{path}: {BASE_KEY} leads back to a file that is already being read")
+def _read_files(path: Path, seen: tuple[Path, ...]) -> list[Source]:
+    """A yaml file and those that it starts from, the first of them first."""
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{path}: config file cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"{path}: not valid yaml: {reason}") from error
+        real, exists = path.resolve(), path.exists()
+    except (OSError, RuntimeError, ValueError) as error:  # a loop of links; a NUL
+        raise UserError(f"{path}: config file cannot be read: {error}") from error
+    if real in seen:
+        raise UserError(f"{path}: {BASE_KEY} leads back to a file that is already being read")
+    if not exists and (configs := shipped_configs()):
+        raise UserError(f"{path}: there is no such config file; there are {configs}")
+    source = str(path)
+    tree = _mapping(read_yaml(path), source)
+    base = tree.pop(BASE_KEY, None)
+    if base is not None and not isinstance(base, str):
+        raise UserError(f"{source}: {BASE_KEY}: the name of a file expected, found {shown(base)}")
+    settings: dict[str, Any] = {}
+    names: dict[str, str] = {}
+    for key, value in _leaves(tree, get_cfg_defaults()):
+        name = RENAMED.get(key, key)
+        if name in names:
+            raise UserError(
+                f"{source}: {names[name]} and {key} set the same key, {name}; leave one of them"
+                if names[name] != key
+                else f"{source}: the key {key} stands there twice; leave one of them"
+            )
+        names[name] = key
+        settings[key] = value
+    files = [] if base is None else _read_files(path.parent / base, (*seen, real))
+    return [*files, (source, list(settings.items()))]
+
+
+def _mapping(tree: Any, source: str) -> dict[Any, Any]:
     tree = {} if tree is None else tree
     if not isinstance(tree, dict):
-        raise UserError(f"{path}: a mapping of keys to values expected, found {tree!r:.60}")
-    base = tree.pop(BASE_KEY, None)
-    if base is not None:
-        _merge_file(cfg, path.parent / str(base), (*seen, path.resolve()))
-    _merge_tree(cfg, tree, "", str(path))
+        raise UserError(f"{source}: a mapping of keys to values expected, found {shown(tree)}")
+    return tree
 
 
-def _merge_tree(cfg: CfgNode, tree: dict[Any, Any], prefix: str, source: str) -> None:
-    groups = _groups(cfg)
-    for name, value in tree.items():
-        key = f"{prefix}{name}"
-        if key in groups and value is None:
-            continue  # a group whose keys are all commented out
-        if isinstance(value, dict) and (key in groups or not _known(cfg, key)):
-            if key not in groups:
-                raise UserError(_unknown(cfg, key, source))
-            _merge_tree(cfg, value, f"{key}.", source)
-        else:
-            _set(cfg, key, value, source)
+def _leaves(tree: dict[Any, Any], cfg: CfgNode) -> Iterator[tuple[str, Any]]:
+    """The (dotted key, value) pairs of a yaml mapping."""
+    groups = _groups(cfg) | reference_groups()
+
+    def walk(tree: dict[Any, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+        for name, value in tree.items():
+            key = f"{prefix}{name}"
+            if key in groups and isinstance(value, dict):
+                yield from walk(value, f"{key}.")
+            elif key not in groups or value is not None:  # None: all its keys are commented out
+                yield key, value
+
+    return walk(tree, "")
 
 
 def _set(cfg: CfgNode, key: str, value: Any, source: str) -> None:
-    if not _known(cfg, key):
-        raise UserError(_unknown(cfg, key, source))
     *groups, leaf = key.split(".")
     node = cfg
     for group in groups:
@@ -181,10 +286,14 @@ def _set(cfg: CfgNode, key: str, value: Any, source: str) -> None:
 def _coerce(key: str, value: Any, default: Any, source: str) -> Any:
     """``value`` as the type of ``default``; text is read as a Python literal where it is one."""
     expected = type(default)
-    if isinstance(value, str) and expected is not str:
-        text = {"true": "True", "false": "False"}.get(value.lower(), value)
-        with suppress(ValueError, SyntaxError, TypeError):  # it stays text, and is refused below
-            value = ast.literal_eval(text)
+    if expected is not str:
+        value = literal(value)
+    bits = _BITS.get(key, 63)
+    for item in value if isinstance(value, list | tuple) else (value,):
+        if isinstance(item, int) and item.bit_length() > bits:
+            raise UserError(
+                f"{source}: {key}: a whole number below 2^{bits} expected, found {shown(item)}"
+            )
     if expected is str and isinstance(value, int | float) and not isinstance(value, bool):
         value = str(value)  # a folder may be called 2024
     if expected is float and isinstance(value, int) and not isinstance(value, bool):
@@ -195,12 +304,16 @@ def _coerce(key: str, value: Any, default: Any, source: str) -> Any:
         numeric = all(_is_number(x) for x in value)
         if numeric and (number is float or all(item == int(item) for item in value)):
             return tuple(number(item) for item in value)
-        raise UserError(f"{source}: {key}: a list of {number.__name__}s expected, found {value!r}")
+        raise UserError(
+            f"{source}: {key}: a list of {number.__name__}s expected, found {shown(value)}"
+        )
     if type(value) is not expected:
         raise UserError(
             f"{source}: {key}: {expected.__name__} expected, "
-            f"found {type(value).__name__} {value!r:.60}"
+            f"found {type(value).__name__} {shown(value)}"
         )
+    if isinstance(value, str) and ("\0" in value or not _is_unicode(value)):
+        raise UserError(f"{source}: {key}: text in Unicode, without NUL, expected: {shown(value)}")
     return value
 
 
@@ -208,8 +321,9 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _known(cfg: CfgNode, key: str) -> bool:
-    return any(key == known for known, _ in flatten(cfg))
+def _is_unicode(text: str) -> bool:
+    """Whether it can be written to a file: halves of surrogate pairs cannot."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
 def _groups(cfg: CfgNode) -> set[str]:
@@ -220,16 +334,37 @@ def _groups(cfg: CfgNode) -> set[str]:
     return groups
 
 
-def _unknown(cfg: CfgNode, key: str, source: str) -> str:
-    if key in _groups(cfg):
-        inside = ", ".join(name for name, _ in flatten(cfg) if name.startswith(f"{key}."))
-        return f"{source}: {key} is a group of keys, not a key; it holds {inside}"
+def _refuse_unknown(cfg: CfgNode, sources: Sequence[Source]) -> None:
+    """Name all keys that do not exist, of all files and the command line, in one error."""
     known = [name for name, _ in flatten(cfg)]
+    lines = []
+    for source, settings in sources:
+        unknown = [
+            key
+            for key, _ in settings
+            if not (key in known or key in RENAMED or key in FIXED or has_no_effect(key))
+        ]
+        if unknown:
+            hints = [_unknown(cfg, known, key) for key in unknown[:_SHOWN]]
+            more = f", and {len(unknown) - _SHOWN} more" if len(unknown) > _SHOWN else ""
+            many = f"{len(unknown)} keys do not exist: " if len(unknown) > 1 else ""
+            lines.append(f"{source}: {many}{', '.join(hints)}{more}")
+    if lines:
+        raise UserError(f"{'; '.join(lines)}; see stclip/config/defaults.py")
+
+
+def _unknown(cfg: CfgNode, known: Sequence[str], key: str) -> str:
+    """What is wrong with a key that does not exist."""
+    if key in REMOVED:
+        return f"{key} (is gone: {REMOVED[key]})"
+    if key in _groups(cfg):
+        inside = ", ".join(name for name in known if name.startswith(f"{key}."))
+        return f"{key} (is a group of keys, not a key; it holds {inside})"
+    key = key if len(key) <= 100 else f"{key[:100]}..."
     leaf = key.split(".")[-1]
     close = [name for name in known if name.split(".")[-1] == leaf]
     close += [name for name in difflib.get_close_matches(key, known) if name not in close]
-    hint = f"did you mean {' or '.join(close)}?" if close else "see stclip/config/defaults.py"
-    return f"{source}: unknown key {key}; {hint}"
+    return f"unknown key {key}" + (f" (did you mean {' or '.join(close)}?)" if close else "")
 
 
 def _validate(cfg: CfgNode) -> None:
