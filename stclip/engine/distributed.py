@@ -81,26 +81,31 @@ def process_group(device: torch.device) -> Iterator[None]:
         ) from error
 
 
+def in_group() -> bool:
+    """Whether torchrun started this process, alone or with others."""
+    return dist.is_initialized()
+
+
 def rank() -> int:
     """The number of this process, 0 in a single one."""
-    return dist.get_rank() if dist.is_initialized() else 0
+    return dist.get_rank() if in_group() else 0
 
 
 def world_size() -> int:
     """How many processes there are."""
-    return dist.get_world_size() if dist.is_initialized() else 1
+    return dist.get_world_size() if in_group() else 1
 
 
 def sum_over_ranks(tensor: torch.Tensor) -> torch.Tensor:
     """The sum of a tensor over all processes, in place; on the CPU no device waits for it."""
-    if dist.is_initialized():
+    if in_group():
         dist.all_reduce(tensor)
     return tensor
 
 
 def gather(value: T) -> list[T]:
     """Every process's value on process 0, an empty list on the others. Small things only."""
-    if not dist.is_initialized():
+    if not in_group():
         return [value]
     values: list[T | None] | None = [None] * world_size() if rank() == 0 else None
     dist.gather_object(value, values)
@@ -109,7 +114,7 @@ def gather(value: T) -> list[T]:
 
 def broadcast(value: T) -> T:
     """Process 0's value on every process."""
-    if not dist.is_initialized():
+    if not in_group():
         return value
     values = [value]
     dist.broadcast_object_list(values)

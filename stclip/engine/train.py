@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from stclip.engine.distributed import rank, sum_over_ranks, world_size
+from stclip.engine.distributed import in_group, rank, sum_over_ranks, world_size
 from stclip.engine.events import EventWriter, peak_memory_mb
 from stclip.engine.precision import autocast
 from stclip.errors import UserError
@@ -121,7 +121,7 @@ class Trainer:
             Interrupted: SIGTERM or SIGINT came; the last finished iteration is saved.
         """
         model: nn.Module = self.model
-        if world_size() > 1:
+        if in_group():
             ids = [self.device.index] if self.device.type == "cuda" else None
             model = DistributedDataParallel(self.model, device_ids=ids)
         batches = iter(loader)
@@ -144,7 +144,7 @@ class Trainer:
         # The boxes of the whole batch divide the loss, so they are counted before any forward; the
         # same message tells every rank whether one of them was asked to stop.
         boxes = sum(len(part.boxes) for part in parts_of_batch)
-        counts = torch.tensor([boxes, stop["signal"]], dtype=torch.float64, device=self.device)
+        counts = torch.tensor([boxes, stop["signal"]], dtype=torch.float64)  # no device waits
         all_boxes, stop_signal = sum_over_ranks(counts).tolist()
         if stop_signal:
             self._save()
@@ -198,13 +198,15 @@ class Trainer:
         start: float,
     ) -> None:
         """Check loss and gradients, take the optimizer's step, and write the iteration down."""
-        sums = sum_over_ranks(torch.stack([value.double() for value in totals.values()])).tolist()
-        values = {name: value / max(boxes, 1) for name, value in zip(totals, sums, strict=True)}
-        accuracy = values.pop("correct")
-        loss = sum(values.values())
+        sums = sum_over_ranks(torch.stack([value.double() for value in totals.values()]))
         self.scaler.unscale_(self.optimizer)
         gradients = [p.grad for p in self._trained if p.grad is not None]
-        grad_norm = float(torch.nn.utils.get_total_norm(gradients))
+        norm = torch.nn.utils.get_total_norm(gradients).double().reshape(1)
+        # The one time in an iteration that the host waits for a device.
+        *numbers, grad_norm = torch.cat([sums, norm]).tolist()
+        values = {name: value / max(boxes, 1) for name, value in zip(totals, numbers, strict=True)}
+        accuracy = values.pop("correct")
+        loss = sum(values.values())
         # A scaler meets infinite gradients in its ordinary work and skips the step itself.
         if not math.isfinite(loss) or not (math.isfinite(grad_norm) or self.scaler.is_enabled()):
             parts = ", ".join(f"{name} {value}" for name, value in values.items())

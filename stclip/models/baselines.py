@@ -65,7 +65,7 @@ class Baseline(nn.Module):
             return STCLIPOutput.empty(batch, vocabulary)
         features: list[Tensor] = []
         if self.frame:
-            active, owner = torch.unique_consecutive(batch.owner, return_inverse=True)  # (A,), (N,)
+            active, owner = batch.layout.active, batch.layout.row  # (A,), (N,)
             frames = normalize_pixels(batch.frames[batch.keyframe[active]])
             features.append(self.clip.encode_image(frames)[owner])  # (N, E)
         if self.crop:

@@ -24,12 +24,13 @@ class ContextTokens(nn.Module):
         # The embedding starts small against the patch embeddings that it is added to.
         nn.init.normal_(self.temporal_embedding, std=0.01)
 
-    def forward(self, patches: Tensor, window: Tensor) -> Tensor:
+    def forward(self, patches: Tensor, window: Tensor, short: bool = True) -> Tensor:
         """Context tokens of each keyframe.
 
         Args:
             patches: (F, L, W) patch embeddings without class token and positions.
             window: (B, T) long, rows of ``patches``; -1 where a video is shorter than T.
+            short: False: no video is.
 
         Returns:
             (B, L, W), before the class token and CLIP's positions are added.
@@ -59,7 +60,7 @@ class ContextTokens(nn.Module):
         query, key = projected.permute(2, 0, 3, 1, 4).unbind(0)
 
         # The mask costs time, and only short videos need it.
-        mask = None if present.all() else present.repeat(positions, 1)[:, None, None]
+        mask = None if not short else present.repeat(positions, 1)[:, None, None]
         weights = softmax_weights(query, key, mask)  # (L * B, heads, T, T)
         # Only the mean over the T queries is wanted. It and the sum of the values commute with the
         # projections: frames are weighted as they are, and what comes of them projected once a

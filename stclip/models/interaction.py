@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from stclip.structures import PersonLayout
+
 
 @dataclass
 class InteractionLayout:
@@ -28,7 +30,7 @@ class InteractionLayout:
 
 
 def lay_out(
-    context: Tensor, persons: Tensor | None, owner: Tensor
+    context: Tensor, persons: Tensor | None, layout: PersonLayout
 ) -> tuple[Tensor, InteractionLayout]:
     """Put the persons of each keyframe between its class token and its context tokens.
 
@@ -36,26 +38,21 @@ def lay_out(
         context: (A, 1 + L, W), class token first, after ln_pre.
         persons: (N, W) person tokens; they get no positional embedding. None puts nothing there,
             and the class token stands for every person.
-        owner: (N,) long, ascending: the row of ``context`` that a person belongs to; every row
-            has at least one.
+        layout: of the persons; its active keyframes are the rows of ``context``.
 
     Returns:
         The sequences (A, 1 + P + L, W), with zeros where a keyframe has fewer than P persons, and
         their layout.
     """
+    row, most = layout.row, layout.most
     if persons is None:
-        layout = InteractionLayout(owner, torch.zeros_like(owner), persons=0, key_mask=None)
-        return context, layout
-    counts = torch.bincount(owner, minlength=len(context))  # (A,)
-    most = int(counts.max())
-    first = counts.cumsum(0) - counts
-    place = torch.arange(len(owner), device=owner.device) - first[owner]  # (N,) within a keyframe
+        return context, InteractionLayout(row, torch.zeros_like(row), persons=0, key_mask=None)
     padded = persons.new_zeros(len(context), most, persons.shape[1])
-    padded = padded.index_put((owner, place), persons)
+    padded = padded.index_put((row, layout.place), persons)
     sequence = torch.cat([context[:, :1], padded.to(context.dtype), context[:, 1:]], dim=1)
     key_mask = None
-    if int(counts.min()) < most:  # without padding attention takes its faster path
+    if layout.padded:  # without padding attention takes its faster path
         key_mask = torch.ones(sequence.shape[:2], dtype=torch.bool, device=sequence.device)
-        places = torch.arange(most, device=owner.device)
-        key_mask[:, 1 : 1 + most] = places < counts[:, None]
-    return sequence, InteractionLayout(owner, 1 + place, persons=most, key_mask=key_mask)
+        key_mask[:, 1 : 1 + most] = False
+        key_mask[row, 1 + layout.place] = True
+    return sequence, InteractionLayout(row, 1 + layout.place, persons=most, key_mask=key_mask)

@@ -140,7 +140,7 @@ class STCLIP(nn.Module):
         if len(batch.crops) == 0:
             return STCLIPOutput.empty(batch, vocabulary)
         # Keyframes without persons leave here.
-        active, owner = torch.unique_consecutive(batch.owner, return_inverse=True)  # (A,), (N,)
+        active, owner = batch.layout.active, batch.layout.row  # (A,), (N,)
         window, keyframe = batch.window[active], batch.keyframe[active]
 
         # Every distinct frame is cut into patches once; crops and whole keyframes share one pass
@@ -161,7 +161,7 @@ class STCLIP(nn.Module):
         if self.context_tokens is None:
             context = patches[keyframe]  # (A, L, W)
         else:
-            context = self.context_tokens(patches, window)  # (A, L, W)
+            context = self.context_tokens(patches, window, batch.layout.short)  # (A, L, W)
         context = visual.add_class_token_and_positions(context)  # (A, 1 + L, W)
 
         # X-CLIP's tower: the other frames of each window run along, and exchange messages with it.
@@ -174,7 +174,7 @@ class STCLIP(nn.Module):
 
         # Sections 4 to 6: interaction; after every block its tokens prompt the keyframe's text, or
         # each person's interest tokens that person's text.
-        x, layout = lay_out(context, persons, owner)  # (A, S, W)
+        x, layout = lay_out(context, persons, batch.layout)  # (A, S, W)
         text, text_row = vocabulary.expand(len(active), -1, -1), owner  # (A, C, E)
         if self.interest_tokens is not None:
             text = vocabulary.expand(len(owner), -1, -1)  # (N, C, E)

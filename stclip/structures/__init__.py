@@ -1,6 +1,6 @@
 """Plain data that the layers hand to one another."""
 
-from stclip.structures.batch import ClipBatch, Detections, FrameKey
+from stclip.structures.batch import ClipBatch, Detections, FrameKey, PersonLayout
 from stclip.structures.tubes import Tube
 
-__all__ = ["ClipBatch", "Detections", "FrameKey", "Tube"]
+__all__ = ["ClipBatch", "Detections", "FrameKey", "PersonLayout", "Tube"]

@@ -7,8 +7,9 @@ H x W pixels.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Any, NamedTuple
+from copy import copy
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,6 +23,47 @@ class FrameKey(NamedTuple):
 
     video: str
     frame: int
+
+
+@dataclass
+class PersonLayout:
+    """Where the persons of a batch stand, known before it goes to a device.
+
+    The model needs these numbers to lay out its tensors; taken from tensors on a GPU, each would
+    make the host wait for the device. A keyframes have persons.
+
+    Attributes:
+        active: (A,) long, the keyframes that have persons, ascending.
+        row: (N,) long, rows of ``active``: the keyframe that a person belongs to.
+        place: (N,) long, the number of a person among those of its keyframe, from 0.
+        most: the most persons of a keyframe, 0 without any.
+        padded: whether an active keyframe has fewer than that.
+        short: whether a window has frames that are not there.
+    """
+
+    active: Tensor
+    row: Tensor
+    place: Tensor
+    most: int
+    padded: bool
+    short: bool
+
+    @classmethod
+    def of(cls, owner: Tensor, window: Tensor) -> PersonLayout:
+        """The layout of persons owned by keyframes with these windows; see ``ClipBatch``."""
+        active, row, counts = torch.unique_consecutive(
+            owner, return_inverse=True, return_counts=True
+        )
+        first = counts.cumsum(0) - counts
+        sizes = counts.tolist()
+        return cls(
+            active=active,
+            row=row,
+            place=torch.arange(len(owner), device=owner.device) - first[row],
+            most=max(sizes, default=0),
+            padded=len(set(sizes)) > 1,
+            short=bool((window < 0).any()),
+        )
 
 
 @dataclass
@@ -40,6 +82,7 @@ class ClipBatch:
         det_scores: (N,) float32, the person detector's; 1 for ground truth.
         labels: (N, C) float32 multi-hot over the vocabulary, or None at test time.
         keys: B frame keys.
+        layout: what follows from ``owner`` and ``window``.
     """
 
     frames: Tensor
@@ -51,6 +94,7 @@ class ClipBatch:
     det_scores: Tensor
     labels: Tensor | None
     keys: tuple[FrameKey, ...]
+    layout: PersonLayout = field(init=False)
 
     def __post_init__(self) -> None:
         keyframes, persons = len(self.keys), len(self.crops)
@@ -58,6 +102,7 @@ class ClipBatch:
         assert len(self.owner) == len(self.boxes) == len(self.det_scores) == persons, "N rows each"
         assert self.boxes.shape == (persons, 4), f"boxes: {tuple(self.boxes.shape)}"
         assert self.labels is None or len(self.labels) == persons, "labels: N rows"
+        self.layout = PersonLayout.of(self.owner, self.window)
 
     def __len__(self) -> int:
         """The number of keyframes."""
@@ -98,13 +143,14 @@ class ClipBatch:
         return self._map(lambda tensor: tensor.pin_memory())
 
     def _map(self, function: Callable[[Tensor], Tensor]) -> ClipBatch:
-        names = [field.name for field in fields(self)]
-        moved: dict[str, Any] = {
-            name: function(getattr(self, name))
-            for name in names
-            if isinstance(getattr(self, name), Tensor)
-        }
-        return replace(self, **moved)
+        # A copy, because a new batch would take its layout anew, on the device.
+        mapped = copy(self)
+        mapped.layout = copy(self.layout)
+        for record in (mapped, mapped.layout):
+            for name, value in vars(record).items():
+                if isinstance(value, Tensor):
+                    setattr(record, name, function(value))
+        return mapped
 
 
 def _shifted(rows: Tensor, offset: int) -> Tensor:

@@ -6,7 +6,7 @@ from stclip.models.clip import normalize_pixels
 from stclip.models.interaction import lay_out
 from stclip.models.interest_tokens import InterestTokens, attention_weights
 from stclip.models.stclip import STCLIP
-from stclip.structures import ClipBatch
+from stclip.structures import ClipBatch, PersonLayout
 from tests.helpers import random_batch, tiny_model
 
 CONTEXT = 1 + 9  # class token and patches of the tiny model
@@ -114,7 +114,8 @@ def test_no_persons_are_spotted() -> None:
 def test_gathering_takes_the_tokens_that_were_spotted() -> None:
     context = torch.arange(2 * 4).reshape(2, 4, 1).float()
     persons = torch.tensor([[10.0], [20.0], [21.0]])
-    x, layout = lay_out(context, persons, torch.tensor([0, 1, 1]))
+    layout = PersonLayout.of(torch.tensor([0, 1, 1]), torch.zeros(2, 1))
+    x, layout = lay_out(context, persons, layout)
     spotted = torch.tensor([[0, 3], [1, 2], [3, 0]])
     with_person = InterestTokens(2).gather(x, layout, spotted)[..., 0]
     assert with_person.tolist() == [[10, 0, 3], [20, 5, 6], [21, 7, 4]]

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -20,7 +22,17 @@ def test_laying_end_to_end_keeps_what_indices_point_at() -> None:
 def test_fields_must_agree_in_length() -> None:
     batch = random_batch([1])
     with pytest.raises(AssertionError, match="N rows"):
-        ClipBatch(**{**vars(batch), "owner": torch.zeros(2, dtype=torch.long)})
+        replace(batch, owner=torch.zeros(2, dtype=torch.long))
+
+
+def test_the_layout_follows_from_owners_and_windows() -> None:
+    layout = random_batch([2, 0, 1]).layout
+    assert layout.active.tolist() == [0, 2]
+    assert layout.row.tolist() == [0, 0, 1]
+    assert layout.place.tolist() == [0, 1, 0]
+    assert (layout.most, layout.padded, layout.short) == (2, True, False)
+    assert random_batch([1, 1], frames=4).layout.short
+    assert random_batch([0]).layout.most == 0
 
 
 def test_labels_must_be_there_for_all_or_none() -> None:
@@ -34,6 +46,9 @@ def test_moving_keeps_everything() -> None:
     assert moved.labels is not None
     assert moved.labels.device.type == "meta"
     assert moved.keys == batch.keys
+    assert moved.layout.row.device.type == "meta"
+    assert moved.layout.most == 2
+    assert batch.layout.row.device.type == "cpu"
 
 
 def test_detections_laid_end_to_end() -> None:
