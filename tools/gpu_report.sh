@@ -7,7 +7,7 @@
 #
 # OUT, a folder that is not there yet, receives a log and numbers of each step, and summary.txt. A
 # step that fails or takes too long is noted there, and the next one follows. Without a GPU the exit
-# status is 2. STEPS chooses among: tests check infer train compile puppet.
+# status is 2. STEPS chooses among: tests check infer train puppet compile.
 set -uo pipefail
 
 if [ $# -ne 1 ]; then
@@ -22,7 +22,7 @@ mkdir -p "$1" || exit 2
 OUT=$(cd "$1" && pwd)
 cd "$(dirname "$0")/.." || exit 2
 PYTHON=${PYTHON:-python3}
-STEPS=${STEPS:-tests check infer train compile puppet}
+STEPS=${STEPS:-tests check infer train puppet compile}
 export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH} PYTHONUNBUFFERED=1
 if ! "$PYTHON" -c "import sys, torch; sys.exit(not torch.cuda.is_available())"; then
     echo "error: torch finds no GPU" | tee "$OUT/summary.txt" >&2
@@ -55,7 +55,7 @@ nvidia-smi >"$OUT/nvidia-smi.txt" 2>&1 || true
     tee -a "$OUT/summary.txt"
 
 if wanted tests; then
-    step tests 150 "$PYTHON" -m pytest -q -m gpu -p no:cacheprovider tests
+    step tests 100 "$PYTHON" -m pytest -q -m gpu -k "not compiled" --durations=5 tests
 fi
 if wanted check; then
     step check 150 "$PYTHON" tools/gpu_check.py --json "$OUT/check.json"
@@ -75,9 +75,6 @@ if wanted train; then
     benchmark train-recomputed 60 train "${train[@]}" --precision bf16 --recompute
     benchmark train-fp32 60 train "${train[@]}" --precision fp32
     benchmark train-L14 60 train "${train[@]}" --precision bf16 --model ViT-L/14
-fi
-if wanted compile; then
-    benchmark infer-compiled 150 infer "${infer[@]}" --precision bf16 --chunk 32 --compile
 fi
 if wanted puppet; then
     if [ ! -e data/puppet ]; then
@@ -99,6 +96,11 @@ if wanted puppet; then
     step puppet-test 100 "$PYTHON" tools/test_net.py "${config[@]}" \
         MODEL.WEIGHT "$OUT/puppet/model_0000400.pth"
     rm -f "$OUT"/puppet/model_*.pth
+fi
+if wanted compile; then
+    step compile-tests 150 "$PYTHON" -m pytest -q -m gpu -k compiled --durations=5 \
+        -o faulthandler_timeout=100 tests
+    benchmark infer-compiled 150 infer "${infer[@]}" --precision bf16 --chunk 32 --compile
 fi
 cat "$OUT/summary.txt"
 exit $failed

@@ -54,5 +54,6 @@ def lay_out(
     if layout.padded:  # without padding attention takes its faster path
         key_mask = torch.ones(sequence.shape[:2], dtype=torch.bool, device=sequence.device)
         key_mask[:, 1 : 1 + most] = False
-        key_mask[row, 1 + layout.place] = True
+        # A number in place of this tensor would make the host wait for a GPU.
+        key_mask.index_put_((row, 1 + layout.place), key_mask.new_ones(()))
     return sequence, InteractionLayout(row, 1 + layout.place, persons=most, key_mask=key_mask)

@@ -81,7 +81,8 @@ def linear(
 
 def scaled_linear(layer: nn.Linear, x: Tensor, scale: float, bias_scale: float = 1.0) -> Tensor:
     """A layer with W (O, I) and b gives scale * x W' + bias_scale * b: (..., I) -> (..., O)."""
-    if not isinstance(layer, LoRALinear) and not convolves(x):
+    plain = not isinstance(layer, LoRALinear) and x.device.type == "cpu"
+    if plain and not convolves(x):
         rows = x.reshape(-1, x.shape[-1])  # inside the product the scale costs nothing
         out = torch.addmm(layer.bias, rows, layer.weight.T, beta=bias_scale, alpha=scale)
         return out.view(*x.shape[:-1], -1)

@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from stclip.models.attention import attend
 from stclip.models.lora import LoRALinear, linear, scaled_linear
 from stclip.models.lora_mlp import GELU_SLOPE, lora_mlp
-from stclip.models.products import Linear, apply_linear
+from stclip.models.products import Linear, apply_linear, cast
 
 
 class LayerNorm(nn.LayerNorm):
@@ -24,11 +24,15 @@ class LayerNorm(nn.LayerNorm):
     def forward(self, x: Tensor) -> Tensor:
         """(..., W) -> (..., W)."""
         learns = self.weight.requires_grad and torch.is_grad_enabled()
-        mixed = x.dtype == torch.bfloat16 and self.weight.dtype == torch.float32
-        if mixed and x.device.type == "cpu" and not learns:
-            # The CPU's kernel computes in float32 too, and no float32 copy of x is made and kept;
-            # but it sums up the gradient of the weight in bfloat16.
+        mixed = x.dtype.itemsize == 2 and self.weight.dtype == torch.float32
+        # Kernels of 16 bits compute in float32 too, and no float32 copy of x is made and kept; but
+        # the CPU's sums up the gradient of the weight in bfloat16.
+        if mixed and x.device.type == "cpu" and x.dtype == torch.bfloat16 and not learns:
             return F.layer_norm(x, self.normalized_shape, self.weight, self.bias, self.eps)
+        if mixed and x.device.type == "cuda" and not learns:
+            weight, bias = cast(self.weight, x.dtype), cast(self.bias, x.dtype)
+            with torch.autocast("cuda", enabled=False):
+                return F.layer_norm(x, self.normalized_shape, weight, bias, self.eps)
         dtype = torch.promote_types(x.dtype, torch.float32)
         weight, bias = self.weight.to(dtype), self.bias.to(dtype)
         return F.layer_norm(x.to(dtype), self.normalized_shape, weight, bias, self.eps).to(x.dtype)
