@@ -1,12 +1,14 @@
 import json
 import logging
 import re
+import shutil
 
+import av
 import numpy as np
 import pytest
 
 from stclip.data import build_dataset, build_test_loader, build_train_loader, read_vocabulary
-from stclip.data.ucf24_ground_truth import CLASSES, PROMPTS
+from stclip.data.ucf24_ground_truth import CLASSES, PROMPTS, read_tube_file
 from stclip.errors import UserError
 from tests.data.make import number_of
 from tests.data.make_ucf24 import (
@@ -24,6 +26,7 @@ from tests.data.make_ucf24 import (
 from tests.helpers import shared_path
 
 SKATING = TEST[0]
+JUGGLING = "SoccerJuggling/v_SoccerJuggling_g23_c01"
 
 
 def content(dataset):
@@ -182,6 +185,74 @@ def test_shipped_label_files_have_the_published_splits():
         for part in ("train", "test"):
             names = (LABELS / f"split_{number}" / f"{part}_label.txt").read_text().splitlines()
             assert names == [PROMPTS[name] for name in split[f"{part}_labels"]]
+
+
+def test_the_published_annotations():
+    """The real files: what they hold, and what the label splits make of them."""
+    folder = shared_path("annotations/ucf24")
+    file = read_tube_file(folder / "pyannot.pkl")
+    assert len(file.tubes) == 3194
+    assert sum(len(tube.boxes) for tubes in file.tubes.values() for tube in tubes) == 573_862
+    assert len(file.videos("test")) == 910
+    (tube,) = file.tubes[JUGGLING]
+    assert (file.labels.index(tube.label), file.lengths[JUGGLING]) == (18, 240)
+    assert tube.frames.tolist() == list(range(1, 241))
+    # In the file: [135, 55, 64, 124] and [91, 18, 94, 149], in bytes.
+    assert tube.boxes[[0, -1]].tolist() == [[135, 55, 199, 179], [91, 18, 185, 167]]
+    facts = json.loads(shared_path("facts/ucf24_classes_and_zs_splits.json").read_text())
+    for split in facts["splits"].values():
+        unseen = [v for v in file.videos("test") if v.split("/")[0] in split["test_labels"]]
+        frames = {(v, int(f)) for v in unseen for tube in file.tubes[v] for f in tube.frames}
+        boxes = sum(len(tube.boxes) for v in unseen for tube in file.tubes[v])
+        assert len(unseen) == split["test_videos_official_test1"]
+        assert (len(frames), boxes) == (split["test_annotated_frames"], split["test_boxes"])
+
+
+@pytest.fixture
+def published(tmp_path):
+    """A config, and a dataset of the published files and one published video."""
+    annotations = shared_path("annotations/ucf24")
+    cfg = write_ucf24(tmp_path)
+    folder = tmp_path / "data" / "ucf24"
+    shutil.rmtree(folder / "rgb-images")
+    for name in ("pyannot.pkl", "testlist01.txt"):
+        (folder / "splitfiles" / name).unlink()
+        (folder / name).symlink_to(annotations / name)
+    (folder / "splitfiles" / "trainlist01.txt").write_text(f"{JUGGLING} 19\n")
+    (folder / "UCF-101" / "SoccerJuggling").mkdir(parents=True)
+    original = shared_path("footage/v_SoccerJuggling_g23_c01.avi")
+    (folder / "UCF-101" / f"{JUGGLING}.avi").symlink_to(original)
+    return cfg
+
+
+@pytest.mark.slow
+def test_the_published_test_part_is_complete(published, caplog):
+    with pytest.raises(UserError, match="229 of 229 videos are missing"):
+        build_dataset(published, "test")
+    assert not caplog.records  # no warning about the numbers of videos, frames and boxes
+
+
+def test_a_published_video_with_the_published_annotations(published):
+    cfg = published
+    cfg.TRAIN_LABEL = str(LABELS / "split_2" / "train_label.txt")
+    cfg.TEST_LABEL = str(LABELS / "split_2" / "test_label.txt")
+    dataset = build_dataset(cfg, "train")
+    assert [keyframe.key for keyframe in dataset.keyframes] == [
+        (JUGGLING, frame) for frame in range(1, 241)
+    ]
+    assert {keyframe.labels for keyframe in dataset.keyframes} == {(("Soccer Juggling",),)}
+    video = dataset.videos[JUGGLING]
+    assert (len(video), video.size, video.missing()) == (240, (320, 240), [])
+    with av.open(str(video.path)) as container:
+        pictures = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    frames = [1, 2, 121, 240]
+    for frame, picture in zip(frames, video.read(frames), strict=True):
+        np.testing.assert_array_equal(picture, pictures[frame - 1])
+    cfg.SOLVER.MAX_ITER = 1
+    vocabulary = read_vocabulary(cfg, "train")
+    (batch,) = build_train_loader(cfg, dataset, vocabulary, 32)
+    assert batch.crops.shape == (8, 3, 32, 32)
+    assert {vocabulary[row.argmax()] for row in batch.labels} == {"Soccer Juggling"}
 
 
 def test_what_is_missing_is_reported_together(tmp_path):
