@@ -285,6 +285,14 @@ def test_keys_of_the_published_implementation(
         assert dict(flatten(cfg))[ours] == expected
 
 
+def test_the_page_for_those_who_move_over_names_the_keys() -> None:
+    page = (REPOSITORY / "GETTING_STARTED.md").read_text()
+    page = page.split("## From the published implementation")[1].split("\n## ")[0]
+    named = [*reference_keys.RENAMED, *reference_keys.RENAMED.values(), *reference_keys.FIXED]
+    named += [key for key in reference_keys.WITHOUT_EFFECT if "ROI_ACTION_HEAD" not in key]
+    assert [key for key in named if key.removesuffix(".*").split(".")[-1] not in page] == []
+
+
 def test_pairs_must_be_pairs() -> None:
     with pytest.raises(UserError, match="KEY VALUE pairs"):
         load_config(None, ["SEED"])

@@ -129,9 +129,9 @@ def _detections(root: Path, detections: str) -> Path:
     path = Path(detections) if detections else find_file(root, DETECTIONS)
     if path is None:
         raise UserError(
-            f"DATASETS.DATA_DIR {root.parent}: {DETECTIONS} is not in {_places(root)}; none was "
-            "ever released: name the file of your detector in DATASETS.DETECTIONS (see DATA.md), "
-            "or set TEST.BOXES to ground_truth"
+            f"DATASETS.DATA_DIR {root.parent}: {DETECTIONS} is not in {_places(root)}; the dataset "
+            "has no person boxes of its own: name your detector's file in DATASETS.DETECTIONS (see "
+            "DATA.md), or set TEST.BOXES to ground_truth"
         )
     if path.suffix != ".jsonl":
         raise UserError(
