@@ -141,6 +141,12 @@ def test_a_saved_config_of_a_stranger(text: str) -> None:
     assert len(str(caught.value)) < 600
 
 
+def test_a_damaged_config_of_another_run(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_bytes(b"SEED: \xff\xfe\n")
+    with pytest.raises(UserError, match=r"config\.yaml: not valid yaml: "):
+        differences(get_cfg_defaults(), tmp_path / "config.yaml")
+
+
 def test_a_saved_config_that_is_no_text() -> None:
     with pytest.raises(UserError, match="yaml text expected, found ndarray"):
         differences(get_cfg_defaults(), np.zeros(3))  # type: ignore[arg-type]
@@ -162,6 +168,7 @@ def test_yaml_that_is_legal_stays_so(tmp_path: Path) -> None:
     [
         (["SEED", str(2**64)], "command line: SEED: a whole number below 2^64 expected"),
         (["SEED", "-1"], "SEED: a number not below 0 expected"),
+        (["MODEL.NAME", "x" * 5_000], "MODEL.NAME: one of stclip, frame"),
         (["SEED", "9" * 5_000], "SEED: int expected, found str '9999"),
         (["SOLVER.STEPS", "(" * 5_000], "SOLVER.STEPS: a list of ints expected, found ('(((("),
         (["OUTPUT_DIR", "caf\udce9"], "OUTPUT_DIR: text in Unicode"),

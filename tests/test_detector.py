@@ -161,3 +161,14 @@ def test_frames_are_as_far_apart_as_in_training(tmp_path: Path) -> None:
 def test_an_unknown_group() -> None:
     with pytest.raises(UserError, match="groups: 'wave' has 'arms': one of pose, object, person"):
         stclip.Detector(tiny_model(), LABELS, {"wave": "arms"})
+
+
+@pytest.mark.parametrize(
+    "config",
+    ["MODEL: &a {NAME: *a}", "MODEL: {TEMPORAL: {FRAMES: nine}}", "MODEL: !!python/tuple []"],
+)
+def test_a_checkpoint_with_a_config_that_cannot_be(tmp_path: Path, config: str) -> None:
+    path = tmp_path / "a.pth"
+    save_checkpoint(path, Checkpoint(tiny_model().state_dict(), config=config))
+    with pytest.raises(UserError, match=f"^the config kept in {path}: "):
+        stclip.load(path, ["walk"], device="cpu")

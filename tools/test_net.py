@@ -199,8 +199,7 @@ def refuse_results_of_another(cfg: CfgNode) -> None:
     """
     folder = Path(cfg.OUTPUT_DIR) / "inference" / dataset_name(cfg.DATASETS.TEST)
     config = folder / "config.yaml"
-    saved = config.read_text(encoding="utf-8") if config.exists() else ""
-    for change in differences(cfg, saved, str(config)):
+    for change in differences(cfg, config if config.exists() else None):
         if change.startswith("DATASETS.TEST "):
             raise UserError(
                 f"OUTPUT_DIR {cfg.OUTPUT_DIR}: {folder} holds the results of another test set "

@@ -88,7 +88,7 @@ class Run:
             weight = self.training.checkpoint()
             if not weight.exists() or weight.stat().st_mtime > metrics.stat().st_mtime:
                 return False
-        return config.read_text(encoding="utf-8") == self.cfg().dump()
+        return config.read_bytes() == self.cfg().dump().encode()
 
     def begun(self) -> bool:
         """Whether a training stands there that --resume continues."""
@@ -104,7 +104,7 @@ class Run:
     def _refuse_other_config(self, path: Path) -> None:
         if not path.exists():
             return
-        changes = differences(self.cfg(), path.read_text(encoding="utf-8"), str(path))
+        changes = differences(self.cfg(), path)
         if changes:
             raise UserError(
                 f"{path}: this training was made with another config ({'; '.join(changes)}); "

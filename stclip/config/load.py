@@ -40,6 +40,8 @@ BASE_KEY = "_BASE_"
 _BITS = {"SEED": 64}
 # How many unknown keys of a file an error names.
 _SHOWN = 20
+# What the text of a saved config is called.
+_KEPT = "the config kept with the weights"
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "MODEL.NAME": ("stclip", "frame", "crop", "frame_crop", "xclip"),
@@ -147,30 +149,33 @@ def shipped_configs() -> str:
     )
 
 
-def saved_config(saved: str | None, source: str = "the config kept with the weights") -> CfgNode:
+def saved_config(saved: str | Path | None, source: str = _KEPT) -> CfgNode:
     """The config that ``save_config`` or a checkpoint keeps, from this version or another one.
 
     Args:
-        saved: its yaml text. A key that it lacks, because another version wrote it, had the value
-            of today's default; one that is unknown today is left out.
-        source: what to call it in an error.
+        saved: its yaml text, or the file that holds it. A key that it lacks, because another
+            version wrote it, had the value of today's default; one that is unknown today is left
+            out.
+        source: what to call the text in an error.
 
     Raises:
-        UserError: the text is no yaml mapping, or a value has the wrong type.
+        UserError: the file cannot be read, the text is no yaml mapping, or a value has the wrong
+            type.
     """
     cfg = get_cfg_defaults()
     values = dict(flatten(cfg))
-    text = "" if saved is None else saved
-    for key, value in _leaves(_mapping(parse_yaml(text, source), source), cfg):
+    if isinstance(saved, Path):
+        source, tree = str(saved), read_yaml(saved)
+    else:
+        tree = parse_yaml("" if saved is None else saved, source)
+    for key, value in _leaves(_mapping(tree, source), cfg):
         name, value = translate(key, value, source)
         if name in values:
             _set(cfg, name, value, source)
     return cfg
 
 
-def differences(
-    cfg: CfgNode, saved: str | None, source: str = "the config kept with the weights"
-) -> list[str]:
+def differences(cfg: CfgNode, saved: str | Path | None, source: str = _KEPT) -> list[str]:
     """How a config differs from the yaml text that ``save_config`` or a checkpoint keeps.
 
     Returns:
@@ -184,7 +189,7 @@ def differences(
         return []
     old = dict(flatten(saved_config(saved, source)))
     return [
-        f"{key} {shown(old[key], 200)} -> {value!r}"
+        f"{key} {shown(old[key], 200)} -> {shown(value, 200)}"
         for key, value in flatten(cfg)
         if old[key] != value
     ]
@@ -371,7 +376,9 @@ def _validate(cfg: CfgNode) -> None:
     values = dict(flatten(cfg))
     for key, choices in CHOICES.items():
         if values[key] not in choices:
-            raise UserError(f"{key}: one of {', '.join(choices)} expected, found {values[key]!r}")
+            raise UserError(
+                f"{key}: one of {', '.join(choices)} expected, found {shown(values[key])}"
+            )
     for key, value in values.items():
         if isinstance(value, float) and not math.isfinite(value):
             raise UserError(f"{key}: a finite number expected, found {value}")
@@ -390,7 +397,7 @@ def _validate(cfg: CfgNode) -> None:
     if values["MODEL.NAME"] == "xclip" and values["ALL_GROUP"]:
         raise UserError(
             f"ALL_GROUP: '' expected with MODEL.NAME xclip, whose classes exclude each other; "
-            f"found {values['ALL_GROUP']!r}"
+            f"found {shown(values['ALL_GROUP'])}"
         )
     if values["SOLVER.OPTIMIZER"] == "adamw" and values["SOLVER.MOMENTUM"] >= 1:
         raise UserError(
