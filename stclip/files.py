@@ -66,7 +66,8 @@ def read_json(path: str | Path) -> Any:
     """
     path = Path(path)
     try:
-        with open(path, encoding="utf-8") as file:
+        # utf-8-sig: some editors put a byte order mark in front, which json refuses.
+        with open(path, encoding="utf-8-sig") as file:
             return json.load(file)
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error

@@ -1,6 +1,7 @@
 """Datasets from files in our own annotations format: opens the videos, finds the frames."""
 
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -62,10 +63,11 @@ def build_annotation_dataset(
     dataset = open_annotations(file, chosen)
     if selection.part == "train":
         annotated = [keyframe for keyframe in dataset.keyframes if len(keyframe.boxes)]
-        return DetectionDataset(NAME, dataset.videos, annotated)
+        return replace(dataset, keyframes=annotated)
     if detections is None:
         return dataset
-    return with_proposals(dataset, annotation_proposals(detections, file, dataset))
+    found = with_proposals(dataset, annotation_proposals(detections, file, dataset))
+    return replace(found, sources=(file.path, Path(detections)))
 
 
 def open_annotations(
@@ -97,7 +99,9 @@ def open_annotations(
                 f"second time at {entry.timestamp} s); put its boxes into one keyframe"
             )
         keyframes[key] = Keyframe(key, entry.boxes, entry.labels)
-    return DetectionDataset(NAME, videos, [keyframes[key] for key in sorted(keyframes)])
+    return DetectionDataset(
+        NAME, videos, [keyframes[key] for key in sorted(keyframes)], sources=(file.path, None)
+    )
 
 
 def with_proposals(

@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stclip.data.proposals import Proposals, is_finite
+from stclip.data.proposals import Proposals, is_number
 from stclip.data.video import Video
 from stclip.errors import Report, UserError, fail, reporting
 from stclip.files import read_json
@@ -92,6 +92,8 @@ class DetectionDataset:
         keyframes: in the order of the videos, then of the frames.
         proposals: detected persons of the keyframes that have some; None if none were read.
         ava: what AVA's own files call keyframes and classes; None for other datasets.
+        sources: the files that annotated boxes and proposals come from, for messages; None where
+            that is unknown.
     """
 
     name: str
@@ -99,6 +101,7 @@ class DetectionDataset:
     keyframes: list[Keyframe]
     proposals: Mapping[FrameKey, Proposals] | None = None
     ava: AvaNumbers | None = None
+    sources: tuple[Path | None, Path | None] = (None, None)
 
     def annotates(self, vocabulary: Collection[str]) -> bool:
         """Whether any box has a label of a vocabulary, so that a metric can be computed."""
@@ -226,20 +229,20 @@ def _video(row: Any, where: str, folder: Path) -> VideoEntry:
         isinstance(size, list) and len(size) == 2 and all(type(n) is int and n > 0 for n in size)
     ):
         raise UserError(f"{where}: size {size!r}: [width, height] in whole pixels was expected")
-    if not is_finite(fps) or fps <= 0:
+    if not is_number(fps) or fps <= 0:
         raise UserError(f"{where}: fps {fps!r}: a number above 0 was expected")
     return VideoEntry(name, folder / path, (size[0], size[1]), float(fps))
 
 
 def _keyframe(row: Any, where: str, empty_boxes: bool) -> KeyframeEntry:
     video, seconds = _text(row, "video", where), row.get("timestamp")
-    if not is_finite(seconds) or seconds < 0:
+    if not is_number(seconds) or seconds < 0:
         raise UserError(f"{where}: timestamp {seconds!r}: seconds from 0 were expected")
     boxes = row.get("boxes", [])
     if not isinstance(boxes, list):
         raise UserError(f"{where}: boxes {boxes!r:.60}: a list was expected")
     for box in boxes:
-        if not (isinstance(box, list) and len(box) == 4 and all(map(is_finite, box))):
+        if not (isinstance(box, list) and len(box) == 4 and all(map(is_number, box))):
             raise UserError(f"{where}: box {box!r:.60}: numbers x1, y1, x2, y2 were expected")
         if not empty_boxes and (box[2] <= box[0] or box[3] <= box[1]):
             raise UserError(f"{where}: box {box}: x2 > x1 and y2 > y1 were expected")

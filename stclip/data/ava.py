@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from stclip.data.annotations import AvaNumbers, DetectionDataset, Keyframe
-from stclip.data.ava_boxes import in_pixels, read_boxes
+from stclip.data.ava_boxes import find_boxes, in_pixels, read_boxes
 from stclip.data.ava_files import (
     AvaTruth,
     Moment,
@@ -102,7 +102,10 @@ def build_ava(
         {_key(moment): moment[1] for moment in annotated},
         {name: id_ for id_, name in names.items()},
     )
-    return DetectionDataset(NAME, videos, keyframes, proposals, numbers)
+    boxes_from = None if detections is None else find_boxes(root, detections)
+    return DetectionDataset(
+        NAME, videos, keyframes, proposals, numbers, sources=(truth.path, boxes_from)
+    )
 
 
 def _class_names(root: Path, all_names: Sequence[str]) -> tuple[dict[int, str], str]:

@@ -50,7 +50,7 @@ def read_boxes(
     Raises:
         UserError: the file is missing or malformed.
     """
-    path = Path(detections) if detections else _own(root)
+    path = find_boxes(root, detections)
     if path.suffix == ".json":
         found = _from_json(path, root, sizes, report)
     elif path.suffix == ".csv":
@@ -71,7 +71,14 @@ def in_pixels(boxes: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np.f
     return (boxes * (*size, *size)).astype(np.float32)
 
 
-def _own(root: Path) -> Path:
+def find_boxes(root: Path, detections: str) -> Path:
+    """The file of person boxes that DATASETS.DETECTIONS names, or the dataset's own.
+
+    Raises:
+        UserError: it names none, and the dataset has none.
+    """
+    if detections:
+        return Path(detections)
     for name in DETECTIONS:
         path = beside(root, name)
         if path is not None:

@@ -1,9 +1,14 @@
 """Tells boxes that are not x1, y1, x2, y2 in pixels, by what they would mean if they were."""
 
+import logging
 from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
+
+from stclip.errors import UserError
+
+logger = logging.getLogger(__name__)
 
 Boxes = NDArray[np.floating]
 
@@ -11,6 +16,10 @@ Boxes = NDArray[np.floating]
 _TOLERANCE = 2.0
 # Shares of boxes: fewer that can be pixels make us doubt, and so many must fit another reading.
 _DOUBTFUL, _CONVINCING = 0.9, 0.98
+# So many strange boxes, and this share of all, are accidents of a detector and no other format.
+_FEW, _FEW_OF_ALL = 3, 0.01
+# Real files have one empty box in ten thousand, which is nothing to warn of.
+_NEGLIGIBLE = 0.001
 
 
 def _corners_from_size(boxes: Boxes) -> Boxes:
@@ -67,8 +76,9 @@ def guess_format(boxes: Boxes, sizes: Boxes) -> str | None:
         return None
     ways = readings(boxes, sizes)
     shares = [name for name in ways if name.endswith("picture")]
-    if float((np.abs(boxes) <= 1.05).all(axis=1).mean()) < _CONVINCING:
-        if _fitting(boxes, sizes) >= _DOUBTFUL:
+    if not look_like_shares(boxes):
+        strange = (1 - _fitting(boxes, sizes)) * len(boxes)
+        if strange <= (1 - _DOUBTFUL) * len(boxes) or round(strange) < 2:  # one proves nothing
             return None
         shares, ways = [], {name: ways[name] for name in _IN_PIXELS}
     fits = {name: _fitting(ways[name], sizes) for name in (shares or ways)}
@@ -76,7 +86,75 @@ def guess_format(boxes: Boxes, sizes: Boxes) -> str | None:
     return best if fits[best] >= _CONVINCING else None
 
 
+def look_like_shares(boxes: Boxes) -> bool:
+    """Whether the numbers of boxes (n, 4) are shares of a picture, from 0 to 1, and no pixels."""
+    return float((np.abs(boxes) <= 1.05).all(axis=1).mean()) >= _CONVINCING
+
+
+def check_boxes(
+    boxes: Boxes,
+    sizes: Boxes,
+    where: str,
+    place: Callable[[int], str],
+    fate: str,
+    dropped: NDArray[np.bool_] | None = None,
+) -> None:
+    """Refuse boxes of another format, and tell of the few that are of no use.
+
+    Args:
+        boxes: (n, 4) as they stand in a file.
+        sizes: (n, 2) width and height of each box's picture.
+        where: the file, for messages.
+        place: words for where box i is, for messages.
+        fate: what happens to the boxes that are of no use, for messages.
+        dropped: (n,) which these are; by default those that are empty.
+
+    Raises:
+        UserError: more than a few boxes are empty, or most seem to mean something else.
+    """
+    empty = (boxes[:, 2:] <= boxes[:, :2]).any(axis=1)
+    meant = guess_format(boxes, sizes)
+    if meant is not None or empty.sum() > max(_FEW, _FEW_OF_ALL * len(boxes)):
+        seen = int(empty.argmax()) if empty.any() else 0
+        problem = f"{empty.sum()} of {len(boxes)} boxes have x2 <= x1 or y2 <= y1"
+        if meant is not None:
+            problem = f"{len(boxes)} boxes look like {meant}"
+        raise UserError(
+            f"{where}: {problem} ({place(seen)}: {_described(boxes, sizes, seen)}); x1, y1, x2, y2 "
+            "in pixels of the picture were expected"
+        )
+    useless = empty if dropped is None else dropped
+    if useless.any():
+        first = int(useless.argmax())
+        negligible = useless.sum() <= _NEGLIGIBLE * len(boxes)
+        logger.log(
+            logging.INFO if negligible else logging.WARNING,
+            "%s: %d of %d boxes are empty%s and %s (first: %s, %s)",
+            where, useless.sum(), len(boxes), "" if dropped is None else " within their picture",
+            fate, place(first), _described(boxes, sizes, first),
+        )  # fmt: skip
+    over = ~_inside(boxes, sizes) & ~empty
+    if over.sum() > max(_FEW, (1 - _DOUBTFUL) * len(boxes)):
+        first = int(over.argmax())
+        logger.warning(
+            "%s: %d of %d boxes reach more than %g pixels over the edge of their picture (first: "
+            "%s, %s); were they made at another resolution?",
+            where, over.sum(), len(boxes), _TOLERANCE, place(first),
+            _described(boxes, sizes, first),
+        )  # fmt: skip
+
+
+def _described(boxes: Boxes, sizes: Boxes, index: int) -> str:
+    numbers = ", ".join(f"{value:g}" for value in boxes[index])
+    width, height = sizes[index]
+    return f"({numbers}) in {width:g} x {height:g}"
+
+
+def _inside(boxes: Boxes, sizes: Boxes) -> NDArray[np.bool_]:
+    low = (boxes >= -_TOLERANCE).all(axis=1)
+    return np.asarray(low & (boxes[:, 2:] <= sizes + _TOLERANCE).all(axis=1))
+
+
 def _fitting(boxes: Boxes, sizes: Boxes) -> float:
     """The share of boxes that lie in their pictures and are not empty."""
-    inside = (boxes >= -_TOLERANCE).all(axis=1) & (boxes[:, 2:] <= sizes + _TOLERANCE).all(axis=1)
-    return float((inside & (boxes[:, 2:] > boxes[:, :2]).all(axis=1)).mean())
+    return float((_inside(boxes, sizes) & (boxes[:, 2:] > boxes[:, :2]).all(axis=1)).mean())

@@ -5,7 +5,9 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from yacs.config import CfgNode
 
 from stclip.data.annotation_dataset import NAME as ANNOTATIONS
@@ -13,6 +15,8 @@ from stclip.data.annotation_dataset import build_annotation_dataset
 from stclip.data.annotations import DetectionDataset, Keyframe
 from stclip.data.ava import NAME as AVA
 from stclip.data.ava import build_ava
+from stclip.data.box_formats import check_boxes
+from stclip.data.chunks import are_visible
 from stclip.data.clips import ClipReader, one_keyframe_a_video
 from stclip.data.jhmdb import NAMES, build_jhmdb, check_drawn
 from stclip.data.labels import check_vocabulary, read_group_file, read_label_file
@@ -24,6 +28,7 @@ from stclip.data.store import PictureStore
 from stclip.data.transforms import preprocess
 from stclip.data.ucf24 import NAME as UCF24
 from stclip.data.ucf24 import build_ucf24
+from stclip.data.validation import recall
 from stclip.errors import Report, UserError, fail, reporting
 from stclip.structures import FrameKey
 from stclip.structures.groups import POSE
@@ -32,6 +37,9 @@ logger = logging.getLogger(__name__)
 
 # What the keys of DATALOADER that X-CLIP's clips do not heed are by default.
 _UNSET = {"STORE": "", "RESIZE": "pillow"}
+# Keyframes, evenly spread, whose annotated and detected boxes are compared when a test begins; and
+# a share of found persons that no detector for this dataset has.
+_LOOKED_AT, _LITTLE = 2000, 0.1
 
 
 def read_vocabulary(cfg: CfgNode, part: Part) -> list[str]:
@@ -117,9 +125,10 @@ def build_dataset(cfg: CfgNode, part: Part, report: Report = fail) -> DetectionD
             f"DATASETS.{part.upper()}: {name!r} is no dataset; choices: {', '.join(NAMES)}, "
             f"{UCF24}, {AVA}, or the path of a .json file in the annotations format"
         )
-    if part == "test":
-        return dataset
-    return _keep_vocabulary(cfg, dataset, vocabulary, report)
+    if part == "train":
+        dataset = _keep_vocabulary(cfg, dataset, vocabulary, report)
+    _check_boxes(cfg, part, dataset, report)
+    return dataset
 
 
 def dataset_name(value: str) -> str:
@@ -155,6 +164,77 @@ def _keep_vocabulary(
             multi_hot(keyframe, vocabulary, several=bool(cfg.ALL_GROUP))
     _warn_poses(keyframes, read_groups(cfg) or {})
     return replace(dataset, keyframes=[keyframe for keyframe in keyframes if len(keyframe.boxes)])
+
+
+def _check_boxes(cfg: CfgNode, part: Part, dataset: DetectionDataset, report: Report) -> None:
+    """Look whether boxes are what they should be, so that no number is wrong without a word."""
+    sizes: dict[str, tuple[int, int]] = {}
+    for name, video in dataset.videos.items():
+        with reporting(report):
+            sizes[name] = video.size
+    annotated = [(keyframe.key, keyframe.boxes) for keyframe in dataset.keyframes]
+    fate = "are left out of training" if part == "train" else "cannot be found"
+    key = f"DATASETS.{part.upper()}"
+    with reporting(report):
+        used = _check_format(annotated, sizes, f"{key} {dataset.sources[0] or ''}".strip(), fate)
+        if part == "train" and not used:
+            raise UserError(
+                f"{key} {dataset.sources[0] or ''}: none of its boxes lies in its picture, so that "
+                "there is nobody to train on; boxes are x1, y1, x2, y2 in pixels of the picture"
+            )
+    if dataset.proposals is None:
+        return
+    where = f"DATASETS.DETECTIONS {dataset.sources[1] or ''}".strip()
+    found = [(key, rows.boxes) for key, rows in dataset.proposals.items()]
+    with reporting(report):
+        _check_format(found, sizes, where, "are left out")
+    some = dataset.keyframes[:: max(len(dataset.keyframes) // _LOOKED_AT, 1)]
+    share = recall(replace(dataset, keyframes=some))
+    if share is not None and share < _LITTLE:
+        logger.warning(
+            "%s: only %.1f%% of the annotated boxes overlap a detection by IoU 0.5, and no mAP@0.5 "
+            "can be much higher; are the boxes of these videos, frames and sizes? "
+            "tools/validate_dataset.py says more",
+            where, 100 * share,
+        )  # fmt: skip
+    test = cfg.TEST
+    worse = [
+        key
+        for key, rows in dataset.proposals.items()
+        if not rows.are_best(test.BOX_THRESH, test.MAX_PERSONS)
+    ]
+    if worse:
+        logger.warning(
+            "TEST.MAX_PERSONS %d: takes the first boxes of a frame as %s has them, which are not "
+            "the best in %d of %d frames (first: frame %d of %s); sort each frame's by descending "
+            "score",
+            test.MAX_PERSONS, dataset.sources[1] or "DATASETS.DETECTIONS", len(worse),
+            len(dataset.proposals), worse[0].frame, worse[0].video,
+        )  # fmt: skip
+
+
+def _check_format(
+    rows: Sequence[tuple[FrameKey, NDArray[np.float32]]],
+    size_of: Mapping[str, tuple[int, int]],
+    where: str,
+    fate: str,
+) -> int:
+    """``check_boxes`` on the boxes of some frames; gives how many are visible."""
+    rows = [(key, boxes) for key, boxes in rows if len(boxes) and key.video in size_of]
+    if not rows:
+        return 0
+    boxes = np.concatenate([boxes for _, boxes in rows])
+    counts = np.array([len(boxes) for _, boxes in rows])
+    sizes = np.array([size_of[key.video] for key, _ in rows], dtype=np.float64)
+    sizes = sizes.repeat(counts, axis=0)
+
+    def place(index: int) -> str:
+        row = int(np.searchsorted(counts.cumsum(), index, side="right"))
+        return f"frame {rows[row][0].frame} of {rows[row][0].video}"
+
+    visible = are_visible(boxes, sizes)
+    check_boxes(boxes, sizes, where, place, fate, ~visible)
+    return int(visible.sum())
 
 
 def _warn_poses(keyframes: Sequence[Keyframe], groups: Mapping[str, str]) -> None:

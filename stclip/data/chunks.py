@@ -9,12 +9,13 @@ from numpy.typing import NDArray
 
 from stclip.data.proposals import Proposals
 from stclip.data.reading import FrameReader
-from stclip.data.transforms import rounded
 from stclip.data.video import Video
 from stclip.data.windows import window
 from stclip.errors import UserError
 from stclip.structures import ClipBatch, FrameKey
 from stclip.structures.boxes import clip
+
+Visible = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -131,9 +132,19 @@ def visible_boxes(
 ) -> tuple[NDArray[np.float32], list[int]]:
     """Persons' boxes clipped to a frame of that size, and which of them are not empty then."""
     boxes = clip(persons.boxes, height, width).astype(np.float32)
-    return boxes, [person for person, box in enumerate(boxes) if not _is_empty(box)]
+    sizes = np.array([[width, height]]).repeat(len(boxes), axis=0)
+    return boxes, np.flatnonzero(are_visible(boxes, sizes)).tolist()
 
 
-def _is_empty(box: NDArray[np.float32]) -> bool:
-    x1, y1, x2, y2 = rounded(box)
-    return bool(box[2] <= box[0] or box[3] <= box[1]) or x2 <= x1 or y2 <= y1
+def are_visible(boxes: NDArray[np.float32], sizes: NDArray[np.integer | np.floating]) -> Visible:
+    """Which boxes (n, 4) are not empty in their pictures, as numbers and as whole pixels.
+
+    Args:
+        boxes: xyxy in pixels.
+        sizes: (n, 2) width and height of each one's picture.
+    """
+    limit = np.concatenate([sizes, sizes], axis=1) - 1
+    clipped = np.clip(boxes, 0, limit).astype(np.float32)
+    whole = np.rint(clipped)  # halves to even, as ``rounded`` does it
+    seen = (clipped[:, 2:] > clipped[:, :2]) & (whole[:, 2:] > whole[:, :2])
+    return np.asarray(seen.all(axis=1))

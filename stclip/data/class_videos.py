@@ -8,7 +8,7 @@ from tqdm import tqdm
 from stclip.data.labels import choices
 from stclip.data.proposals import Proposals, read_jsonl_detections
 from stclip.data.video import Video, open_video
-from stclip.errors import Report, UserError, fail
+from stclip.errors import Report, UserError, fail, reporting
 from stclip.structures import FrameKey
 
 # Files whose frames are counted by reading them.
@@ -78,6 +78,40 @@ def find_videos(
             )
         )
     return videos
+
+
+def check_sizes(
+    videos: Mapping[str, Video],
+    stated: Mapping[str, tuple[int, int]],
+    source: Path,
+    remedy: str,
+    report: Report = fail,
+) -> None:
+    """See that pictures are as large as the annotations say, whose boxes are pixels of them.
+
+    Args:
+        videos: the opened videos.
+        stated: width and height of some of them.
+        source: the file that says so.
+        remedy: what to do, for the message.
+        report: gets that message, which is one for all videos.
+
+    Raises:
+        UserError: some have another size, or a picture cannot be read.
+    """
+    other: dict[str, tuple[int, int]] = {}
+    with reporting(report):
+        for name, video in videos.items():
+            if name in stated and (size := video.size) != stated[name]:
+                other[name] = size
+        if other:
+            name, size = next(iter(other.items()))
+            raise UserError(
+                f"{source}: its boxes are in pixels of other sizes than the pictures of "
+                f"{len(other)} of {len(videos)} videos have (first: {stated[name][0]} x "
+                f"{stated[name][1]} it says, {size[0]} x {size[1]} has {videos[name].path}); "
+                f"{remedy}"
+            )
 
 
 def _find_video(root: Path, folders: Sequence[str], key: str) -> Path | None:

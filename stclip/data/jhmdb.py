@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from stclip.data.annotations import DetectionDataset
-from stclip.data.class_videos import find_videos, read_lines
+from stclip.data.class_videos import check_sizes, find_videos, read_lines
 from stclip.data.jhmdb_ground_truth import GroundTruth, beside, read_ground_truth
 from stclip.data.proposals import Proposals, read_coco_detections
 from stclip.data.puppet.settings import COMMANDS
@@ -64,9 +64,10 @@ def build_jhmdb(
     keyframes = [keyframe for video in chosen for keyframe in truth.keyframes[video]]
     if selection.part == "train":
         keyframes = [keyframe for keyframe in keyframes if len(keyframe.boxes)]
-    proposals = None
+    proposals, path = None, None
     if detections is not None:
-        found = _proposals(root, detections, truth, chosen, report)
+        path = Path(detections) if detections else _own_detections(root)
+        found = _proposals(root, path, truth, chosen, report)
         if not detections:
             _warn_coverage(root, truth, found)
         keys = {keyframe.key for keyframe in keyframes}
@@ -76,7 +77,9 @@ def build_jhmdb(
     lengths = {video: truth.lengths[video] for video in chosen}
     remedy = _remedy(root, "put them there")
     videos = find_videos(root, _FOLDERS, lengths, "00001.png", remedy, report)
-    return DetectionDataset(name, videos, keyframes, proposals)
+    remedy = _remedy(root, "take the pictures as they were released, or boxes of their size")
+    check_sizes(videos, truth.sizes, truth.path, remedy, report)
+    return DetectionDataset(name, videos, keyframes, proposals, sources=(truth.path, path))
 
 
 def check_drawn(data_dir: str | Path, name: str, key: str) -> None:
@@ -135,16 +138,20 @@ def _remedy(root: Path, otherwise: str) -> str:
     return f"remove {root} and draw it anew: {command} --out {root}"
 
 
-def _proposals(
-    root: Path, detections: str, truth: GroundTruth, chosen: Collection[str], report: Report
-) -> dict[FrameKey, Proposals]:
-    path = Path(detections) if detections else beside(root, DETECTIONS)
+def _own_detections(root: Path) -> Path:
+    path = beside(root, DETECTIONS)
     if path is None:
         raise UserError(
             f"DATASETS.DATA_DIR {root.parent}: {DETECTIONS} is not in {root} or "
             f"{root / 'annotations'}; {_remedy(root, 'put it there')}, name another file in "
             "DATASETS.DETECTIONS, or set TEST.BOXES to ground_truth"
         )
+    return path
+
+
+def _proposals(
+    root: Path, path: Path, truth: GroundTruth, chosen: Collection[str], report: Report
+) -> dict[FrameKey, Proposals]:
     if path.suffix == ".jsonl":
         return read_lines(path, truth.lengths, _FPS, chosen, f"{truth.path}", report)
     image_ids = dict(truth.image_ids)

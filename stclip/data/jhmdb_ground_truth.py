@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from stclip.data.annotations import Keyframe
-from stclip.data.labels import read_label_file
+from stclip.data.labels import read_label_file, read_video_list
+from stclip.data.proposals import is_number
 from stclip.data.safe_pickle import load_pickle
 from stclip.data.selection import Part
 from stclip.data.tube_file import parse_act, whole_number
@@ -40,12 +41,14 @@ class GroundTruth:
         keyframes: for every ``class/video`` its annotated frames, ascending.
         lengths: for every ``class/video`` the frames that it has according to the file.
         image_ids: the frame of every image id; empty if the file has no such ids.
+        sizes: for the ``class/video`` of which the file says that, width and height of its frames.
     """
 
     path: Path
     keyframes: dict[str, list[Keyframe]] = field(repr=False)
     lengths: dict[str, int] = field(repr=False)
     image_ids: dict[Any, FrameKey] = field(repr=False)
+    sizes: dict[str, tuple[int, int]] = field(default_factory=dict, repr=False)
 
     def video_labels(self) -> dict[str, set[str]]:
         """For every video the labels of its boxes."""
@@ -90,7 +93,9 @@ def _read_pickle(
     names = dict(zip(own, spelt(own, own if all_names is None else all_names, path), strict=True))
     videos = file.videos(part)
     keyframes = {video: file.keyframes(video, names) for video in videos}
-    return GroundTruth(path, keyframes, {video: file.lengths[video] for video in videos}, {})
+    lengths = {video: file.lengths[video] for video in videos}
+    sizes = {video: file.sizes[video] for video in videos if video in file.sizes}
+    return GroundTruth(path, keyframes, lengths, {}, sizes)
 
 
 def _read_json(path: Path, all_names: Sequence[str] | None, report: Report) -> GroundTruth:
@@ -100,6 +105,7 @@ def _read_json(path: Path, all_names: Sequence[str] | None, report: Report) -> G
     places: dict[Any, tuple[str, int]] = {}
     slots: dict[tuple[str, int], _Rows] = {}
     rows: dict[Any, _Rows] = {}
+    sizes: dict[str, tuple[int, int]] = {}
     for image, where in _entries(content, "images", path):
         with reporting(report):
             id_, place = _image(image, where)
@@ -108,6 +114,13 @@ def _read_json(path: Path, all_names: Sequence[str] | None, report: Report) -> G
                     f"{where}: id {id_!r} is that of frame {places[id_][1]} of {places[id_][0]} "
                     "too; give every frame an id of its own"
                 )
+            if "width" in image and "height" in image:
+                size = _size(image["width"], image["height"], where)
+                if sizes.setdefault(place[0], size) != size:
+                    raise UserError(
+                        f"{where}: {size[0]} x {size[1]} pixels, but other frames of {place[0]} "
+                        f"have {sizes[place[0]][0]} x {sizes[place[0]][1]}"
+                    )
             rows[id_] = slots.setdefault(place, ([], []))
     folders = _class_folders(path.parent)
     for annotation, where in _entries(content, "annotations", path):
@@ -120,13 +133,15 @@ def _read_json(path: Path, all_names: Sequence[str] | None, report: Report) -> G
                 folders.setdefault(places[id_][0], own[number - 1])
     frames: dict[str, dict[int, _Rows]] = {}
     image_ids: dict[Any, FrameKey] = {}
+    names_of = {movie: f"{folder}/{movie}" for movie, folder in folders.items()}
     for id_, (movie, frame) in places.items():
-        video = f"{folders[movie]}/{movie}" if movie in folders else movie
+        video = names_of.get(movie, movie)
         image_ids[id_] = FrameKey(video, frame)
         frames.setdefault(video, {})[frame] = rows[id_]
     keyframes = {video: _keyframes(video, found) for video, found in frames.items()}
     lengths = {video: max(found) for video, found in frames.items()}
-    return GroundTruth(path, keyframes, lengths, image_ids)
+    sizes = {names_of.get(movie, movie): size for movie, size in sizes.items()}
+    return GroundTruth(path, keyframes, lengths, image_ids, sizes)
 
 
 def _image(image: Any, where: str) -> tuple[Any, tuple[str, int]]:
@@ -143,6 +158,18 @@ def _image(image: Any, where: str) -> tuple[Any, tuple[str, int]]:
         ) from error
 
 
+def _size(width: Any, height: Any, where: str) -> tuple[int, int]:
+    try:
+        size = whole_number(width), whole_number(height)
+        if min(size) < 1:
+            raise ValueError
+        return size
+    except (TypeError, ValueError):
+        raise UserError(
+            f"{where}: width {width!r:.20}, height {height!r:.20}: whole pixels were expected"
+        ) from None
+
+
 def _annotation(
     annotation: Any, images: Mapping[Any, _Rows], classes: int, where: str
 ) -> tuple[Any, Sequence[float], list[int]]:
@@ -151,9 +178,11 @@ def _annotation(
         id_ = annotation["image_id"]
         if id_ not in images:
             raise KeyError(id_)
-        x1, y1, x2, y2 = map(float, annotation["bbox"])
-        if not np.isfinite((x1, y1, x2, y2)).all():
-            raise ValueError("not a finite box")
+        box = annotation["bbox"]
+        if not (isinstance(box, list) and len(box) == 4 and all(map(is_number, box))):
+            raise ValueError("not a box")
+        if not isinstance(annotation["action_ids"], list):
+            raise TypeError("not a list")
         numbers = [whole_number(number) for number in annotation["action_ids"]]
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(
@@ -162,7 +191,7 @@ def _annotation(
         ) from error
     if not all(1 <= number <= classes for number in numbers):
         raise UserError(f"{where}: action_ids {numbers}: numbers from 1 to {classes} were expected")
-    return id_, (x1, y1, x2, y2), numbers
+    return id_, box, numbers
 
 
 def beside(folder: Path, name: str) -> Path | None:
@@ -231,8 +260,8 @@ def _class_folders(folder: Path) -> dict[str, str]:
     if path is None:
         return {}
     folders: dict[str, str] = {}
-    for line in path.read_text(encoding="utf-8").split("\n"):
-        parts = line.strip().split("/")
+    for line in read_video_list(path):
+        parts = line.split("/")
         if len(parts) == 3:
             folders[parts[1]] = parts[0]
     return folders

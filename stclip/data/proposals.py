@@ -1,7 +1,8 @@
 """Person boxes that a detector found: the files that they come in."""
 
 import json
-import math
+import logging
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,9 @@ from numpy.typing import NDArray
 from stclip.errors import Report, UserError, fail, reporting
 from stclip.files import read_json
 from stclip.structures import FrameKey
+from stclip.structures.boxes import LARGEST
+
+logger = logging.getLogger(__name__)
 
 # Finds the keyframe of a .jsonl row from (video, seconds or None, frame number or None); None for a
 # keyframe that exists and is not used. Raises a UserError that does not name the file.
@@ -49,6 +53,12 @@ class Proposals:
         kept = kept[:limit] if limit else kept
         return Proposals(self.boxes[kept], self.scores[kept])
 
+    def are_best(self, threshold: float, limit: int) -> bool:
+        """Whether no box scores more than one that ``select`` prefers to it."""
+        scores = self.scores[self.scores >= threshold]
+        cut = limit if 0 < limit < len(scores) else len(scores)
+        return bool(cut == len(scores) or scores[:cut].min() >= scores[cut:].max())
+
 
 NO_PROPOSALS = Proposals(np.zeros((0, 4), np.float32), np.zeros(0, np.float32))
 
@@ -58,7 +68,9 @@ def read_coco_detections(
 ) -> dict[FrameKey, Proposals]:
     """Read a json list of {image_id, bbox (xyxy pixels), score (number or its text)}.
 
-    This is the format of ``jhmdb_faster_RCNN_person.json``; other fields are ignored.
+    This is the format of ``jhmdb_faster_RCNN_person.json``; other fields are ignored. The list may
+    also be that of ``annotations`` in an object, whose ``categories`` then say which category a
+    person is. Rows with a ``category_id`` other than a person's are left out.
 
     Args:
         path: the file.
@@ -67,18 +79,23 @@ def read_coco_detections(
         report: gets what is wrong with a row, which is then left out.
 
     Raises:
-        UserError: the file cannot be read, a row is malformed, or its image id is unknown.
+        UserError: the file cannot be read, a row is malformed, its image id is unknown, or no row
+            is of a person.
     """
-    rows = read_json(path)
+    content = read_json(path)
+    rows = content.get("annotations") if isinstance(content, dict) else content
     if not isinstance(rows, list):
         raise UserError(
             f"{path}: a list of {{image_id, bbox, score}} was expected, this is "
-            f"a {type(rows).__name__}"
+            f"a {type(content).__name__}"
         )
+    others = _other_categories(path, content, rows)
 
     def parsed() -> Iterable[tuple[FrameKey, list[float], float]]:
         for number, row in enumerate(rows, start=1):
             where = f"{path}: row {number}"
+            if isinstance(row, dict) and row.get("category_id") in others:
+                continue
             with reporting(report):
                 image_id = _field(row, "image_id", where)
                 try:
@@ -91,6 +108,35 @@ def read_coco_detections(
                 yield key, _box(row, "bbox", where), _score(row, where)
 
     return _grouped(parsed())
+
+
+def _other_categories(path: str | Path, content: Any, rows: list[Any]) -> list[Any]:
+    """The ``category_id`` of all rows that are no persons."""
+    ids = [row.get("category_id") for row in rows if isinstance(row, dict)]
+    try:
+        counts = Counter(id_ for id_ in ids if id_ is not None)
+    except TypeError:  # a list, say
+        raise UserError(f"{path}: category_id: numbers were expected") from None
+    # COCO's own numbers begin with person 1, those of networks with person 0.
+    person = next((id_ for id_ in (0, 1) if id_ in counts), None)
+    listed = content.get("categories") if isinstance(content, dict) else None
+    for row in listed if isinstance(listed, list) else ():
+        if isinstance(row, dict) and str(row.get("name")).lower() == "person":
+            person = row.get("id")
+    if counts and person not in counts:
+        shown = ", ".join(str(id_) for id_, _ in counts.most_common(5))
+        raise UserError(
+            f"{path}: no row is of a person: category_id {'0 or 1' if person is None else person} "
+            f"was expected, found {shown}"
+        )
+    others = [id_ for id_ in counts if id_ != person]
+    if others:
+        logger.warning(
+            "%s: %d of %d rows are left out, they are of %d other categories than person "
+            "(category_id %s)",
+            path, sum(counts[id_] for id_ in others), len(rows), len(others), person,
+        )  # fmt: skip
+    return others
 
 
 def read_jsonl_detections(
@@ -109,7 +155,7 @@ def read_jsonl_detections(
         UserError: the file cannot be read, or a line is malformed or belongs to no known video.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = Path(path).read_text(encoding="utf-8-sig")
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
@@ -149,7 +195,7 @@ def _line(text: str, where: str, locate: Locator) -> tuple[FrameKey, list[float]
         raise UserError(f"{where}: video {video!r}: a text was expected")
     if (seconds is None) == (frame is None):
         raise UserError(f"{where}: give either timestamp (seconds) or frame (from 1)")
-    if seconds is not None and not (is_finite(seconds) and seconds >= 0):
+    if seconds is not None and not (is_number(seconds) and seconds >= 0):
         raise UserError(f"{where}: timestamp {seconds!r}: seconds from 0 were expected")
     if frame is not None and not (type(frame) is int and frame >= 1):
         raise UserError(f"{where}: frame {frame!r}: a whole number from 1 was expected")
@@ -171,7 +217,7 @@ def _field(row: Any, name: str, where: str) -> Any:
 
 def _box(row: Any, name: str, where: str) -> list[float]:
     box = _field(row, name, where)
-    if not (isinstance(box, list) and len(box) == 4 and all(map(is_finite, box))):
+    if not (isinstance(box, list) and len(box) == 4 and all(map(is_number, box))):
         raise UserError(f"{where}: {name} {box!r:.60}: four numbers x1, y1, x2, y2 were expected")
     return box
 
@@ -179,14 +225,14 @@ def _box(row: Any, name: str, where: str) -> list[float]:
 def _score(row: Any, where: str) -> float:
     score = _field(row, "score", where)
     try:
-        value = float(score) if isinstance(score, str | int | float) else math.nan
+        value = float(score) if isinstance(score, str) else score
     except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
+        value = None
+    if not is_number(value):
         raise UserError(f"{where}: score {score!r:.60}: a number was expected")
-    return value
+    return float(value)
 
 
-def is_finite(value: Any) -> bool:
-    """Whether a JSON value is a number, and neither infinite nor NaN."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+def is_number(value: Any) -> bool:
+    """Whether a JSON value is a number of a size that coordinates, times and scores have."""
+    return type(value) in (int, float) and abs(value) <= LARGEST

@@ -2,7 +2,7 @@
 
 ``JHMDB-GT.pkl`` and ``UCF101v2-GT.pkl`` are in that format: a dict with ``labels``,
 ``train_videos`` and ``test_videos`` (lists of ``class/video``, one for each official split),
-``nframes``, and ``gttubes[video]`` = {label index: [array (n, 5) of frame from 1, x1, y1, x2, y2]}.
+``nframes``, perhaps ``resolution[video]`` = (height, width), and ``gttubes[video]`` = {label index: [array (n, 5) of frame from 1, x1, y1, x2, y2]}.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,8 +16,9 @@ from stclip.data.annotations import Keyframe
 from stclip.data.selection import Part
 from stclip.errors import Report, UserError, fail, reporting
 from stclip.structures import FrameKey, Tube
+from stclip.structures.boxes import LARGEST
 
-_LAST = 2**31  # no video is as long
+_LAST = 2**31  # no video is as long, and no number that a file counts with is as large
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class TubeFile:
         lengths: for every ``class/video`` the frames that it has according to the file.
         parts: for ``train`` and ``test`` the videos of each official split; a part that the file
             says nothing about is not there.
+        sizes: width and height of the videos of which the file says that.
     """
 
     path: Path
@@ -38,6 +40,7 @@ class TubeFile:
     tubes: dict[str, list[Tube]] = field(repr=False)
     lengths: dict[str, int] = field(repr=False)
     parts: Mapping[Part, Sequence[Sequence[str]]] = field(repr=False)
+    sizes: Mapping[str, tuple[int, int]] = field(default_factory=dict, repr=False)
 
     def videos(self, part: Part, official_split: int = 1) -> Sequence[str]:
         """The videos of one part of an official split, which counts from 1.
@@ -105,6 +108,10 @@ def parse_act(path: Path, content: Any, report: Report = fail) -> TubeFile:
         }
         entries = list(content["gttubes"].items())
         lengths = {video: whole_number(content["nframes"][video]) for video, _ in entries}
+        sizes = {
+            video: (whole_number(width), whole_number(height))
+            for video, (height, width) in content.get("resolution", {}).items()
+        }
         listed = {video for lists in parts.values() for video in lists[0]}
         if listed - lengths.keys():
             raise KeyError(min(listed - lengths.keys()))
@@ -117,7 +124,7 @@ def parse_act(path: Path, content: Any, report: Report = fail) -> TubeFile:
         tubes[video] = []
         with reporting(report):
             tubes[video] = _tubes(numbers, labels, f"{path}: {video}")
-    return TubeFile(path, labels, tubes, lengths, parts)
+    return TubeFile(path, labels, tubes, lengths, parts, sizes)
 
 
 def whole_number(value: Any) -> int:
@@ -127,9 +134,13 @@ def whole_number(value: Any) -> int:
         TypeError: it is no number.
         ValueError: it is not a whole one.
     """
-    number = int(value)
-    if number != float(value):
-        raise ValueError(f"{value!r}: a whole number was expected")
+    try:
+        number = int(value)
+        whole = number == float(value) and abs(number) < _LAST
+    except OverflowError:  # of infinity, or of hundreds of digits
+        whole = False
+    if not whole:
+        raise ValueError(f"{value!r:.60}: a whole number was expected")
     return number
 
 
@@ -157,7 +168,7 @@ def _tube(label: str, rows: Any, where: str) -> Tube:
     if table.ndim != 2 or table.shape[1] != 5:
         raise ValueError(f"{where}: rows of shape {table.shape}; (n, 5) was expected")
     whole = (table[:, 0] >= 1) & (table[:, 0] <= _LAST) & (table[:, 0] % 1 == 0)
-    wrong = table[~whole | ~np.isfinite(table).all(axis=1)]
+    wrong = table[~whole | ~(np.abs(table) <= LARGEST).all(axis=1)]
     if len(wrong):
         raise ValueError(
             f"{where}: frame and box {wrong[0].tolist()}: whole frames from 1 and finite numbers "

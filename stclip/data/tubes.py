@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from stclip.data.labels import choices
-from stclip.data.proposals import is_finite
+from stclip.data.proposals import is_number
 from stclip.data.ucf24_ground_truth import read_tube_file, worded
 from stclip.errors import UserError
 from stclip.files import read_json, write_json
@@ -149,12 +149,12 @@ def _tube(row: Any, where: str, labels: Collection[str], scored: bool) -> tuple[
         raise UserError(f"{where}: video {video!r:.60}: a name was expected")
     if label not in labels:
         raise UserError(f"{where}: label {label!r:.60} is unknown; {choices(str(label), labels)}")
-    if scored and not is_finite(score):
+    if scored and not is_number(score):
         raise UserError(f"{where}: score {score!r:.60}: a number was expected")
     boxes = row.get("boxes")
     rows = boxes if isinstance(boxes, list) else []
     for box in rows:
-        if not (isinstance(box, list) and len(box) == 5 and all(map(is_finite, box))):
+        if not (isinstance(box, list) and len(box) == 5 and all(map(is_number, box))):
             raise UserError(f"{where}: box {box!r:.80}: numbers frame, x1, y1, x2, y2 expected")
     table = np.array(rows, dtype=np.float64).reshape(-1, 5)
     frames = table[:, 0].astype(np.int64)

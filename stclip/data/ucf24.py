@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from stclip.data.annotations import DetectionDataset, Keyframe
-from stclip.data.class_videos import find_videos, read_lines
+from stclip.data.class_videos import check_sizes, find_videos, read_lines
 from stclip.data.jhmdb_ground_truth import GroundTruth
 from stclip.data.selection import Part, Selection
 from stclip.data.ucf24_ground_truth import PLACES, find_file, read_ground_truth
@@ -28,6 +28,7 @@ ANNOTATIONS = ("UCF101v2-GT.pkl", "pyannot.pkl")
 DETECTIONS = "ucf24_person_detections.jsonl"
 _FOLDERS = ("rgb-images", "videos", "UCF-101", "UCF101")
 _FPS = 25.0
+_SIZE = (320, 240)  # of every video of UCF101, which pyannot.pkl does not say
 # Split 1: videos of each part; annotated frames (of the corrected annotations), and boxes.
 _COUNTS = {"train": 2284, "test": 910}
 _FRAMES, _BOXES = {"train": 340_336, "test": 138_527}, {"test": 170_580}
@@ -66,15 +67,24 @@ def build_ucf24(
     remedy = "put them there (see DATA.md)"
     videos = find_videos(root, _FOLDERS, needed, "00001.jpg", remedy, report)
     _warn_lengths(truth, videos)
+    stated = truth.sizes
+    if truth.path.name == "pyannot.pkl" and 2 * len(truth.keyframes) > _COUNTS[selection.part]:
+        stated = dict.fromkeys(videos, _SIZE)
+    check_sizes(videos, stated, truth.path, "take the pictures as they were released", report)
+    sources = (truth.path, path)
     if path is None:
-        return DetectionDataset(NAME, videos, list(annotated.values()))
+        return DetectionDataset(NAME, videos, list(annotated.values()), sources=sources)
     lengths = {**truth.lengths, **{video: len(found) for video, found in videos.items()}}
     proposals = read_lines(path, lengths, _FPS, chosen, f"{truth.path}", report)
     if not proposals:
         logger.warning("%s: no detection in any of the %d videos", path, len(videos))
     keys = sorted(annotated.keys() | proposals.keys())
     return DetectionDataset(
-        NAME, videos, [annotated.get(key, _unannotated(key)) for key in keys], proposals
+        NAME,
+        videos,
+        [annotated.get(key, _unannotated(key)) for key in keys],
+        proposals,
+        sources=sources,
     )
 
 

@@ -23,6 +23,7 @@ from stclip.data.selection import Part
 from stclip.data.tube_file import TubeFile, parse_act, whole_number
 from stclip.errors import Report, UserError, fail, reporting
 from stclip.structures import Tube
+from stclip.structures.boxes import LARGEST
 
 logger = logging.getLogger(__name__)
 
@@ -85,7 +86,7 @@ def read_ground_truth(
     names = worded(file, all_names)
     keyframes = {video: file.keyframes(video, names) for video in file.videos(part)}
     annotated = {video: frames for video, frames in keyframes.items() if frames}
-    return GroundTruth(file.path, annotated, file.lengths, {})
+    return GroundTruth(file.path, annotated, file.lengths, {}, dict(file.sizes))
 
 
 def worded(file: TubeFile, all_names: Sequence[str] | None) -> dict[str, str]:
@@ -139,9 +140,10 @@ def _tube(row: Any, video: str, uneven: list[str]) -> Tube | None:
     if first < 0:
         raise ValueError(f"sf {first}: frames count from 0")
     # Unsigned bytes would overflow in the sum.
-    boxes = np.asarray(row["boxes"]).astype(np.float32)
-    if boxes.ndim != 2 or boxes.shape[1] != 4 or not np.isfinite(boxes).all():
+    boxes = np.asarray(row["boxes"], dtype=np.float64)
+    if boxes.ndim != 2 or boxes.shape[1] != 4 or not (np.abs(boxes) <= LARGEST).all():
         raise ValueError(f"boxes of shape {boxes.shape}: (n, 4) of finite numbers were expected")
+    boxes = boxes.astype(np.float32)
     boxes[:, 2:] += boxes[:, :2]
     count = min(len(boxes), max(end - first, 0))
     if len(boxes) != end - first:

@@ -5,6 +5,9 @@ from numpy.typing import NDArray
 
 Boxes = NDArray[np.floating]
 
+# No coordinate, score or time of a file is as large; beyond it areas and float32 overflow.
+LARGEST = 1e7
+
 
 def area(boxes: Boxes) -> Boxes:
     """Areas (n,) of boxes (n, 4) xyxy; zero where a box is empty or inverted."""

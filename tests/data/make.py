@@ -45,6 +45,7 @@ def write_video(
     numbers: Iterable[int] | None = None,
     sound: range | None = None,
     degrees: int = 0,
+    size: tuple[int, int] = (128, 32),
 ) -> Path:
     """Frame n (from 1) shows n, or the n-th number, at ``times[n - 1] / rate`` seconds.
 
@@ -53,7 +54,7 @@ def write_video(
     """
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=rate, options=options or {})
-        stream.width, stream.height = 128, 32
+        stream.width, stream.height = size
         stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
         stream.codec_context.time_base = Fraction(1, rate)
         if degrees:
@@ -61,7 +62,7 @@ def write_video(
         if sound is not None:
             _write_silence(container, sound)
         for number, time in zip(numbers or itertools.count(1), times, strict=False):
-            frame = av.VideoFrame.from_ndarray(numbered(number), format="rgb24")
+            frame = av.VideoFrame.from_ndarray(numbered(number, *size), format="rgb24")
             frame.pts, frame.time_base = time, Fraction(1, rate)
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
@@ -155,7 +156,7 @@ def write_jhmdb(root: Path, layout: str = "flat", annotations: str = "json") -> 
         else:
             folder = jhmdb / "videos" / (label if layout == "avi in classes" else "")
             folder.mkdir(parents=True, exist_ok=True)
-            write_video(folder / f"{name}.avi", range(count), "mpeg4")
+            write_video(folder / f"{name}.avi", range(count), "mpeg4", size=(WIDTH, HEIGHT))
     if annotations == "json":
         (jhmdb / "annotations").mkdir(parents=True, exist_ok=True)
         for part in PARTS:

@@ -108,7 +108,7 @@ def write_frames(root: Path, layout: str = "jpg") -> None:
         path = root / ("UCF-101" if layout == "avi" else "videos") / f"{video}.avi"
         path = path if layout == "avi" else path.parents[1] / path.name
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_video(path, range(count), "mpeg4")
+        write_video(path, range(count), "mpeg4", size=(WIDTH, HEIGHT))
 
 
 def detections() -> list[dict[str, Any]]:

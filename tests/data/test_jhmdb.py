@@ -1,3 +1,4 @@
+import io
 import json
 import logging
 import pickle
@@ -6,6 +7,7 @@ from zipfile import ZipFile
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from stclip.data import build_dataset
 from stclip.data.jhmdb_ground_truth import CLASSES, read_ground_truth
@@ -256,7 +258,9 @@ SPLITS = {
 
 @pytest.fixture(scope="module")
 def released(tmp_path_factory):
-    """The released annotations, with archives of empty files in the place of the frames."""
+    """The released annotations, with archives of one picture in the place of the frames."""
+    picture = io.BytesIO()
+    Image.new("L", (320, 240)).save(picture, "png")
     source = shared_path("annotations/jhmdb")
     folder = tmp_path_factory.mktemp("data") / "jhmdb"
     (folder / "videos").mkdir(parents=True)
@@ -267,7 +271,7 @@ def released(tmp_path_factory):
         for video, length in truth.lengths.items():
             with ZipFile(folder / "videos" / f"{video.split('/')[1]}.zip", "w") as archive:
                 for number in range(1, length + 1):
-                    archive.writestr(f"{number:05d}.png", b"")
+                    archive.writestr(f"{number:05d}.png", picture.getvalue())
     return folder.parent
 
 
