@@ -4,7 +4,7 @@ import json
 import logging
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -75,6 +75,21 @@ def read_json(path: str | Path) -> Any:
         raise UserError(
             f"{path}: not valid JSON ({error}); is the file cut short? Fetch or write it again"
         ) from error
+
+
+def file_names(videos: Iterable[str]) -> dict[str, str]:
+    """What the files of each video begin with: its name with _ for /, and no two the same."""
+    names: dict[str, str] = {}
+    taken: set[str] = set()
+    for video in dict.fromkeys(videos):
+        name = plain = video.replace("/", "_")
+        number = 1
+        while name in taken:
+            number += 1
+            name = f"{plain}~{number}"
+        taken.add(name)
+        names[video] = name
+    return names
 
 
 def retire(path: Path) -> None:

@@ -16,6 +16,7 @@ frame, crop or frame_crop tests CLIP as it is, and xclip without MODEL.WEIGHT wh
 import json
 import logging
 import time
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ from stclip.data.build import (
     build_dataset,
     build_test_loader,
     dataset_name,
+    label_place,
     read_groups,
     read_vocabulary,
     scored_vocabulary,
@@ -138,7 +140,7 @@ def test(cfg: CfgNode, device: torch.device) -> None:
         for part in stream(
             model,
             loader,
-            encode_labels(model, labels),
+            encode_labels(model, labels, partial(label_place, cfg, "test")),
             device=device,
             precision=cfg.MODEL.PRECISION,
             groups=None if groups is None else [groups[name] for name in labels],

@@ -22,6 +22,7 @@ from stclip.data.build import (
     build_dataset,
     build_test_loader,
     build_train_loader,
+    label_place,
     read_groups,
     read_vocabulary,
     scored_vocabulary,
@@ -143,7 +144,7 @@ def train(cfg: CfgNode, args: argparse.Namespace, device: torch.device) -> int:
         events = EventWriter(output_dir, start, solver.MAX_ITER, solver.LOG_PERIOD)
     trainer = Trainer(
         model=model,
-        vocabulary=encode_labels(model, labels),
+        vocabulary=encode_labels(model, labels, partial(label_place, cfg, "train")),
         criterion=(
             FocalCriterion(solver.FOCAL_GAMMA)
             if groups is None
@@ -184,7 +185,10 @@ def train(cfg: CfgNode, args: argparse.Namespace, device: torch.device) -> int:
         events=events,
     )
     if resumed is not None and resumed.training is not None:
-        trainer.load_state(resumed.training)
+        try:
+            trainer.load_state(resumed.training)
+        except UserError as error:
+            raise UserError(f"{last}: {error}") from error
         logger.info("continuing %s at iteration %d", last, start)
         for change in differences(cfg, resumed.config, f"the config kept in {last}"):
             logger.warning("the config has changed since that checkpoint: %s", change)
@@ -282,7 +286,7 @@ class Validation:
         detections = score(
             model,
             loader,
-            encode_labels(model, self.labels),
+            encode_labels(model, self.labels, partial(label_place, self.cfg, "test")),
             [keyframe.key for keyframe in self.dataset.keyframes],
             device=self.device,
             precision=self.cfg.MODEL.PRECISION,

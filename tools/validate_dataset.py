@@ -116,13 +116,14 @@ def vocabularies(cfg: CfgNode, findings: Findings) -> dict[str, list[str]]:
         if cfg[key] or part == "all":
             with reporting(findings.report(kinds.UNREADABLE)):
                 found[part] = read_label_file(cfg[key], key)
+    known, trained = set(found["all"]), set(found["train"])
     for part in ("train", "test"):
         for name in found[part]:
-            if found["all"] and name not in found["all"]:
+            if known and name not in known:
                 where = f"{part.upper()}_LABEL {cfg[f'{part.upper()}_LABEL']}"
                 findings.add(kinds.UNKNOWN_LABELS, f"{where}: {name!r} is not in ALL_LABEL")
     for name in found["test"]:
-        if name in found["train"]:
+        if name in trained:
             findings.add(kinds.SHARED_LABELS, repr(name))
     return found
 
@@ -166,7 +167,8 @@ def check_part(
     if part == "test":
         return checked
     unseen = set(names["test"]) - set(names["train"])
-    kept = (keyframe.of_vocabulary(names["train"], unseen) for keyframe in dataset.keyframes)
+    seen = set(names["train"])
+    kept = (keyframe.of_vocabulary(seen, unseen) for keyframe in dataset.keyframes)
     return replace(checked, trained=sum(len(keyframe.boxes) for keyframe in kept))
 
 
@@ -232,11 +234,11 @@ def summary(parts: Sequence[Checked]) -> str:
 def classes(parts: Sequence[Checked], names: dict[str, list[str]]) -> str:
     """The table of annotated boxes by class: those of the vocabulary, then others."""
     counts: list[Counter[str]] = [count_labels(part.dataset) for part in parts]
-    listed = [*names["train"], *names["test"]]
-    others = [name for name in (*names["all"], *sorted(set().union(*counts))) if name not in listed]
+    trained, tested = set(names["train"]), set(names["test"])
+    named = [*names["train"], *names["test"], *names["all"], *sorted(set().union(*counts))]
     lines = [["annotated boxes", "", *(part.name for part in parts)]]
-    for name in dict.fromkeys([*listed, *others]):
-        seen, unseen = name in names["train"], name in names["test"]
+    for name in dict.fromkeys(named):
+        seen, unseen = name in trained, name in tested
         role = "both" if seen and unseen else "seen" if seen else "unseen" if unseen else ""
         lines.append([name, role, *(f"{count[name]:,}" for count in counts)])
     return format_text(lines)

@@ -18,6 +18,7 @@ test set (DATASETS.TEST, TEST_LABEL, TEST_VIDEO), with the boxes that a test wou
 import argparse
 import logging
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,13 @@ from yacs.config import CfgNode
 from stclip.cli import Parser, config_parser, run
 from stclip.config import load_config, warn_scales
 from stclip.data.annotations import DetectionDataset, Keyframe
-from stclip.data.build import build_dataset, build_test_loader, read_groups, scored_vocabulary
+from stclip.data.build import (
+    build_dataset,
+    build_test_loader,
+    label_place,
+    read_groups,
+    scored_vocabulary,
+)
 from stclip.data.labels import choices
 from stclip.data.transforms import patch_boxes
 from stclip.engine.checkpoint import read_checkpoint
@@ -42,7 +49,7 @@ from stclip.evaluation.detection_pictures import (
     draw_detections,
     draw_interest_tokens,
 )
-from stclip.files import atomic_path
+from stclip.files import atomic_path, file_names
 from stclip.models.build import Model, build_model, encode_labels
 from stclip.structures import Detections, FrameKey
 
@@ -62,7 +69,7 @@ def main(argv: list[str] | None = None) -> int:
     labels = scored_vocabulary(cfg)
     dataset = build_dataset(cfg, "test")
     dataset = replace(dataset, keyframes=choose_keyframes(cfg, dataset, args))
-    paths = {keyframe.key: _path(args, keyframe.key) for keyframe in dataset.keyframes}
+    paths = _paths(args, [keyframe.key for keyframe in dataset.keyframes])
     for path in paths.values():
         if path.exists() and not args.overwrite:
             raise UserError(f"{path}: exists already; give another --out, or --overwrite")
@@ -184,7 +191,7 @@ def scored(
     detections = infer(
         model,
         loader,
-        encode_labels(model, labels),
+        encode_labels(model, labels, partial(label_place, cfg, "test")),
         device=device,
         precision=cfg.MODEL.PRECISION,
         groups=None if groups is None else [groups[name] for name in labels],
@@ -235,9 +242,10 @@ def _layers(asked: list[int] | None, count: int) -> list[int]:
     return layers
 
 
-def _path(args: argparse.Namespace, key: FrameKey) -> Path:
+def _paths(args: argparse.Namespace, keys: list[FrameKey]) -> dict[FrameKey, Path]:
+    names = file_names(key.video for key in keys)
     out: Path = args.out
-    return out / f"{key.video.replace('/', '_')}_{key.frame:05d}_{args.what}.png"
+    return {key: out / f"{names[key.video]}_{key.frame:05d}_{args.what}.png" for key in keys}
 
 
 def _base(video: str) -> str:

@@ -48,8 +48,9 @@ def build_annotation_dataset(
     """
     file = read_annotations(path)
     video_labels = file.video_labels()
+    known = set(all_names)
     for name in sorted(set().union(*video_labels.values())):
-        if name not in all_names:
+        if name not in known:
             raise UserError(
                 f"{path}: label {name!r} is not in ALL_LABEL; {choices(name, all_names)}"
             )

@@ -10,8 +10,10 @@ from numpy.typing import NDArray
 
 from stclip.data.ava_files import Moment, read_box_csv
 from stclip.data.ava_videos import frame_of, second_of
+from stclip.data.box_formats import look_like_shares
 from stclip.data.jhmdb_ground_truth import beside
 from stclip.data.proposals import Proposals, read_coco_detections
+from stclip.data.tube_file import whole_number
 from stclip.errors import Report, UserError, fail
 from stclip.files import read_json
 from stclip.structures import FrameKey
@@ -112,7 +114,13 @@ def _from_json(
             ids[id_], stated[key] = key, size
     source = f"{IMAGES}, which is not in {root}," if images is None else f"{images}"
     found: dict[Moment, Proposals] = {}
-    for key, persons in read_coco_detections(path, ids, source, report).items():
+    rows = read_coco_detections(path, ids, source, report)
+    if rows and look_like_shares(np.concatenate([persons.boxes for persons in rows.values()])):
+        raise UserError(
+            f"{path}: its boxes reach to 1 only; bbox is x, y, width, height in pixels: multiply "
+            "shares of the picture by its width and height"
+        )
+    for key, persons in rows.items():
         if key.video not in sizes:
             continue
         corners = persons.boxes.copy()
@@ -140,8 +148,8 @@ def _images(path: Path) -> Iterator[tuple[Any, FrameKey, tuple[float, float]]]:
         raise UserError(f"{path}: no list 'images' in it")
     for number, row in enumerate(rows):
         try:
-            key = FrameKey(str(row["movie"]), frame_of(int(row["timestamp"])))
-            size = (float(row["width"]), float(row["height"]))
+            key = FrameKey(str(row["movie"]), frame_of(whole_number(row["timestamp"])))
+            size = (whole_number(row["width"]), whole_number(row["height"]))
             if min(size) <= 0:
                 raise ValueError
             yield row["id"], key, size

@@ -1,7 +1,6 @@
 """AVA's own files: annotations, excluded timestamps, label map, person boxes (data.md)."""
 
 import csv
-import math
 import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stclip.errors import Report, UserError, fail, reporting
+from stclip.structures.boxes import LARGEST
 
 # A video and one of its seconds.
 Moment = tuple[str, int]
@@ -19,6 +19,8 @@ _SLACK = 0.1
 _ITEM = re.compile(r"\{([^{}]*)\}")
 _NAME = re.compile(r"""\bname:\s*(?:"([^"\n]*)"|'([^'\n]*)')""")
 _ID = re.compile(r"\b(?:label_)?id:\s*(\d+)")
+_COMMENT = re.compile(r"^\s*#.*$", re.MULTILINE)
+_DIGITS = 6  # of a class's number
 
 
 @dataclass(frozen=True)
@@ -123,7 +125,7 @@ def read_label_map(path: str | Path) -> dict[int, str]:
     """The class names by action id of a ``.pbtxt``: ``name:`` and ``id:`` or ``label_id:`` an item.
 
     Raises:
-        UserError: the file cannot be read, has no such items, or an id twice.
+        UserError: the file cannot be read or is cut short, has no such items, or an id twice.
     """
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
@@ -134,9 +136,19 @@ def read_label_map(path: str | Path) -> dict[int, str]:
         name, id_ = _NAME.search(item), _ID.search(item)
         if name is None or id_ is None:
             raise UserError(f"{path}: item {number}: name and id or label_id were expected")
+        if len(id_[1]) > _DIGITS:
+            raise UserError(
+                f"{path}: item {number}: id {id_[1]:.20}: at most {_DIGITS} digits were expected"
+            )
         if int(id_[1]) in names:
             raise UserError(f"{path}: item {number}: id {id_[1]} stands there twice")
         names[int(id_[1])] = name[1] or name[2]
+    rest = _ITEM.sub("", _COMMENT.sub("", text))
+    if "{" in rest or "}" in rest:
+        raise UserError(
+            f"{path}: after its {len(names)} items there is a part of another; is the file cut "
+            "short? Fetch it again"
+        )
     if not names:
         raise UserError(f'{path}: no item {{ name: "..." id: ... }} in it; is it a label map?')
     return names
@@ -206,7 +218,7 @@ def _second(text: str, where: str) -> int:
 def _number(text: str, name: str, where: str) -> float:
     try:
         value = float(text)
-        if not math.isfinite(value):
+        if not abs(value) <= LARGEST:
             raise ValueError
     except ValueError:
         raise UserError(f"{where}: {name} {text!r}: a number was expected") from None

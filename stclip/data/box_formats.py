@@ -114,7 +114,7 @@ def check_boxes(
     """
     empty = (boxes[:, 2:] <= boxes[:, :2]).any(axis=1)
     meant = guess_format(boxes, sizes)
-    if meant is not None or empty.sum() > max(_FEW, _FEW_OF_ALL * len(boxes)):
+    if meant is not None or not are_few(empty):
         seen = int(empty.argmax()) if empty.any() else 0
         problem = f"{empty.sum()} of {len(boxes)} boxes have x2 <= x1 or y2 <= y1"
         if meant is not None:
@@ -126,9 +126,8 @@ def check_boxes(
     useless = empty if dropped is None else dropped
     if useless.any():
         first = int(useless.argmax())
-        negligible = useless.sum() <= _NEGLIGIBLE * len(boxes)
         logger.log(
-            logging.INFO if negligible else logging.WARNING,
+            logging.INFO if are_negligible(useless) else logging.WARNING,
             "%s: %d of %d boxes are empty%s and %s (first: %s, %s)",
             where, useless.sum(), len(boxes), "" if dropped is None else " within their picture",
             fate, place(first), _described(boxes, sizes, first),
@@ -142,6 +141,16 @@ def check_boxes(
             where, over.sum(), len(boxes), _TOLERANCE, place(first),
             _described(boxes, sizes, first),
         )  # fmt: skip
+
+
+def are_few(strange: NDArray[np.bool_]) -> bool:
+    """Whether strange boxes, of all (n,), may be accidents."""
+    return bool(strange.sum() <= max(_FEW, _FEW_OF_ALL * len(strange)))
+
+
+def are_negligible(strange: NDArray[np.bool_]) -> bool:
+    """Whether strange boxes, of all (n,), are as rare as in files that are right."""
+    return bool(strange.sum() <= _NEGLIGIBLE * len(strange))
 
 
 def _described(boxes: Boxes, sizes: Boxes, index: int) -> str:

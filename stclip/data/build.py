@@ -19,7 +19,12 @@ from stclip.data.box_formats import check_boxes
 from stclip.data.chunks import are_visible
 from stclip.data.clips import ClipReader, one_keyframe_a_video
 from stclip.data.jhmdb import NAMES, build_jhmdb, check_drawn
-from stclip.data.labels import check_vocabulary, read_group_file, read_label_file
+from stclip.data.labels import (
+    check_vocabulary,
+    label_line,
+    read_group_file,
+    read_label_file,
+)
 from stclip.data.loaders import BatchLoader, Samples, TestSamples, TrainSamples, multi_hot
 from stclip.data.reading import FrameReader
 from stclip.data.sampling import run_of, split_into_chunks
@@ -62,6 +67,14 @@ def scored_vocabulary(cfg: CfgNode) -> list[str]:
     """
     names = read_vocabulary(cfg, "test")
     return read_label_file(cfg.ALL_LABEL, "ALL_LABEL") if cfg.TEST.GENERALIZED else names
+
+
+def label_place(cfg: CfgNode, part: Part, name: str) -> str:
+    """Words for where a name of the vocabulary that a part uses stands: key, file and line."""
+    key = f"{part.upper()}_LABEL"
+    if part == "test" and cfg.TEST.GENERALIZED:
+        key = "ALL_LABEL"
+    return label_line(cfg[key], name, key)
 
 
 def read_groups(cfg: CfgNode) -> dict[str, str] | None:
@@ -146,7 +159,8 @@ def _keep_vocabulary(
 ) -> DetectionDataset:
     """Leave out who has no seen label or an unseen one, and keyframes without anybody left."""
     unseen = _unseen(cfg, vocabulary)
-    keyframes = [keyframe.of_vocabulary(vocabulary, unseen) for keyframe in dataset.keyframes]
+    columns = {name: column for column, name in enumerate(vocabulary)}
+    keyframes = [keyframe.of_vocabulary(columns, unseen) for keyframe in dataset.keyframes]
     before, after = (sum(len(k.boxes) for k in frames) for frames in (dataset.keyframes, keyframes))
     if after < before:
         logger.info(
@@ -161,7 +175,7 @@ def _keep_vocabulary(
         )
     for keyframe in keyframes:  # a box with the wrong number of labels must show now
         with reporting(report):
-            multi_hot(keyframe, vocabulary, several=bool(cfg.ALL_GROUP))
+            multi_hot(keyframe, columns, several=bool(cfg.ALL_GROUP))
     _warn_poses(keyframes, read_groups(cfg) or {})
     return replace(dataset, keyframes=[keyframe for keyframe in keyframes if len(keyframe.boxes)])
 

@@ -237,15 +237,16 @@ def spelt(own: Sequence[str], all_names: Sequence[str], source: Path) -> list[st
     is what a person would do to try another wording; anything else cannot be told from a wrong
     file.
     """
-    if set(own) <= set(all_names) or set(all_names) <= set(own):
+    known = set(all_names)
+    if set(own) <= known or known <= set(own):
         return list(own)
     moved = [
         name
         for position, name in enumerate(own)
-        if name in all_names and (len(own) != len(all_names) or all_names[position] != name)
+        if name in known and (len(own) != len(all_names) or all_names[position] != name)
     ]
     if len(own) != len(all_names) or moved:
-        lacking = sorted(set(own) - set(all_names))
+        lacking = sorted(set(own) - known)
         raise UserError(
             f"ALL_LABEL: the classes of {source} are not in it ({', '.join(lacking[:5])}"
             f"{', ...' if len(lacking) > 5 else ''}); list all {len(own)}, and to word some "

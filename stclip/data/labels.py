@@ -36,6 +36,12 @@ def read_label_file(path: str | Path, key: str = "") -> list[str]:
     return names
 
 
+def label_line(path: str | Path, name: str, key: str = "") -> str:
+    """Words for where a name of a label file stands: the key, the file and the line."""
+    lines = enumerate(_lines(path, key), start=1)
+    return f"{_where(path, key)}, line {next((n for n, line in lines if line == name), '?')}"
+
+
 def read_group_file(path: str | Path, names: Sequence[str], key: str = "") -> dict[str, str]:
     """The group of every class: one of GROUPS a line, in the order of the classes.
 
@@ -85,8 +91,9 @@ def check_vocabulary(
     Raises:
         UserError: naming the key, the file, the label and the choices that come close.
     """
+    known = set(all_names)
     for name in names:
-        if name not in all_names:
+        if name not in known:
             raise UserError(
                 f"{_where(path, key)}: label {name!r} is not in ALL_LABEL; "
                 f"{choices(name, all_names)}"
@@ -104,13 +111,14 @@ def choices(name: str, valid: Collection[str], limit: int = 5) -> str:
 
 def warn_overlap(train_names: Sequence[str], test_names: Sequence[str]) -> None:
     """Log a warning if the test labels contain seen ones: then the test is not zero-shot."""
-    both = [name for name in test_names if name in set(train_names)]
+    trained = set(train_names)
+    both = [name for name in test_names if name in trained]
     if both:
         logger.warning(
             "%d of %d labels of TEST_LABEL are in TRAIN_LABEL too, so this is not zero-shot: %s",
             len(both),
             len(test_names),
-            ", ".join(both),
+            ", ".join(both[:30]) + (", ..." if len(both) > 30 else ""),
         )
 
 

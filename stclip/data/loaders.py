@@ -2,7 +2,7 @@
 
 import re
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -84,6 +84,7 @@ class TrainSamples:
 
     def __post_init__(self) -> None:
         self._stream = ShuffledStream(len(self.dataset.keyframes), self.seed)
+        self._columns = {name: column for column, name in enumerate(self.vocabulary)}
 
     def __len__(self) -> int:
         """The number of micro-batches."""
@@ -102,7 +103,7 @@ class TrainSamples:
         item = ChunkKeyframe(
             keyframe.key,
             Proposals.annotated(keyframe.boxes[chosen]),
-            multi_hot(keyframe, self.vocabulary, self.several_labels)[chosen],
+            multi_hot(keyframe, self._columns, self.several_labels)[chosen],
         )
         video = self.dataset.videos[keyframe.key.video]
         if self.clips is not None:
@@ -189,13 +190,13 @@ class TestSamples:
 
 
 def multi_hot(
-    keyframe: Keyframe, vocabulary: Sequence[str], several: bool = False
+    keyframe: Keyframe, vocabulary: Mapping[str, int], several: bool = False
 ) -> NDArray[np.float32]:
     """The labels of a keyframe's boxes: (n, C) float32, 1 where a box has the class.
 
     Args:
         keyframe: with n boxes.
-        vocabulary: C class names; labels outside it are no targets.
+        vocabulary: the column of each of C class names; labels outside it are no targets.
         several: a box may have more than one label of the vocabulary.
 
     Raises:
@@ -203,7 +204,7 @@ def multi_hot(
     """
     targets = np.zeros((len(keyframe.boxes), len(vocabulary)), dtype=np.float32)
     for row, names in enumerate(keyframe.labels):
-        columns = [vocabulary.index(name) for name in set(names) if name in vocabulary]
+        columns = [vocabulary[name] for name in set(names) if name in vocabulary]
         if not columns or (len(columns) > 1 and not several):
             remedy = ", or set ALL_GROUP, with which a box may have several" if columns else ""
             raise UserError(

@@ -2,7 +2,8 @@
 
 ``JHMDB-GT.pkl`` and ``UCF101v2-GT.pkl`` are in that format: a dict with ``labels``,
 ``train_videos`` and ``test_videos`` (lists of ``class/video``, one for each official split),
-``nframes``, perhaps ``resolution[video]`` = (height, width), and ``gttubes[video]`` = {label index: [array (n, 5) of frame from 1, x1, y1, x2, y2]}.
+``nframes``, perhaps ``resolution[video]`` = (height, width), and ``gttubes[video]`` = {label index:
+[array (n, 5) of frame from 1, x1, y1, x2, y2]}.
 """
 
 from collections.abc import Mapping, Sequence

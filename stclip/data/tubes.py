@@ -91,6 +91,7 @@ def read_detected_tubes(
     if not isinstance(rows, list):
         raise UserError(f"{path}: a list of tubes was expected (see DATA.md, 'Tubes')")
     tubes: dict[str, list[Tube]] = {}
+    labels = set(labels)
     for index, row in enumerate(rows):
         where = f"{path}: tube {index + 1}"
         video, tube = _tube(row, where, labels, scored=True)
@@ -135,8 +136,9 @@ def _from_json(path: Path) -> TubeTruth:
     if not isinstance(lengths, dict) or not all(type(n) is int and n > 0 for n in lengths.values()):
         raise UserError(f"{path}: nframes: a number of frames for each video was expected")
     tubes: dict[str, list[Tube]] = {video: [] for video in lengths}
+    known = set(labels)
     for index, row in enumerate(rows):
-        video, tube = _tube(row, f"{path}: ground_truth[{index}]", labels, scored=False)
+        video, tube = _tube(row, f"{path}: ground_truth[{index}]", known, scored=False)
         tubes.setdefault(video, []).append(tube)
     return TubeTruth(path, tuple(labels), tubes, lengths)
 
@@ -147,7 +149,7 @@ def _tube(row: Any, where: str, labels: Collection[str], scored: bool) -> tuple[
     video, label, score = (row.get(name) for name in ("video", "label", "score"))
     if not isinstance(video, str) or not video:
         raise UserError(f"{where}: video {video!r:.60}: a name was expected")
-    if label not in labels:
+    if not isinstance(label, str) or label not in labels:
         raise UserError(f"{where}: label {label!r:.60} is unknown; {choices(str(label), labels)}")
     if scored and not is_number(score):
         raise UserError(f"{where}: score {score!r:.60}: a number was expected")

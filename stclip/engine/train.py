@@ -105,6 +105,12 @@ class Trainer:
             group.update({name: values[name] for name in names if name in values})
         if state["scaler"]:  # empty if that part of the run was not in fp16
             self.scaler.load_state_dict(state["scaler"])
+        broken = self._not_finite()
+        if broken is not None:
+            raise UserError(
+                f"{broken}: training had diverged; remove this checkpoint, and --resume goes on "
+                "from the one before"
+            )
         torch.set_rng_state(state["rng"]["cpu"])
         if self.device.type == "cuda" and "cuda" in state["rng"]:
             torch.cuda.set_rng_state(state["rng"]["cuda"], self.device)
@@ -117,7 +123,8 @@ class Trainer:
                 an iteration.
 
         Raises:
-            UserError: the loss or a gradient is not finite; nothing of that iteration is applied.
+            UserError: the loss or a gradient is not finite, of which nothing is applied; or what a
+                checkpoint would hold is not, and it is not saved.
             Interrupted: SIGTERM or SIGINT came; the last finished iteration is saved.
         """
         model: nn.Module = self.model
@@ -238,9 +245,30 @@ class Trainer:
             self.events.write({"iteration": self.iteration, **numbers})
 
     def _save(self) -> None:
-        if rank() == 0 and self._saved_iteration != self.iteration:
+        if self._saved_iteration == self.iteration:
+            return
+        broken = self._not_finite()  # the same on every rank, so that all of them stop
+        if broken is not None:
+            raise UserError(
+                f"iteration {self.iteration}: {broken}: training has diverged; not saved, and the "
+                "checkpoints before it stay as they are; lower SOLVER.BASE_LR"
+            )
+        if rank() == 0:
             self.save(self.iteration, self.state())
             self._saved_iteration = self.iteration
+
+    def _not_finite(self) -> str | None:
+        """Which trained parameter, or optimizer's state of one, is not finite, if any."""
+        for name, parameter in self.model.named_parameters():
+            if not parameter.requires_grad:
+                continue
+            if not parameter.isfinite().all():
+                return f"parameter {name} is not finite"
+            state = self.optimizer.state.get(parameter, {})
+            for key, value in state.items():
+                if isinstance(value, Tensor) and not value.isfinite().all():
+                    return f"the optimizer's {key} of {name} is not finite"
+        return None
 
 
 @contextmanager

@@ -3,17 +3,31 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterable, Sequence
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from stclip.errors import UserError
 from stclip.evaluation.frame_map import FrameMapEvaluator
 from stclip.evaluation.matching import AnnotatedFrame
 from stclip.structures import Detections, FrameKey
+from stclip.structures.boxes import LARGEST
+
+# The arrays of a file: which kinds of numpy's they may have, and words for these.
+_ARRAYS = {
+    "videos": ("U", "texts"),
+    "frames": ("iu", "whole numbers"),
+    "owner": ("iu", "whole numbers"),
+    "boxes": ("f", "numbers"),
+    "det_scores": ("f", "numbers"),
+    "scores": ("f", "numbers"),
+    "labels": ("U", "texts"),
+}
 
 
 def write_predictions(path: str | Path, vocabulary: Sequence[str], detections: Detections) -> None:
@@ -34,23 +48,59 @@ def read_predictions(path: str | Path) -> tuple[Detections, tuple[str, ...]]:
     """The detections that a test run wrote, before soft voting, and its vocabulary.
 
     Raises:
-        UserError: the file cannot be read or lacks an array.
+        UserError: the file cannot be read, lacks an array, or has one of the wrong kind or shape.
     """
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            keys = zip(arrays["videos"].tolist(), arrays["frames"].tolist(), strict=True)
-            detections = Detections(
-                keys=tuple(FrameKey(video, frame) for video, frame in keys),
-                owner=torch.from_numpy(arrays["owner"]),
-                boxes=torch.from_numpy(arrays["boxes"]),
-                det_scores=torch.from_numpy(arrays["det_scores"]),
-                scores=torch.from_numpy(arrays["scores"]),
-            )
-            return detections, tuple(arrays["labels"].tolist())
-    except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
+            found = {name: arrays[name] for name in _ARRAYS}
+    except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(
             f"{path}: not the predictions of a test run ({error}); run the test again"
         ) from error
+    problem = _problem(found)
+    if problem is not None:
+        raise UserError(f"{path}: {problem}; run the test again")
+    keys = zip(found["videos"].tolist(), found["frames"].tolist(), strict=True)
+    detections = Detections(
+        keys=tuple(FrameKey(video, frame) for video, frame in keys),
+        owner=torch.from_numpy(found["owner"].astype(np.int64)),
+        boxes=torch.from_numpy(found["boxes"]),
+        det_scores=torch.from_numpy(found["det_scores"]),
+        scores=torch.from_numpy(found["scores"]),
+    )
+    return detections, tuple(found["labels"].tolist())
+
+
+def _problem(arrays: Mapping[str, NDArray[np.generic]]) -> str | None:
+    """What is wrong with the arrays of a file."""
+    keyframes, persons = len(arrays["videos"].ravel()), len(arrays["owner"].ravel())
+    classes = len(arrays["labels"].ravel())
+    for name, (kinds, words) in _ARRAYS.items():
+        if arrays[name].dtype.kind not in kinds:
+            return f"{name}: {words} were expected, found {arrays[name].dtype}"
+    shapes = {
+        "videos": (keyframes,),
+        "frames": (keyframes,),
+        "owner": (persons,),
+        "boxes": (persons, 4),
+        "det_scores": (persons,),
+        "scores": (persons, classes),
+        "labels": (classes,),
+    }
+    for name, shape in shapes.items():
+        if arrays[name].shape != shape:
+            return f"{name}: shape {shape} was expected, found {arrays[name].shape}"
+    owner, frames = arrays["owner"], arrays["frames"]
+    if persons and not 0 <= owner.min() <= owner.max() < keyframes:
+        return f"owner: places of the {keyframes} keyframes were expected"
+    if keyframes and not 1 <= frames.min() <= frames.max() <= LARGEST:
+        return "frames: numbers from 1 were expected"
+    keys = set(zip(arrays["videos"].tolist(), frames.tolist(), strict=True))
+    if len(keys) < keyframes:
+        return "videos, frames: a keyframe stands there twice"
+    if len(set(arrays["labels"].tolist())) < classes:
+        return "labels: a class stands there twice"
+    return None
 
 
 def of_vocabulary(

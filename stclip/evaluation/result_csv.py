@@ -26,6 +26,7 @@ from tqdm import tqdm
 from stclip.errors import UserError
 from stclip.evaluation.rows import DetectionRows
 from stclip.structures import FrameKey
+from stclip.structures.boxes import LARGEST
 
 _BOX = ("x1", "y1", "x2", "y2")
 _BLOCK = 10_000  # lines held as text at a time
@@ -163,7 +164,7 @@ class _Parser:
             return False
         index = self._indices(rows["label"])
         scores = rows["score"] if self.scored else np.ones(len(rows))
-        if not (np.isfinite(rows["box"]).all() and np.isfinite(scores).all()):
+        if not ((np.abs(rows["box"]) <= LARGEST).all() and np.isfinite(scores).all()):
             return False
         if self.known is not None and (index < 0).any():
             return False
@@ -187,11 +188,17 @@ class _Parser:
         first = np.concatenate([np.zeros(1, np.int64), changes])
         found = []
         for name, number in zip(video[first].tolist(), frame[first].tolist(), strict=True):
-            key = FrameKey(name, number)
-            if key not in self.keys and (len(name) == _NAME or self._frame_problem(name, number)):
+            if len(name) == _NAME:
+                return None
+            key = FrameKey(self._video(name), number)
+            if key not in self.keys and self._frame_problem(*key):
                 return None
             found.append(self.keys.setdefault(key, len(self.keys)))
         return np.repeat(np.array(found), np.diff(first, append=len(frame)))
+
+    def _video(self, text: str) -> str:
+        """A video's name, without the spaces that some writers put around it."""
+        return text if self.videos is not None and text in self.videos else text.strip()
 
     def _add_one_by_one(self, lines: list[str], first_number: int) -> None:
         """Add lines, the first of which is row ``first_number``, or say what is wrong with one."""
@@ -204,7 +211,7 @@ class _Parser:
             index = self.labels.get(int(row[6]))
             if index is None:
                 continue
-            key = FrameKey(row[0], int(row[1]))
+            key = FrameKey(self._video(row[0]), int(row[1]))
             frames.append(self.keys.setdefault(key, len(self.keys)))
             boxes.append([float(text) for text in row[2:6]])
             labels.append(index)
@@ -234,21 +241,25 @@ class _Parser:
         if len(row) < count or (len(row) > count and self.known is not None):
             return f"{len(row)} columns, expected {count}: {', '.join(self.columns)}"
         for name, text in zip(self.columns, row, strict=False):
-            if name in (*_BOX, "score") and not _is_finite(text):
-                return f"{name} is {text!r}, expected a finite number"
+            if name in _BOX and not abs(_number(text)) <= LARGEST:
+                return f"{name} is {text!r:.60}, expected a finite number, at most {LARGEST:.0f}"
+            if name == "score" and not math.isfinite(_number(text)):
+                return f"{name} is {text!r:.60}, expected a finite number"
         label = _whole(row[6])
         if label is None:
-            return f"{self.columns[6]} is {row[6]!r}, expected a whole number"
+            return f"{self.columns[6]} is {row[6]!r:.60}, expected a whole number"
         if self.known is not None and label not in self.labels:
             return f"{self.columns[6]} {label} is outside {self.known}"
         frame = _whole(row[1])
         if frame is None:
-            return f"{self.columns[1]} is {row[1]!r}, expected a whole number"
-        return self._frame_problem(row[0], frame)
+            return f"{self.columns[1]} is {row[1]!r:.60}, expected a whole number"
+        return self._frame_problem(self._video(row[0]), frame)
 
     def _frame_problem(self, video: str, frame: int) -> str | None:
         if frame < self.first:
             return f"{self.columns[1]} is {frame}, but {self.columns[1]}s count from {self.first}"
+        if frame > LARGEST:
+            return f"{self.columns[1]} is {frame:.3g}, which no video has"
         if self.videos is None or video in self.videos:
             return None
         close = difflib.get_close_matches(video, self.videos, n=1, cutoff=0.85)
@@ -270,11 +281,12 @@ def _whole(text: str) -> int | None:
         return None
 
 
-def _is_finite(text: str) -> bool:
+def _number(text: str) -> float:
+    """The number that a text says, NaN if it is none."""
     try:
-        return math.isfinite(float(text))
+        return float(text)
     except ValueError:
-        return False
+        return math.nan
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from stclip.errors import UserError
 from stclip.evaluation.predictions import write_predictions
 from stclip.evaluation.rows import DECIMALS, DetectionRows, rows_of
 from stclip.evaluation.submission import AvaForm, write_ava_csv
-from stclip.files import retire
+from stclip.files import file_names, retire
 from stclip.structures import Detections, FrameKey
 
 logger = logging.getLogger(__name__)
@@ -70,7 +70,8 @@ def write_results(
             with 5 decimals, in the order of ``detections``; scores are class score times detector
             score, and rows not above ``action_thresh`` are left out. With ``ava`` in AVA's format.
         detections/<video with _ for />_<%05d frame>.txt: ``label score x1 y1 x2 y2`` with rounded
-            boxes, one file for each frame that has rows; not with ``ava``.
+            boxes, one file for each frame that has rows; not with ``ava``. A video whose name would
+            then be another's gets ~2 after it.
         predictions.npz: everything needed to compute the rest anew; numpy.load reads it with
             allow_pickle=False. ``videos`` (B,) and ``frames`` (B,) of the keyframes, those without
             persons included; ``owner`` (N,) into them; ``boxes`` (N, 4); ``det_scores`` (N,);
@@ -181,14 +182,15 @@ def _write_text_files(folder: Path, rows: DetectionRows) -> None:
     for key, box, label, score in _iterate(rows):
         corners = " ".join(str(round(value)) for value in box)
         lines.setdefault(key, []).append(f"{label} {score:.{DECIMALS}f} {corners}\n")
-    taken: dict[str, FrameKey] = {}
+    names = file_names(key.video for key in lines)
+    for video, name in names.items():
+        if name != video.replace("/", "_"):
+            logger.warning(
+                "detections/%s_*.txt is of %s: another video has the plain name", name, video
+            )
     for key, text in lines.items():
-        name = f"{key.video.replace('/', '_')}_{key.frame:05d}.txt"
-        if name in taken:
-            logger.warning("%s: holds both %s and %s", folder / name, taken[name], key)
-        taken[name] = key
-        with open(folder / name, "a", encoding="utf-8") as file:
-            file.writelines(text)
+        path = folder / f"{names[key.video]}_{key.frame:05d}.txt"
+        path.write_text("".join(text), encoding="utf-8")
 
 
 def _iterate(rows: DetectionRows) -> Iterator[tuple[FrameKey, list[float], int, float]]:

@@ -1,6 +1,7 @@
 """From config keys and weights to a model."""
 
 import logging
+from collections.abc import Callable
 from functools import reduce
 from operator import getitem
 from typing import Any
@@ -14,7 +15,7 @@ from stclip.models.clip import CLIP
 from stclip.models.cross_frame import CrossFrameCLIP
 from stclip.models.interest_tokens import InterestTokens
 from stclip.models.stclip import STCLIP
-from stclip.models.tokenizer import tokenize
+from stclip.models.tokenizer import get_tokenizer, tokenize
 from stclip.models.weights import (
     clip_from_state_dict,
     is_xclip,
@@ -69,9 +70,31 @@ def build_model(cfg: CfgNode, state: dict[str, Tensor] | None = None) -> Model:
     return model.eval()
 
 
-def encode_labels(model: Model, labels: list[str]) -> Tensor:
-    """The model's features of class names (C, E), the names taken exactly as written."""
-    tokens = tokenize(labels, model.clip.text_length)
+def encode_labels(
+    model: Model, labels: list[str], place: Callable[[str], str] | None = None
+) -> Tensor:
+    """The model's features of class names (C, E), the names taken exactly as written.
+
+    Args:
+        model: its text tower.
+        labels: the names.
+        place: words for where a name stands, for messages.
+
+    Raises:
+        UserError: a name has more tokens than the text tower has positions.
+    """
+    length = model.clip.text_length
+    for name in labels:
+        if len(name.encode(errors="replace")) + 2 <= length:  # no token has less than a byte
+            continue
+        count = len(get_tokenizer().encode(name)) + 2
+        if count > length:
+            where = f"{place(name)}: " if place is not None else ""
+            raise UserError(
+                f"{where}label {name!r:.60} has {count} tokens with start and end of text, the "
+                f"model reads {length}; shorten it"
+            )
+    tokens = tokenize(labels, length)
     return model.encode_vocabulary(tokens.to(model.clip.text_projection.device))
 
 

@@ -20,7 +20,10 @@ from stclip.scoring.common import (
     add_iou,
     add_output,
     add_unseen,
+    check_rows,
+    note,
     read_unseen,
+    why_zero,
 )
 
 _TEXT = """\
@@ -42,8 +45,6 @@ example:
       --excluded data/ava/annotations/ava_val_excluded_timestamps_v2.2.csv \\
       --label-map data/label_splits/ava/all_label.txt --json output/ava.json
 """
-# Fractions of the picture; a detector's box may stick out a little.
-_LARGEST = 2.0
 
 
 def add_ava(commands: Any) -> None:
@@ -87,6 +88,8 @@ def run_ava(arguments: argparse.Namespace) -> Outcome:
             f"there it is {truth.keys[0].video} {truth.keys[0].frame}"
         )
     metrics = ava_map(truth, rows, classes, excluded, arguments.iou)
+    if hint := why_zero(metrics, rows, set(truth.keys), positive=False):
+        note(f"{arguments.detections}: {hint}")
     if unseen is not None:
         metrics = generalized(metrics, unseen)
     table = format_table(metrics)
@@ -123,9 +126,5 @@ def _read(path: Path, classes: dict[int, str], scored: bool) -> DetectionRows:
     rows = read_ava_rows(path, list(classes), scored)
     if not scored and not len(rows):
         raise UserError(f"{path}: no row of any of the {len(classes)} evaluated classes")
-    if len(rows) and rows.boxes.max() > _LARGEST:
-        raise UserError(
-            f"{path}: boxes reach to {rows.boxes.max():g}; fractions of the picture's width and "
-            "height, from 0 to 1, were expected: divide pixels by them"
-        )
+    check_rows(rows, rows.boxes, path, shares=True)
     return rows

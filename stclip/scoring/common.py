@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence, Set
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from stclip.data.box_formats import are_few, are_negligible, guess_format, look_like_shares
 from stclip.data.labels import choices, read_label_file, read_video_list
 from stclip.errors import UserError
+from stclip.evaluation.rows import DetectionRows
+from stclip.structures import FrameKey
+
+Boxes = NDArray[np.floating]
+# Of a box that is a share of its picture; a detector's may stick out a little.
+_LARGEST_SHARE = 2.0
 
 # What a command hands back: the numbers, and a table of them.
 Outcome = tuple[dict[str, Any], str]
@@ -104,8 +114,9 @@ def check_labels(
     names: Sequence[str], known: Collection[str], path: str | Path, source: str | Path
 ) -> None:
     """Check that each of the names in ``path`` is a class of ``source``."""
+    classes = set(known)
     for name in names:
-        if name not in known:
+        if name not in classes:
             raise UserError(
                 f"{path}: label {name!r} is not a class of {source}; {choices(name, known)}"
             )
@@ -132,6 +143,103 @@ def listed_videos(known: Collection[str], source: Path, path: Path) -> set[str]:
             f"{source} (first: {unknown[0]})"
         )
     return videos
+
+
+def check_boxes(
+    found: Boxes,
+    truth: Boxes,
+    path: Path,
+    place: Callable[[int], str],
+    shares: bool = False,
+    fate: str = "count as misses",
+) -> None:
+    """Refuse boxes in another format than the ground truth's, and tell of the empty ones.
+
+    Args:
+        found: (n, 4) the boxes of a file of detections; repeated ones may be left out.
+        truth: (m, 4) those of the ground truth.
+        path: the file.
+        place: words for where box i is.
+        shares: boxes are shares of the picture, from 0 to 1, and not pixels.
+        fate: what the empty ones do.
+
+    Raises:
+        UserError: more than a few are empty, or they are shares of the picture where pixels were
+            expected, or the reverse.
+    """
+    if not len(found) or not len(truth):
+        return
+    extent = np.ones(2) if shares else truth[:, 2:].max(axis=0)
+    if shares and np.abs(found).max() > _LARGEST_SHARE:
+        raise UserError(
+            f"{path}: boxes reach to {np.abs(found).max():g}; fractions of the picture's width and "
+            "height, from 0 to 1, were expected: divide pixels by them"
+        )
+    if not shares and extent.min() > _LARGEST_SHARE and look_like_shares(found):
+        raise UserError(
+            f"{path}: boxes reach to {np.abs(found).max():g}, those of the ground truth to "
+            f"{extent[0]:g} and {extent[1]:g}: pixels were expected; multiply fractions by the "
+            "picture's width and height"
+        )
+    empty = (found[:, 2:] <= found[:, :2]).any(axis=1)
+    if not are_few(empty):
+        meant = guess_format(found, np.tile(extent, (len(found), 1)))
+        hint = f"; they look like {meant}" if meant is not None else ""
+        first = int(empty.argmax())
+        raise UserError(
+            f"{path}: {empty.sum()} of {len(found)} boxes have x2 <= x1 or y2 <= y1 (first: "
+            f"{place(first)}, {', '.join(f'{v:g}' for v in found[first])}){hint}; x1, y1, x2, y2 "
+            "were expected"
+        )
+    if not are_negligible(empty):
+        note(
+            f"{path}: {empty.sum()} of {len(found)} boxes are empty and {fate} (first: "
+            f"{place(int(empty.argmax()))})"
+        )
+
+
+def check_rows(rows: DetectionRows, truth: Boxes, path: Path, shares: bool = False) -> None:
+    """``check_boxes`` on rows, of which a person has one for each class."""
+    new = np.ones(len(rows), dtype=bool)
+    same_box = (rows.boxes[1:] == rows.boxes[:-1]).all(axis=1)
+    new[1:] = ~same_box | (rows.frame[1:] != rows.frame[:-1])
+    first = np.flatnonzero(new)
+
+    def place(index: int) -> str:
+        key = rows.keys[rows.frame[first[index]]]
+        return f"{key.video} {key.frame}"
+
+    check_boxes(rows.boxes[first], truth, path, place, shares)
+
+
+def why_zero(
+    metrics: dict[str, Any], rows: DetectionRows, annotated: Set[FrameKey], positive: bool = True
+) -> str | None:
+    """What explains a frame mAP of 0 at every threshold; None if it is not 0.
+
+    Args:
+        metrics: the frame mAP's.
+        rows: the detections.
+        annotated: the frames with ground truth.
+        positive: only rows with a score above 0 take part.
+    """
+    lowest = metrics["iou_thresholds"][0]
+    if any(metrics[f"per_class@{lowest:g}"].values()):
+        return None
+    if not len(rows):
+        return "the mAP is 0, for it has no row"
+    if positive and rows.scores.max() <= 0:
+        return "the mAP is 0, for no row scores more than 0"
+    inside = sum(key in annotated for key in rows.keys)
+    if not inside:
+        return (
+            f"the mAP is 0, for none of its {len(rows.keys)} frames is annotated; are frames "
+            "counted alike?"
+        )
+    return (
+        f"the mAP is 0, for in its {inside} annotated frames no box overlaps one of its class by "
+        f"IoU {lowest:g}; are boxes pixels of the same pictures, and labels in the same order?"
+    )
 
 
 def note(text: str) -> None:

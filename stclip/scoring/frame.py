@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from stclip.data.ground_truth import EvaluationTruth, read_evaluation_truth
 from stclip.data.labels import read_label_file
 from stclip.errors import UserError
@@ -23,12 +25,15 @@ from stclip.scoring.common import (
     add_output,
     add_subset,
     add_unseen,
+    check_boxes,
     check_labels,
+    check_rows,
     listed_videos,
     note,
     read_names,
     read_unseen,
     refuse_csv,
+    why_zero,
 )
 from stclip.structures import Detections
 
@@ -174,10 +179,23 @@ def evaluate(
                 "videos are not in --videos"
             )
     keyframes = [frame for video in sorted(videos) for frame in truth.keyframes[video]]
+    annotated = [frame.key for frame in keyframes for _ in frame.boxes]
+    if annotated:
+        boxes = np.concatenate([frame.boxes for frame in keyframes])
+        check_boxes(
+            boxes,
+            boxes,
+            truth.path,
+            lambda index: f"{annotated[index].video} {annotated[index].frame}",
+            fate="cannot be found",
+        )
+        check_rows(rows, boxes, arguments.detections)
     metrics = frame_map(keyframes, rows, labels, arguments.iou)
     if not any(metrics["ground_truth_boxes"].values()):
         raise UserError(
             f"{truth.path}: none of its boxes in the {len(videos)} evaluated videos has a label of "
             f"{arguments.test_label or arguments.detections}; are these the right files?"
         )
+    if hint := why_zero(metrics, rows, set(annotated)):
+        note(f"{arguments.detections}: {hint}")
     return metrics if unseen is None else generalized(metrics, unseen)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from stclip.data.tubes import (
     TubeTruth,
@@ -17,7 +20,8 @@ from stclip.errors import UserError
 from stclip.evaluation.frame_map import Metrics
 from stclip.evaluation.result_csv import read_result_csv
 from stclip.evaluation.results import format_columns, percent
-from stclip.evaluation.tubes import link_tubes
+from stclip.evaluation.rows import DetectionRows
+from stclip.evaluation.tubes import MAX_GAP, MIN_FRAMES, MIN_SCORE, link_tubes
 from stclip.evaluation.video_map import RANGE_NAME, video_map
 from stclip.scoring.common import (
     Outcome,
@@ -25,8 +29,11 @@ from stclip.scoring.common import (
     add_iou,
     add_output,
     add_subset,
+    check_boxes,
     check_labels,
+    check_rows,
     listed_videos,
+    note,
     read_names,
     refuse_csv,
 )
@@ -94,15 +101,60 @@ def run_video_map(arguments: argparse.Namespace) -> Outcome:
     labels = read_names(arguments.test_label) or list(truth.labels)
     source = arguments.test_label or truth.path
     check_labels(labels, truth.labels, source, truth.path)
+    _check_tubes(truth.tubes, truth, truth.path, "cannot be found")
     if is_tubes:
         found = read_detected_tubes(path, truth.labels, truth.tubes)
+        _check_tubes(found, truth, path, "count as misses")
     else:
         rows = read_result_csv(path, labels, truth.tubes, source)
+        check_rows(rows, _boxes(truth.tubes), path)
         found = link_tubes(rows, labels, truth.lengths)
+        if not any(found.values()):
+            note(f"{path}: no tube in it{_why_no_tube(rows)}")
     if saved is not None:
         write_detected_tubes(saved, found)
     metrics = _evaluate(arguments, truth, found, labels)
     return metrics, _format(metrics)
+
+
+def _boxes(tubes: Mapping[str, Sequence[Tube]]) -> NDArray[np.float32]:
+    """All boxes (n, 4) of all tubes."""
+    parts = [tube.boxes for some in tubes.values() for tube in some]
+    return np.concatenate([np.zeros((0, 4), np.float32), *parts])
+
+
+def _check_tubes(found: dict[str, list[Tube]], truth: TubeTruth, path: Path, fate: str) -> None:
+    places = [(video, frame) for video, some in found.items() for t in some for frame in t.frames]
+
+    def place(index: int) -> str:
+        return f"{places[index][0]} {places[index][1]}"
+
+    check_boxes(_boxes(found), _boxes(truth.tubes), path, place, fate=fate)
+
+
+def _why_no_tube(rows: DetectionRows) -> str:
+    """What keeps all boxes from becoming tubes."""
+    if not len(rows):
+        return ", for it has no row"
+    best = rows.scores.max()
+    if best < MIN_SCORE:
+        return (
+            f": tubes that score less than {MIN_SCORE:g} are dropped, and its best box has {best:g}"
+        )
+    frames: dict[str, list[int]] = {}
+    for key in rows.keys:
+        frames.setdefault(key.video, []).append(key.frame)
+    gaps = [gap for numbers in frames.values() for gap in np.diff(sorted(numbers)).tolist()]
+    if not gaps or np.median(gaps) > MAX_GAP:
+        apart = f"{np.median(gaps):g} apart" if gaps else "one a video"
+        return (
+            f": a tube ends after {MAX_GAP} frames without a box, and its frames are {apart}; "
+            "detections in (nearly) every frame are needed"
+        )
+    return (
+        f": none of {MIN_FRAMES} frames (or of the video's length) that scores {MIN_SCORE:g} or "
+        "more; do its boxes overlap from frame to frame?"
+    )
 
 
 def _evaluate(

@@ -98,6 +98,9 @@ def test_label_maps(tmp_path, text):
         ("", "no item"),
         ('item { name: "sit" }', "item 1: name and id or label_id"),
         ('item { name: "a" id: 1 } item { name: "b" id: 1 }', "item 2: id 1 stands there twice"),
+        ('item { name: "a" id: 1 } item { name: "b" id', "after its 1 items .* cut short"),
+        ('item { name: "a" id: 1 } }', "after its 1 items .* cut short"),
+        (f'item {{ name: "a" id: {"9" * 5000} }}', "item 1: id 9{20}: at most 6 digits"),
     ],
 )
 def test_bad_label_maps(tmp_path, text, message):
@@ -126,6 +129,7 @@ def test_person_boxes(tmp_path):
         "v,902,0,0,1,1,0.9": "row 1: 7 columns; video, second",
         "v,902,0,0,1,1,,high": "score 'high': a number",
         "v,902,0,0,1,1,,nan": "score 'nan': a number",
+        "v,902,0,0,1,1,,1e39": "score '1e39': a number",
         "v,902,0,0,200,100,,0.9": r"within \[0, 1\]",
     }.items():
         with pytest.raises(UserError, match=message):
@@ -161,12 +165,16 @@ def test_numbered_images_and_pictures_of_another_size(tmp_path):
     assert found["v", 902].boxes.tolist() == [[5, 5, 20, 15]]
     with pytest.raises(UserError, match=r"images\[0\]: id, movie, timestamp, width and height"):
         boxes_of(tmp_path, rows, [{**image, "width": 0}])
+    with pytest.raises(UserError, match=r"images\[0\]: id, movie, timestamp, width and height"):
+        boxes_of(tmp_path, rows, [{**image, "width": float("inf")}])
 
 
 def test_bad_boxes(tmp_path):
     rows = [{"image_id": "v,0902", "bbox": [10, 20, 300, 40], "score": 0.9}]
     with pytest.raises(UserError, match="video v, second 902 lies outside the picture of 200"):
         boxes_of(tmp_path, rows)
+    with pytest.raises(UserError, match=r"reach to 1 only; .* in pixels"):
+        boxes_of(tmp_path, [{**rows[0], "bbox": [0.1, 0.2, 0.3, 0.4]}])
     with pytest.raises(UserError, match="image_id 'frame7' is unknown"):
         boxes_of(tmp_path, [{**rows[0], "image_id": "frame7"}])
     with pytest.raises(UserError, match=r"b\.pkl: AVA's person boxes are a \.csv or a \.json"):

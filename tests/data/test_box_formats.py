@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from stclip.data.box_formats import guess_format, readings
+from stclip.data.box_formats import check_boxes, guess_format, readings
+from stclip.errors import UserError
 
 SIZE = (320, 240)
 
@@ -70,3 +71,50 @@ def test_centres_are_one_of_the_readings():
     boxes, sizes = people()
     found = readings(to_centre(boxes), sizes)["centre x, centre y, width, height"]
     np.testing.assert_allclose(found, boxes)
+
+
+def test_one_empty_box_among_few_is_no_other_format():
+    boxes, sizes = people(6)
+    boxes[2, 2:] = boxes[2, :2]
+    assert guess_format(boxes, sizes) is None
+    boxes[2, 2:] = 5  # inverted
+    assert guess_format(boxes, sizes) is None
+
+
+def check(boxes, sizes):
+    check_boxes(boxes, sizes, "found.json", lambda index: f"frame {index}", "are left out")
+
+
+@pytest.mark.parametrize(
+    ("turn", "words"),
+    [
+        (to_size, "200 boxes look like x, y, width, height \\(frame"),
+        (lambda b: b / (320, 240, 320, 240), "200 boxes look like x1, y1, x2, y2, as shares"),
+        (
+            lambda b: np.where(np.arange(200)[:, None] < 5, b * -1, b),
+            "5 of 200 boxes have x2 <= x1",
+        ),
+    ],
+)
+def test_boxes_of_another_format_are_refused(turn, words):
+    boxes, sizes = people()
+    with pytest.raises(UserError, match=f"^found.json: {words}"):
+        check(turn(boxes), sizes)
+
+
+@pytest.mark.parametrize(("total", "empty", "said"), [(200, 2, True), (4000, 3, False)])
+def test_a_few_empty_boxes_are_counted_unless_they_are_negligible(total, empty, said, caplog):
+    boxes, sizes = people(total)
+    boxes[7 : 7 + empty, 2] = boxes[7 : 7 + empty, 0]
+    check(boxes, sizes)
+    text = f"found.json: {empty} of {total} boxes are empty and are left out (first: frame 7, ("
+    assert (text in caplog.text) == said
+
+
+def test_boxes_of_larger_pictures_are_told_of(caplog):
+    boxes, sizes = people()
+    check(boxes, sizes)
+    assert not caplog.records
+    check(boxes * 2, sizes)
+    assert "reach more than 2 pixels over the edge of their picture" in caplog.text
+    assert "another resolution" in caplog.text

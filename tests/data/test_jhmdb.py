@@ -18,6 +18,7 @@ from tests.data.make import (
     image_id,
     jhmdb_json,
     jhmdb_pickle,
+    write_frames,
     write_jhmdb,
 )
 from tests.helpers import REPOSITORY, shared_path
@@ -214,6 +215,12 @@ def test_frames_without_boxes_are_tested_and_not_trained_on(tmp_path):
         ("images", {"timestamp": 2.5}, r"images\[1\]: id, movie and timestamp"),
         ("images", {"id": image_id("c_wave", 10)}, r"images\[1\]: id \d+ is that of frame 10 of"),
         ("annotations", {"image_id": 5}, r"annotations\[1\]: image_id"),
+        ("images", {"timestamp": float("inf")}, r"images\[1\]: id, movie and timestamp"),
+        ("images", {"width": 0}, r"images\[1\]: width 0, height 30: whole pixels"),
+        ("images", {"width": 41}, r"images\[1\]: 41 x 30 pixels, but other frames of c_wave have"),
+        ("annotations", {"bbox": "1234"}, r"annotations\[1\]: image_id"),
+        ("annotations", {"bbox": [1, 2, 3, 1e39]}, r"annotations\[1\]: image_id"),
+        ("annotations", {"action_ids": "12"}, r"annotations\[1\]: image_id"),
         ("annotations", {"bbox": [1, 2]}, r"annotations\[1\]: image_id"),
         ("annotations", {"action_ids": None}, r"annotations\[1\]: image_id"),
         ("annotations", {"action_ids": [2.9]}, r"annotations\[1\]: image_id"),
@@ -360,3 +367,84 @@ def test_detections_that_cover_less_than_the_release_are_warned_of(released, tmp
     build_dataset(cfg, "test")
     message = "detections for 9113 of the 9139 test frames; the released file has them for 9114"
     assert message in caplog.text
+
+
+@pytest.mark.parametrize("annotations", ["json", "pickle"])
+@pytest.mark.parametrize("part", ["train", "test"])
+def test_pictures_of_another_size_than_the_annotations_say(tmp_path, annotations, part):
+    cfg = write_jhmdb(tmp_path, annotations=annotations)
+    for name in VIDEOS:
+        write_frames(tmp_path / "data/jhmdb/videos" / name, VIDEOS[name][1], (80, 60))
+    words = r"40 x 30 it says, 80 x 60 has .*videos/"
+    with pytest.raises(
+        UserError, match=rf"JHMDB-GT|jhmdb_{part}_gt_min.* 1 of 1 .*{words}"
+    ) as error:
+        build_dataset(cfg, part)
+    assert "\n" not in str(error.value)
+
+
+def rewrite_detections(tmp_path, change):
+    path = tmp_path / "data/jhmdb/jhmdb_faster_RCNN_person.json"
+    rows = json.loads(path.read_text())
+    for number, row in enumerate(rows):
+        row["bbox"] = change(number, *row["bbox"])
+    path.write_text(json.dumps(rows))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda n, x1, y1, x2, y2: [x1 + 20, y1 + 20, 5, 5], "look like x, y, width, height"),
+        (lambda n, x1, y1, x2, y2: [x1 / 40, y1 / 30, x2 / 40, y2 / 30], "as shares"),
+        (lambda n, x1, y1, x2, y2: [x2, y1, x1, y2], "x2 <= x1 or y2 <= y1"),
+    ],
+)
+def test_detections_that_are_not_corners_in_pixels_are_refused(tmp_path, change, words):
+    cfg = write_jhmdb(tmp_path)
+    rewrite_detections(tmp_path, change)
+    where = r"^DATASETS\.DETECTIONS .*jhmdb_faster_RCNN_person\.json: "
+    with pytest.raises(UserError, match=where + f".*{words}") as error:
+        build_dataset(cfg, "test")
+    assert "\n" not in str(error.value)
+
+
+def test_what_makes_a_test_poor_is_told_of(tmp_path, caplog):
+    cfg = write_jhmdb(tmp_path)
+    cfg.TEST.MAX_PERSONS = 1
+    build_dataset(cfg, "test")
+    assert not caplog.records
+
+    def change(number, x1, y1, x2, y2):
+        return [35, 25, 30, 26] if number == 4 else [36, 26, 39, 29]
+
+    rewrite_detections(tmp_path, change)
+    path = tmp_path / "data/jhmdb/jhmdb_faster_RCNN_person.json"
+    path.write_text(json.dumps(json.loads(path.read_text())[::-1]))
+    build_dataset(cfg, "test")
+    messages = caplog.text
+    assert "1 of 36 boxes are empty within their picture and are left out (first: fr" in messages
+    assert "only 0.0% of the annotated boxes overlap a detection" in messages
+    assert "TEST.MAX_PERSONS 1: takes the first" in messages
+    assert "are not the best in 9 of 9 frames" in messages
+
+
+def test_training_without_a_box_in_a_picture_is_refused(tmp_path):
+    cfg = write_jhmdb(tmp_path)
+    path = tmp_path / "data/jhmdb/annotations/jhmdb_train_gt_min.json"
+    content = jhmdb_json("train")
+    for row in content["annotations"]:
+        row["bbox"] = [50, 5, 60, 20]
+    path.write_text(json.dumps(content))
+    with pytest.raises(UserError, match=r"DATASETS\.TRAIN .*none of its boxes lies in its picture"):
+        build_dataset(cfg, "train")
+
+
+def test_files_with_byte_order_marks(tmp_path):
+    cfg = write_jhmdb(tmp_path)
+    before = build_dataset(cfg, "test")
+    (tmp_path / "data/jhmdb/annotations/testlist.txt").write_text("wave/c_wave/00001.txt\n")
+    for path in (tmp_path / "data/jhmdb").rglob("*.[jt][sx]*"):
+        path.write_text(path.read_text(), encoding="utf-8-sig")
+    after = build_dataset(cfg, "test")
+    assert content(after) == content(before)
+    assert list(after.proposals) == list(before.proposals)

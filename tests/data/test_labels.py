@@ -1,9 +1,11 @@
 import logging
+import time
 
 import pytest
 
 from stclip.data.labels import (
     check_vocabulary,
+    label_line,
     read_group_file,
     read_label_file,
     read_video_list,
@@ -115,3 +117,13 @@ def test_what_is_wrong_with_a_group_file_is_named(tmp_path, text, message):
     assert str(error.value).startswith(f"ALL_GROUP {path}: ")
     with pytest.raises(UserError, match=r"ALL_GROUP .*absent.*cannot be read"):
         read_group_file(tmp_path / "absent.txt", ["a"], "ALL_GROUP")
+
+
+def test_many_labels_take_no_longer_than_their_number(tmp_path):
+    names = [f"does thing number {n}" for n in range(100_000)]
+    path = write(tmp_path, "\n".join(names).encode())
+    start = time.process_time()
+    check_vocabulary(read_label_file(path), names, "TEST_LABEL", path)
+    warn_overlap(names, names)
+    assert time.process_time() - start < 5  # minutes, if each name was looked for in a list
+    assert label_line(path, names[7], "TEST_LABEL") == f"TEST_LABEL {path}, line 8"

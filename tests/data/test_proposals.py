@@ -50,6 +50,12 @@ def test_coco_keeps_the_order_of_the_file_and_reads_scores_as_text_or_number(tmp
         ({"bbox": [1, 2, 3, "4"]}, "row 2: bbox .*: four numbers"),
         ({"bbox": [1, 2, 3, float("nan")]}, "row 2: bbox .*: four numbers"),
         ({"bbox": None}, "row 2: bbox None: four numbers"),
+        ({"bbox": "1234"}, "row 2: bbox '1234': four numbers"),
+        ({"bbox": [1, 2, 3, 1e39]}, "row 2: bbox .*: four numbers"),
+        ({"bbox": [1, 2, 3, 10**400]}, "row 2: bbox .*: four numbers"),
+        ({"bbox": [1, 2, 3, True]}, "row 2: bbox .*: four numbers"),
+        ({"score": "1e39"}, "row 2: score '1e39': a number"),
+        ({"score": float("inf")}, "row 2: score inf: a number"),
         ({"score": "high"}, "row 2: score 'high': a number"),
         ({"score": None}, "row 2: score None: a number"),
         ({"score": "nan"}, "row 2: score 'nan': a number"),
@@ -75,6 +81,40 @@ def test_coco_files_that_are_something_else(tmp_path):
         read_coco_detections(path, IDS, "gt.json")
 
 
+@pytest.mark.parametrize(
+    ("ids", "categories", "kept"),
+    [
+        ((0, 0, 0), None, 3),  # the released file of J-HMDB
+        ((1, 1, None), None, 3),
+        ((1, 17, 1), None, 2),  # COCO's own numbers
+        ((0, 1, 56), None, 1),  # a network's
+        ((1, 3, 0), [{"id": 3, "name": "Person"}, {"id": 1, "name": "dog"}], 1),
+    ],
+)
+def test_of_several_categories_persons_are_read(tmp_path, caplog, ids, categories, kept):
+    rows = [{**ROW, "category_id": id_, "score": n / 10} for n, id_ in enumerate(ids)]
+    found = coco(
+        tmp_path, rows if categories is None else {"annotations": rows, "categories": categories}
+    )
+    assert len(found[IDS[7]]) == kept
+    said = f"{3 - kept} of 3 rows are left out, they are of"
+    assert (said in caplog.text) == (kept < 3)
+
+
+@pytest.mark.parametrize(("ids", "words"), [((17, 18), "found 17, 18"), (([1],), "numbers were")])
+def test_files_without_a_person_are_refused(tmp_path, ids, words):
+    with pytest.raises(UserError, match=rf"d\.json: .*category_id.*{words}"):
+        coco(tmp_path, [{**ROW, "category_id": id_} for id_ in ids])
+
+
+def test_byte_order_marks(tmp_path):
+    path = tmp_path / "d.json"
+    path.write_text(json.dumps([ROW]), encoding="utf-8-sig")
+    assert len(read_coco_detections(path, IDS, "gt.json")[IDS[7]]) == 1
+    line = '{"video": "a", "frame": 6, "box": [5, 6, 7, 8], "score": 1}'
+    assert list(jsonl(tmp_path, "\ufeff" + line)) == [FrameKey("a", 6)]
+
+
 def test_lines_by_time_or_frame(tmp_path):
     found = jsonl(
         tmp_path,
@@ -96,6 +136,7 @@ def test_lines_by_time_or_frame(tmp_path):
         ('{"video": "a", "box": [1, 2, 3, 4], "score": 1}', "either timestamp"),
         ('{"video": "a", "timestamp": 0, "frame": 1, "box": [1, 2, 3, 4], "score": 1}', "either"),
         ('{"video": "a", "timestamp": "0", "box": [1, 2, 3, 4], "score": 1}', "timestamp '0'"),
+        ('{"video": "a", "timestamp": 1e308, "box": [1, 2, 3, 4], "score": 1}', "timestamp 1e"),
         ('{"video": "a", "timestamp": -1, "box": [1, 2, 3, 4], "score": 1}', "timestamp -1"),
         ('{"video": "a", "frame": 0, "box": [1, 2, 3, 4], "score": 1}', "frame 0"),
         ('{"video": "a", "frame": 1.5, "box": [1, 2, 3, 4], "score": 1}', r"frame 1\.5"),
@@ -119,3 +160,8 @@ def test_selection_by_score_then_number():
     assert proposals.select(0.0, 0).scores.tolist() == proposals.scores.tolist()
     assert proposals.select(0.5, 2).boxes.tolist() == [[0, 1, 2, 3], [8, 9, 10, 11]]
     assert len(proposals.select(0.95, 3)) == 0
+    assert proposals.are_best(0.0, 0)
+    assert proposals.are_best(0.0, 1)
+    assert not proposals.are_best(0.0, 2)  # 0.1 before 0.5
+    assert not proposals.are_best(0.5, 2)  # 0.5 before 0.7
+    assert proposals.are_best(0.6, 2)

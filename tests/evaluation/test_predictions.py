@@ -33,6 +33,40 @@ def test_files_that_are_no_predictions(tmp_path):
         read_predictions(path)
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("frames", np.array([1.5, 2.0]), "frames: whole numbers were expected, found float64"),
+        ("frames", np.array([0, 1]), "frames: numbers from 1"),
+        ("frames", np.array([1]), r"frames: shape \(2,\) was expected, found \(1,\)"),
+        ("videos", np.array(["a", "a"]), None),
+        ("frames", np.array([1, 1]), "a keyframe stands there twice"),
+        ("owner", np.array([2]), "owner: places of the 2 keyframes"),
+        ("owner", np.array([-1]), "owner: places of the 2 keyframes"),
+        ("boxes", np.zeros((1, 5), np.float32), r"boxes: shape \(1, 4\)"),
+        ("boxes", np.zeros((1, 4), np.int64), "boxes: numbers were expected, found int64"),
+        ("scores", np.zeros((1, 2), np.float32), r"scores: shape \(1, 1\)"),
+        ("labels", np.array([7]), "labels: texts were expected"),
+    ],
+)
+def test_arrays_that_cannot_be_so_are_named(tmp_path, name, value, words):
+    arrays = {
+        "videos": np.array(["a", "a"]),
+        "frames": np.array([1, 2]),
+        "owner": np.array([0]),
+        "boxes": np.zeros((1, 4), np.float32),
+        "det_scores": np.ones(1, np.float32),
+        "scores": np.ones((1, 1), np.float32),
+        "labels": np.array(["run"]),
+    }
+    np.savez(tmp_path / "p.npz", **{**arrays, name: value})
+    if words is None:
+        assert len(read_predictions(tmp_path / "p.npz")[0]) == 1
+        return
+    with pytest.raises(UserError, match=rf"p\.npz: .*{words}.*; run the test again"):
+        read_predictions(tmp_path / "p.npz")
+
+
 def test_chance_is_about_one_in_the_number_of_classes():
     classes = ["a", "b", "c", "d"]
     truth = [annotated(f"v{i}", 1, (BOX, classes[i % 4])) for i in range(400)]

@@ -51,6 +51,12 @@ def test_frames_spelled_differently_are_one_frame(tmp_path):
     assert rows.frame.tolist() == [0, 0]
 
 
+def test_spaces_around_a_name_are_no_part_of_it(tmp_path):
+    rows = read(tmp_path, f"{GOOD}\n {GOOD}\n{GOOD.replace('sit/v', 'sit/v  ')}", {"sit/v"})
+    assert rows.keys == (("sit/v", 1),)
+    assert read(tmp_path, f" {GOOD}", {" sit/v"}).keys == ((" sit/v", 1),)  # where that is a name
+
+
 def test_blocks_join(tmp_path, monkeypatch):
     monkeypatch.setattr(result_csv, "_BLOCK", 3)
     lines = [GOOD.replace("0001", f"{i:04d}", 1) for i in range(1, 11)]
@@ -70,6 +76,9 @@ BAD_ROWS = {
     "nan score": (GOOD.replace("0.25000", "nan"), "score is 'nan'"),
     "infinite box": (GOOD.replace("30.00000", "inf"), "x2 is 'inf'"),
     "too large": (GOOD.replace("30.00000", "1e999"), "x2 is '1e999'"),
+    "beyond float32": (GOOD.replace("30.00000", "1e39"), "x2 is '1e39'"),
+    "frame of 20 digits": (GOOD.replace("0001", "1" * 20), "frame is 1.11e+19"),
+    "frame of 5,000 digits": (GOOD.replace("0001", "1" * 5000), "frame is '111"),
     "label 0": (GOOD.replace(",2,", ",0,"), "label 0 is outside labels.txt"),
     "label 3": (GOOD.replace(",2,", ",3,"), "label 3 is outside labels.txt, which names 2"),
     "label huge": (GOOD.replace(",2,", f",{10**30},"), "is outside labels.txt"),
@@ -169,7 +178,7 @@ def test_the_fast_reader_reads_the_same(tmp_path, monkeypatch):
     same(fast, slow)
     assert len(fast) == 200
     assert {key.video for key in fast.keys} == {
-        "a", "b, with comma", 'c "quoted"', "d é#", long, " e ",
+        "a", "b, with comma", 'c "quoted"', "d é#", long, "e",
     }  # fmt: skip
 
 

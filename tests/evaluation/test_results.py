@@ -137,13 +137,20 @@ def test_names_with_commas_quotes_and_folders_survive(tmp_path):
     assert (folder / "detections" / "deep_er_v_00001.txt").exists()
 
 
-def test_two_frames_with_one_text_file_are_both_written_and_reported(tmp_path, caplog):
+def test_videos_that_one_name_would_fit_have_text_files_of_their_own(tmp_path, caplog):
+    videos = ["cam/1", "cam_1", "cam/2", "cam_1~2"]
     found = detections(
-        [("a/b_c", 1), ("a_b/c", 1)], [(i, (0, 0, 1, 1), 1.0, [0.5]) for i in range(2)], 1
+        [(video, 1) for video in videos],
+        [(i, (i, 0, i + 1, 1), 1.0, [0.5]) for i in range(4)],
+        1,
     )
     folder = write_results(tmp_path, "x", ["sit"], found)
-    assert len((folder / "detections" / "a_b_c_00001.txt").read_text().splitlines()) == 2
-    assert "a_b/c" in caplog.text
+    texts = {path.name: path.read_text() for path in (folder / "detections").iterdir()}
+    names = ["cam_1", "cam_1~2", "cam_2", "cam_1~2~2"]
+    assert texts == {
+        f"{name}_00001.txt": f"1 0.50000 {i} 0 {i + 1} 1\n" for i, name in enumerate(names)
+    }
+    assert "cam_1~2_*.txt is of cam_1:" in caplog.text
 
 
 numbers = st.floats(0, 2000, width=32)
