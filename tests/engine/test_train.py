@@ -1,7 +1,10 @@
 """The training loop on several processes, seen from one."""
 
+import copy
+import math
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 from stclip.engine import train
 from stclip.engine.optim import build_optimizer
 from stclip.engine.train import Trainer
+from stclip.errors import UserError
 from stclip.models.losses import FocalCriterion
 from tests.helpers import random_batch, tiny_model
 
@@ -21,6 +25,55 @@ def group(tmp_path: Path) -> Iterator[None]:
     dist.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
     yield
     dist.destroy_process_group()
+
+
+def trainer_of(model: torch.nn.Module, **changes: Any) -> Trainer:
+    settings: dict[str, Any] = {
+        "model": model,
+        "vocabulary": torch.randn(3, 64),
+        "criterion": FocalCriterion(),
+        "optimizer": build_optimizer(model, 0.1, 0.9, 0.0),
+        "learning_rate": lambda iteration: 0.1,
+        "device": torch.device("cpu"),
+        "max_iter": 2,
+        "save": lambda iteration, state: None,
+    }
+    return Trainer(**(settings | changes))
+
+
+def test_what_has_diverged_is_not_saved() -> None:
+    """A step that overflows, after a loss and gradients that were finite."""
+    torch.manual_seed(0)
+    model = tiny_model()
+    saved: dict[int, dict[str, Any]] = {}
+
+    def save(iteration: int, state: dict[str, Any]) -> None:
+        saved[iteration] = copy.deepcopy(state)
+        for values in state["optimizer"]["state"].values():
+            values["momentum_buffer"].fill_(3e38)
+
+    trainer = trainer_of(
+        model, learning_rate=lambda iteration: (0.1, 100)[iteration], checkpoint_period=1, save=save
+    )
+    batches = [random_batch([2], seed=n, classes=3) for n in range(2)]
+    with pytest.raises(UserError, match=r"^iteration 2: .* is not finite: training has diverged"):
+        trainer.run(batches)
+    assert list(saved) == [1]
+    trainer_of(tiny_model()).load_state(saved[1])
+
+
+@pytest.mark.parametrize("broken", ["parameter", "momentum"])
+def test_a_checkpoint_that_had_diverged_is_not_resumed(broken: str) -> None:
+    model = tiny_model()
+    trainer = trainer_of(model, max_iter=1)
+    trainer.run([random_batch([2], classes=3)])
+    state = trainer.state()
+    if broken == "parameter":
+        next(p for p in model.parameters() if p.requires_grad).data.view(-1)[0] = math.nan
+    else:
+        state["optimizer"]["state"][0]["momentum_buffer"].view(-1)[0] = math.inf
+    with pytest.raises(UserError, match=rf"{broken}.* is not finite: .*remove this checkpoint"):
+        trainer.load_state(state)
 
 
 @pytest.mark.parametrize("steps", [1, 3])
@@ -47,17 +100,7 @@ def test_gradients_are_exchanged_once_an_iteration(
     monkeypatch.setattr(train, "DistributedDataParallel", Counting)
     torch.manual_seed(0)
     model = tiny_model()
-    trainer = Trainer(
-        model=model,
-        vocabulary=torch.randn(3, 64),
-        criterion=FocalCriterion(),
-        optimizer=build_optimizer(model, 0.1, 0.9, 0.0),
-        learning_rate=lambda iteration: 0.1,
-        device=torch.device("cpu"),
-        max_iter=2,
-        save=lambda iteration, state: None,
-        accumulation_steps=steps,
-    )
+    trainer = trainer_of(model, accumulation_steps=steps)
     trainer.run([random_batch([2], seed=n, classes=3) for n in range(2 * steps)])
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     assert sum(exchanged) == 2 * trained

@@ -78,6 +78,13 @@ def misspelt_label(data: Path) -> None:
     (data / "split/test_label.txt").write_text("push\nstannd\n")
 
 
+def long_label(data: Path) -> None:
+    (data / "split/test_label.txt").write_text("push\n\nstand\n")
+    for name in ("split/test_label.txt", f"{ANNOTATIONS}/all_label.txt"):
+        text = (data / name).read_text()
+        (data / name).write_text(text.replace("stand\n", "stand " * 90 + "\n"))
+
+
 def no_labels(data: Path) -> None:
     (data / "split/test_label.txt").write_text("\n")
 
@@ -106,6 +113,7 @@ def pickle_with_code(data: Path) -> None:
         (detections_cut_in_half, ["jhmdb_faster_RCNN_person.json", "not valid JSON"]),
         (unknown_image, ["jhmdb_faster_RCNN_person.json", "987654", "row"]),
         (misspelt_label, ["TEST_LABEL", "test_label.txt", "stannd", "'stand'"]),
+        (long_label, ["TEST_LABEL", "test_label.txt, line 3: label 'stand stand", "92 tokens"]),
         (no_labels, ["TEST_LABEL", "test_label.txt"]),
         (pickle_with_code, ["JHMDB-GT.pkl"]),
     ],

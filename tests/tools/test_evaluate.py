@@ -2,6 +2,7 @@ import importlib.util
 import json
 import os
 import pickle
+import re
 import subprocess
 import sys
 
@@ -156,6 +157,53 @@ def test_mistakes_are_named(case):
     assert "gt.json: not valid JSON" in refused(folder)
     (folder / "gt.json").unlink()
     assert "gt.json: cannot be read" in refused(folder)
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        (lambda f: row("run/a", f, box=f"{90 + f % 2 * 9},0,20,30"), "look like x, y, width, hei"),
+        (lambda f: row("run/a", f, box="0.1,0.2,0.9,0.8"), "multiply fractions by the picture's"),
+        (lambda f: row("run/a", f, box="30,0,20,9"), "5 of 5 boxes have x2 <= x1 or y2 <= y1"),
+    ],
+)
+def test_boxes_that_are_not_corners_in_pixels_are_refused(case, rows, words):
+    folder, evaluate = case
+    truth = json.loads((folder / "gt.json").read_text())
+    for keyframe in truth["keyframes"]:
+        keyframe["boxes"] = [[80, 10, 120, 99]]
+    (folder / "gt.json").write_text(json.dumps(truth))
+    (folder / "result.csv").write_text("".join(map(rows, range(1, 6))))
+    with pytest.raises(UserError, match=rf"result\.csv: .*{re.escape(words)}") as error:
+        evaluate()
+    assert "\n" not in str(error.value)
+
+
+def test_one_empty_box_counts_as_a_miss_and_is_told_of(case, capsys):
+    folder, evaluate = case
+    with open(folder / "result.csv", "a") as file:
+        file.write(row("wave/b", 2, 1, box="5,5,5,9"))
+    assert evaluate()["frame_mAP@0.5"] == 75
+    said = capsys.readouterr().err
+    assert "1 of 4 boxes are empty and count as misses (first: wave/b 2)" in said
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        ("", "it has no row"),
+        (row("run/a", 1, 2, score=0), "no row scores more than 0"),
+        (row("run/a", 9, 2), "none of its 1 frames is annotated"),
+        (row("run/a", 1, 2, box="200,100,240,130"), "in its 1 annotated frames no box overlaps"),
+    ],
+)
+def test_a_map_of_zero_is_explained(case, capsys, rows, words):
+    folder, evaluate = case
+    evaluate()
+    assert not capsys.readouterr().err
+    (folder / "result.csv").write_text(rows)
+    assert evaluate()["frame_mAP@0.2"] == 0
+    assert words in capsys.readouterr().err
 
 
 def test_json_is_not_overwritten_unasked(case):

@@ -101,6 +101,35 @@ def test_boxes_are_linked_and_saved(tmp_path: Path) -> None:
     assert again == metrics
 
 
+@pytest.mark.parametrize(
+    ("every", "score", "words"),
+    [
+        (10, 0.5, "a tube ends after 5 frames without a box, and its frames are 10 apart"),
+        (1, 0.001, "tubes that score less than 0.01 are dropped, and its best box has 0.001"),
+    ],
+)
+def test_boxes_that_make_no_tube_are_explained(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], every: int, score: float, words: str
+) -> None:
+    path = write_boxes(tmp_path, score)
+    with gzip.open(path, "rt", newline="") as file:
+        rows = [row for row in csv.reader(file) if int(row[1]) % every == 0]
+    path.write_text("".join(",".join(row) + "\n" for row in rows))
+    metrics = evaluate(tmp_path, *TUBES, "--detections", path)
+    assert metrics["video_mAP@0.5"] == 0
+    assert f"result.csv: no tube in it: {words}" in capsys.readouterr().err
+
+
+def test_tubes_in_another_format_are_refused(tmp_path: Path) -> None:
+    rows = json.loads((VIDEO / "detected_tubes.json").read_text())
+    for tube in rows:
+        tube["boxes"] = [[f, x1, y1, x2 - x1, y2 - y1] for f, x1, y1, x2, y2 in tube["boxes"]]
+    (tmp_path / "tubes.json").write_text(json.dumps(rows))
+    message = refused(*TUBES, "--detections", tmp_path / "tubes.json")
+    assert "tubes.json" in message
+    assert "boxes have x2 <= x1 or y2 <= y1" in message
+
+
 def test_videos_cut_both_sides(tmp_path: Path) -> None:
     (tmp_path / "videos.txt").write_text("video_00\nvideo_05\n")
     arguments = (*TUBES, "--detections", VIDEO / "detected_tubes.json")
@@ -192,6 +221,9 @@ def test_ava_mistakes(tmp_path: Path) -> None:
     assert "'stand' is not one of" in refused(*GT, *FOUND, "--classes", ids)
     ids.write_text("vid00,0902,12,30,100,200,12,0.5\n")
     assert "boxes reach to 200; fractions" in refused(*GT, "--detections", ids)
+    rows = [f"vid00,{s},0.6,0.{s % 9},0.1,0.2,12,0.5\n" for s in range(902, 912)]
+    ids.write_text("".join(rows))
+    assert "of 10 boxes have x2 <= x1 or y2 <= y1" in refused(*GT, "--detections", ids)
     ids.write_text("video_0,0902,0.1,0.1,0.2,0.2,12,0.5\n")
     assert "none of its 1 seconds" in refused(*GT, "--detections", ids)
     ids.write_text("\n")
