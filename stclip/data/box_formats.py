@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stclip.errors import UserError
+from stclip.structures.boxes import are_empty
 
 logger = logging.getLogger(__name__)
 
@@ -112,7 +113,7 @@ def check_boxes(
     Raises:
         UserError: more than a few boxes are empty, or most seem to mean something else.
     """
-    empty = (boxes[:, 2:] <= boxes[:, :2]).any(axis=1)
+    empty = are_empty(boxes)
     meant = guess_format(boxes, sizes)
     if meant is not None or not are_few(empty):
         seen = int(empty.argmax()) if empty.any() else 0
@@ -166,4 +167,4 @@ def _inside(boxes: Boxes, sizes: Boxes) -> NDArray[np.bool_]:
 
 def _fitting(boxes: Boxes, sizes: Boxes) -> float:
     """The share of boxes that lie in their pictures and are not empty."""
-    return float((_inside(boxes, sizes) & (boxes[:, 2:] > boxes[:, :2]).all(axis=1)).mean())
+    return float((_inside(boxes, sizes) & ~are_empty(boxes)).mean())

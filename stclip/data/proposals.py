@@ -4,6 +4,7 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -224,10 +225,9 @@ def _box(row: Any, name: str, where: str) -> list[float]:
 
 def _score(row: Any, where: str) -> float:
     score = _field(row, "score", where)
-    try:
+    value: Any = score
+    with suppress(ValueError):
         value = float(score) if isinstance(score, str) else score
-    except ValueError:
-        value = None
     if not is_number(value):
         raise UserError(f"{where}: score {score!r:.60}: a number was expected")
     return float(value)

@@ -140,10 +140,10 @@ def _tube(row: Any, video: str, uneven: list[str]) -> Tube | None:
     if first < 0:
         raise ValueError(f"sf {first}: frames count from 0")
     # Unsigned bytes would overflow in the sum.
-    boxes = np.asarray(row["boxes"], dtype=np.float64)
-    if boxes.ndim != 2 or boxes.shape[1] != 4 or not (np.abs(boxes) <= LARGEST).all():
-        raise ValueError(f"boxes of shape {boxes.shape}: (n, 4) of finite numbers were expected")
-    boxes = boxes.astype(np.float32)
+    wide = np.asarray(row["boxes"], dtype=np.float64)
+    if wide.ndim != 2 or wide.shape[1] != 4 or not (np.abs(wide) <= LARGEST).all():
+        raise ValueError(f"boxes of shape {wide.shape}: (n, 4) of finite numbers were expected")
+    boxes = wide.astype(np.float32)
     boxes[:, 2:] += boxes[:, :2]
     count = min(len(boxes), max(end - first, 0))
     if len(boxes) != end - first:

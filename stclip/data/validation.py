@@ -18,7 +18,7 @@ from stclip.data.labels import choices
 from stclip.data.proposals import NO_PROPOSALS, Proposals
 from stclip.errors import UserError, reporting
 from stclip.structures import FrameKey
-from stclip.structures.boxes import area, paired_iou
+from stclip.structures.boxes import are_empty, area, paired_iou
 
 Boxes = NDArray[np.float32]
 IOU = 0.5
@@ -82,7 +82,7 @@ def _check_boxes(
     meant = guess_format(boxes, sizes)
     if meant is not None:
         findings.add(kinds.READING, f"{where}: {len(boxes)} boxes look like {meant}")
-    empty = (boxes[:, 2:] <= boxes[:, :2]).any(axis=1)
+    empty = are_empty(boxes)
     low, high = np.maximum(boxes[:, :2], 0), np.minimum(boxes[:, 2:], sizes)
     inside = area(np.concatenate([low, high], axis=1)) / np.maximum(area(boxes), 1e-9)
     over = (boxes[:, :2] < -_EDGE).any(axis=1) | (boxes[:, 2:] > sizes + _EDGE).any(axis=1)

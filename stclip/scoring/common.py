@@ -16,6 +16,7 @@ from stclip.data.labels import choices, read_label_file, read_video_list
 from stclip.errors import UserError
 from stclip.evaluation.rows import DetectionRows
 from stclip.structures import FrameKey
+from stclip.structures.boxes import are_empty
 
 Boxes = NDArray[np.floating]
 # Of a box that is a share of its picture; a detector's may stick out a little.
@@ -181,7 +182,7 @@ def check_boxes(
             f"{extent[0]:g} and {extent[1]:g}: pixels were expected; multiply fractions by the "
             "picture's width and height"
         )
-    empty = (found[:, 2:] <= found[:, :2]).any(axis=1)
+    empty = are_empty(found)
     if not are_few(empty):
         meant = guess_format(found, np.tile(extent, (len(found), 1)))
         hint = f"; they look like {meant}" if meant is not None else ""

@@ -15,6 +15,11 @@ def area(boxes: Boxes) -> Boxes:
     return sides[:, 0] * sides[:, 1]
 
 
+def are_empty(boxes: Boxes) -> NDArray[np.bool_]:
+    """(n,) which of boxes (n, 4) xyxy are empty or inverted."""
+    return np.asarray((boxes[:, 2:] <= boxes[:, :2]).any(axis=1))
+
+
 def clip(boxes: Boxes, height: int, width: int) -> Boxes:
     """Boxes (n, 4) xyxy clipped to [0, width - 1] x [0, height - 1]."""
     limit = np.array([width - 1, height - 1, width - 1, height - 1], dtype=boxes.dtype)
