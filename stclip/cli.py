@@ -23,6 +23,7 @@ _NEEDLESS = {
     "--use-tfboard": "TensorBoard events are always written",
     "--tfboard": "TensorBoard events are always written",
     "--skip-final-test": "a training ends without a test; tools/test_net.py tests",
+    "--skip-test": "a training ends without a test; tools/test_net.py tests",
 }
 
 

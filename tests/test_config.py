@@ -2,9 +2,12 @@ import logging
 import re
 from itertools import pairwise
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from stclip.config import (
     differences,
@@ -290,6 +293,65 @@ def test_keys_of_the_published_implementation(
     file = write(tmp_path / "a.yaml", "".join(lines))
     for cfg in (load_config(None, [key, value]), load_config(file)):
         assert dict(flatten(cfg))[ours] == expected
+
+
+YAML = [
+    *(
+        "!!int ",
+        "!!float ",
+        "!!timestamp ",
+        "!!set ",
+        "!!omap ",
+        "!!binary ",
+        "!!str ",
+        "&a ",
+        "*a ",
+    ),
+    *(
+        "[",
+        "]",
+        "{",
+        "}",
+        ": ",
+        ", ",
+        "- ",
+        "\n",
+        "\n  ",
+        "? ",
+        "> ",
+        "<<: ",
+        "---\n",
+        "#",
+        "'",
+        '"',
+    ),
+    *("SEED", "SOLVER", "TEST", "BOXES", "_BASE_", "INPUT", "DATASETS.TRAIN", "1", "-1", "1e400"),
+    *("a", "\\ud800", "0x", "1:30", "~", "%YAML 9.9\n", "(", ")", "nan", "2024-13-01"),
+]
+# A few values of the released config changed, or yaml put together at random.
+TEXTS = st.one_of(
+    st.lists(st.tuples(st.integers(0, len(RELEASED) - 1), st.characters()), max_size=6).map(
+        lambda changes: "".join(
+            dict(changes).get(place, letter) for place, letter in enumerate(RELEASED)
+        )
+    ),
+    st.lists(st.sampled_from(YAML), max_size=14).map("".join),
+)
+
+
+@settings(max_examples=100, deadline=None)
+@given(TEXTS)
+def test_any_text_is_a_config_or_an_error_of_one_line(text: str) -> None:
+    errors = []
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "a.yaml"
+        path.write_text(text, encoding="utf-8", errors="replace")
+        for read in (lambda: load_config(path), lambda: saved_config(text)):
+            try:
+                read().dump()
+            except UserError as error:
+                errors.append(str(error))
+    assert all("\n" not in error and len(error) < 2_000 for error in errors), errors
 
 
 def test_the_page_for_those_who_move_over_names_the_keys() -> None:

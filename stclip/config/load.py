@@ -21,6 +21,7 @@ from stclip.config.reference_keys import (
     RENAMED,
     has_no_effect,
     literal,
+    short,
     shown,
     translate,
 )
@@ -250,7 +251,7 @@ def _read_files(path: Path, seen: tuple[Path, ...]) -> list[Source]:
             raise UserError(
                 f"{source}: {names[name]} and {key} set the same key, {name}; leave one of them"
                 if names[name] != key
-                else f"{source}: the key {key} stands there twice; leave one of them"
+                else f"{source}: the key {short(key)} stands there twice; leave one of them"
             )
         names[name] = key
         settings[key] = value
@@ -365,7 +366,7 @@ def _unknown(cfg: CfgNode, known: Sequence[str], key: str) -> str:
     if key in _groups(cfg):
         inside = ", ".join(name for name in known if name.startswith(f"{key}."))
         return f"{key} (is a group of keys, not a key; it holds {inside})"
-    key = key if len(key) <= 100 else f"{key[:100]}..."
+    key = short(key)
     leaf = key.split(".")[-1]
     close = [name for name in known if name.split(".")[-1] == leaf]
     close += [name for name in difflib.get_close_matches(key, known) if name not in close]

@@ -113,6 +113,12 @@ def shown(value: Any, limit: int = 60) -> str:
     return text if len(text) <= limit else f"{text[:limit]}..."
 
 
+def short(key: str) -> str:
+    """A key as a file has it, on one line and cut, for an error message."""
+    key = " ".join(key.split())
+    return key if len(key) <= 100 else f"{key[:100]}..."
+
+
 def _one_name(key: str, value: Any, source: str) -> Any:
     if isinstance(value, str) and value.strip()[:1] in ("(", "["):
         value = literal(value.strip())

@@ -5,6 +5,7 @@ from typing import Any
 
 import yaml
 
+from stclip.config.reference_keys import short
 from stclip.errors import UserError
 
 # Far above any config, and low enough that the slow parser of PyYAML stays within seconds.
@@ -88,7 +89,7 @@ def _check_keys(node: yaml.MappingNode, source: str) -> None:
         line = key.start_mark.line + 1
         if key.value in lines:
             raise UserError(
-                f"{source}: line {line}: the key {key.value:.100} stands in line "
+                f"{source}: line {line}: the key {short(key.value)} stands in line "
                 f"{lines[key.value]} already; leave one of them"
             )
         lines[key.value] = line
