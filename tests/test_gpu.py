@@ -19,6 +19,7 @@ from stclip.engine.compiling import compile_blocks
 from stclip.engine.distributed import (
     barrier,
     broadcast,
+    choose_device,
     gather,
     process_group,
     sum_over_ranks,
@@ -53,7 +54,7 @@ LIMITS = {"fp32": 1e-4, "fp16": 5e-3, "bf16": 3e-2}
 
 @pytest.fixture
 def device(request: pytest.FixtureRequest) -> torch.device:
-    return torch.device(request.param)
+    return choose_device(request.param)
 
 
 def relative(found: torch.Tensor, expected: torch.Tensor) -> float:

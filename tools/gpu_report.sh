@@ -83,8 +83,9 @@ if wanted puppet; then
     config=(--config-file configs/puppet/split_1.yaml MODEL.PRECISION fp16
         DATALOADER.NUM_WORKERS "$WORKERS" OUTPUT_DIR "$OUT/puppet")
     one=("$PYTHON" -m torch.distributed.run --standalone --nproc_per_node=1 tools/train_net.py)
-    # Half of it, then a signal in the middle of the rest, then to the end.
-    step puppet-train 100 "${one[@]}" "${config[@]}" SOLVER.MAX_ITER 400 SOLVER.CHECKPOINT_PERIOD 100 &
+    # A part of it, then a signal in the middle of an iteration, then to the end.
+    # The status of this one is that of a process that was ended.
+    step puppet-train 100 "${one[@]}" "${config[@]}" SOLVER.CHECKPOINT_PERIOD 100 &
     running=$!
     for _ in $(seq 90); do
         sleep 1
