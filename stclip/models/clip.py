@@ -14,9 +14,11 @@ from torch.nn import functional as F
 
 from stclip.errors import UserError
 from stclip.models.products import apply_linear
-from stclip.models.transformer import LayerNorm, Transformer
+from stclip.models.transformer import Block, LayerNorm, QuickGELU, Transformer
 
 HEAD_WIDTH = 64
+# The activation functions that CLIPs were trained with: OpenAI's, and most of open_clip's.
+ACTIVATIONS: dict[str, type[nn.Module]] = {"quick_gelu": QuickGELU, "gelu": nn.GELU}
 PIXEL_MEAN = (0.48145466, 0.4578275, 0.40821073)
 PIXEL_STD = (0.26862954, 0.26130258, 0.27577711)
 
@@ -170,6 +172,18 @@ class CLIP(nn.Module):
         self.ln_final = LayerNorm(text_width)
         self.text_projection = _normal(text_width, embed_dim, std=text_width**-0.5)
         self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
+        self.activation = "quick_gelu"
+
+    def use_activation(self, name: str) -> None:
+        """Compute the MLPs of both towers with one of ``ACTIVATIONS``; at first it is quick_gelu.
+
+        No weight shows which one they were trained with.
+        """
+        self.activation = name
+        for tower in (self.visual.transformer, self.transformer):
+            for block in tower.resblocks:
+                assert isinstance(block, Block)
+                block.mlp.gelu = ACTIVATIONS[name]()
 
     @property
     def image_size(self) -> int:

@@ -103,16 +103,21 @@ class Attention(nn.Module):
 
 
 class MLP(nn.Module):
-    """Linear(W, 4W), QuickGELU, Linear(4W, W); with LoRA on both if ``lora_rank`` is above 0."""
+    """Linear(W, 4W), QuickGELU, Linear(4W, W); with LoRA on both if ``lora_rank`` is above 0.
+
+    Another activation may be put into ``gelu``: it is then computed as it is written here.
+    """
 
     def __init__(self, width: int, lora_rank: int = 0, lora_alpha: float = 1.0) -> None:
         super().__init__()
         self.c_fc = linear(width, 4 * width, lora_rank, lora_alpha)
-        self.gelu = QuickGELU()
+        self.gelu: nn.Module = QuickGELU()
         self.c_proj = linear(4 * width, width, lora_rank, lora_alpha)
 
     def forward(self, x: Tensor, norm: LayerNorm | None = None) -> Tensor:
         """(..., W) -> (..., W), the norm first if there is one."""
+        if not isinstance(self.gelu, QuickGELU):  # what follows knows QuickGELU only
+            return self.c_proj(self.gelu(self.c_fc(x if norm is None else norm(x))))
         if torch.is_grad_enabled():
             if isinstance(self.c_fc, LoRALinear) and isinstance(self.c_proj, LoRALinear):
                 if norm is not None and norm.weight.requires_grad:

@@ -85,6 +85,34 @@ def test_the_mlp_is_the_same_with_and_without_gradients(rank):
         torch.testing.assert_close(mlp(x), expected, rtol=1e-5, atol=1e-4)
 
 
+@pytest.mark.parametrize("rank", [0, 3])
+def test_plain_gelu_is_the_formula_and_has_its_gradients(rank):
+    torch.manual_seed(0)
+    mlp = MLP(64, lora_rank=rank, lora_alpha=2.0).double()
+    mlp.gelu = nn.GELU()
+    norm = LayerNorm(64).double().requires_grad_(False)
+    for parameter in mlp.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    x = torch.randn(2, 3, 64, dtype=torch.float64, requires_grad=True)
+
+    def layer(weights: nn.Module, x: torch.Tensor) -> torch.Tensor:
+        out = x @ weights.weight.T + weights.bias
+        return out + 2 / 3 * (x @ weights.lora_A.T @ weights.lora_B.T) if rank else out
+
+    hidden = layer(mlp.c_fc, norm(x))
+    hidden = hidden * (1 + torch.erf(hidden / 2**0.5)) / 2
+    expected = layer(mlp.c_proj, hidden)
+    found = mlp(x, norm)
+    torch.testing.assert_close(found, expected)
+    inputs = [x, *(p for p in mlp.parameters() if p.requires_grad)]
+    weight = torch.randn_like(x)
+    theirs = torch.autograd.grad(expected, inputs, weight)
+    for ours, theirs_ in zip(torch.autograd.grad(found, inputs, weight), theirs, strict=True):
+        torch.testing.assert_close(ours, theirs_)
+    with torch.no_grad():
+        torch.testing.assert_close(mlp(x, norm), expected)
+
+
 def test_layer_norm_of_bfloat16_is_that_of_float32_rounded():
     torch.manual_seed(0)
     norm, x = LayerNorm(256), (torch.randn(300, 256) * 5 + 3).bfloat16()
