@@ -3,10 +3,13 @@
 import math
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+from stclip.errors import UserError
+from stclip.models.clip_formats import check_tensors
 
 # AdamW's second decay rate and epsilon in X-CLIP's recipe; torch's are 0.999 and 1e-8.
 _BETA_2, _EPSILON = 0.98, 1e-8
@@ -59,6 +62,66 @@ def build_optimizer(
     return torch.optim.AdamW(
         list(groups.values()), lr=base_lr, betas=(momentum, _BETA_2), eps=_EPSILON, fused=True
     )
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, saved: Any, source: str) -> None:
+    """Give an optimizer the state of another one over the same parameters.
+
+    Only the state of the parameters is taken; rates, momentum and decay stay as they are.
+
+    Args:
+        optimizer: SGD or AdamW; of a state without anything it keeps its own.
+        saved: from the other's ``state_dict``.
+        source: what error messages call it.
+
+    Raises:
+        UserError: parts are missing, or of other shapes or types than the parameters. PyTorch
+            itself would take them, and compute with memory that is not theirs.
+    """
+    own = optimizer.state_dict()
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    slots = {"momentum_buffer"}
+    if isinstance(optimizer, torch.optim.AdamW):
+        slots = {"step", "exp_avg", "exp_avg_sq"}
+
+    def refuse(what: str, instead: str) -> NoReturn:
+        raise UserError(
+            f"{source}: found the state of an optimizer with {what}, expected {instead}: is the "
+            "file damaged, or of another training? Set MODEL.WEIGHT to it to begin anew with its "
+            "weights"
+        )
+
+    saved = saved if isinstance(saved, dict) else {}
+    state, groups = saved.get("state"), saved.get("param_groups")
+    if not isinstance(state, dict) or not isinstance(groups, list):
+        refuse("parts missing", "state and param_groups")
+    theirs = [group.get("params") if isinstance(group, dict) else None for group in groups]
+    if theirs != [group["params"] for group in own["param_groups"]]:
+        refuse("other groups of parameters", f"{len(parameters)} parameters in {len(own)} groups")
+    kept = {}
+    for number, entry in state.items():
+        if number not in range(len(parameters)) or not isinstance(entry, dict):
+            refuse(f"an entry {number!r:.40}", f"0 to {len(parameters) - 1}")
+        tensors = {name: value for name, value in entry.items() if value is not None}
+        if not tensors:
+            continue
+        if tensors.keys() != slots:
+            refuse(f"{sorted(map(str, tensors))} of parameter {number}", str(sorted(slots)))
+        for name, value in tensors.items():
+            like = torch.zeros(()) if name == "step" else parameters[number]
+            expected = f"{like.dtype} of shape {tuple(like.shape)}"
+            if not isinstance(value, Tensor):
+                refuse(f"{name} {number} as {type(value).__name__}", expected)
+            check_tensors({f"{name} {number}": value}, source)
+            if (value.dtype, value.shape) != (like.dtype, like.shape):
+                found = f"{value.dtype} of shape {tuple(value.shape)}"
+                refuse(f"{name} {number} as {found}", expected)
+        kept[number] = tensors
+    if 0 < len(kept) < len(parameters):
+        absent = next(number for number in range(len(parameters)) if number not in kept)
+        refuse(f"nothing of parameter {absent}", f"state of all {len(parameters)}")
+    if kept:
+        optimizer.load_state_dict({"state": kept, "param_groups": own["param_groups"]})
 
 
 def learning_rate(

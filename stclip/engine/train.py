@@ -16,6 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from stclip.engine.distributed import in_group, rank, sum_over_ranks, world_size
 from stclip.engine.events import EventWriter, peak_memory_mb
+from stclip.engine.optim import load_optimizer
 from stclip.engine.precision import autocast
 from stclip.errors import UserError
 from stclip.structures import ClipBatch
@@ -95,21 +96,49 @@ class Trainer:
             "rng": rng,
         }
 
-    def load_state(self, state: dict[str, Any]) -> None:
-        """Continue from ``state``; the parameters are loaded by the caller."""
+    def load_state(self, state: dict[str, Any], source: str = "checkpoint") -> None:
+        """Continue from ``state``; the parameters are loaded by the caller.
+
+        Args:
+            state: from ``state``.
+            source: what error messages call it.
+
+        Raises:
+            UserError: a part of it is missing, or of another type or shape than this training's:
+                nothing is changed then. Or it holds what is not finite: training had diverged.
+        """
+        parts = {name: state.get(name) for name in ("optimizer", "scaler", "rng")}
+        wrong = [name for name, part in parts.items() if not isinstance(part, dict)]
+        if type(state.get("iteration")) is not int or state["iteration"] < 0:
+            wrong.append("iteration")
+        rng, scaler = parts["rng"], parts["scaler"]
+        expected = {"cpu": torch.get_rng_state()}
+        if self.device.type == "cuda":
+            expected["cuda"] = torch.cuda.get_rng_state(self.device)
+        for device, now in expected.items():  # a run that began on a CPU has none of CUDA
+            held = rng if isinstance(rng, dict) else {}
+            then = held.get(device, now if device == "cuda" else None)
+            if not isinstance(then, Tensor) or (then.dtype, then.shape) != (now.dtype, now.shape):
+                wrong.append(f"rng.{device}")
+        names = torch.amp.GradScaler("cpu").state_dict().keys()
+        if isinstance(scaler, dict) and scaler:  # empty if that part of the run was not in fp16
+            numbers = [scaler.get(name) for name in names]
+            wrong += ["scaler"] * any(type(number) not in (int, float) for number in numbers)
+        if wrong:
+            raise UserError(
+                f"{source}: found the state of the training without a usable {', '.join(wrong)}: "
+                "is the file damaged? Resume from another checkpoint, or set MODEL.WEIGHT to this "
+                "one to begin anew with its weights"
+            )
+        load_optimizer(self.optimizer, state["optimizer"], source)
         self.iteration = self._saved_iteration = state["iteration"]
-        chosen = [dict(group, params=None) for group in self.optimizer.param_groups]
-        self.optimizer.load_state_dict(state["optimizer"])
-        for group, values in zip(self.optimizer.param_groups, chosen, strict=True):
-            names = ("momentum", "betas", "weight_decay", "lr_factor")
-            group.update({name: values[name] for name in names if name in values})
-        if state["scaler"]:  # empty if that part of the run was not in fp16
-            self.scaler.load_state_dict(state["scaler"])
+        if scaler:
+            self.scaler.load_state_dict(scaler)
         broken = self._not_finite()
         if broken is not None:
             raise UserError(
-                f"{broken}: training had diverged; remove this checkpoint, and --resume goes on "
-                "from the one before"
+                f"{source}: {broken}: training had diverged; remove this checkpoint, and --resume "
+                "goes on from the one before"
             )
         torch.set_rng_state(state["rng"]["cpu"])
         if self.device.type == "cuda" and "cuda" in state["rng"]:

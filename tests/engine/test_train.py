@@ -76,6 +76,84 @@ def test_a_checkpoint_that_had_diverged_is_not_resumed(broken: str) -> None:
         trainer.load_state(state)
 
 
+def a_trainer(kind: str) -> Trainer:
+    torch.manual_seed(0)
+    model = tiny_model()
+    return trainer_of(model, optimizer=build_optimizer(model, 0.1, 0.9, 0.0, kind=kind), max_iter=1)
+
+
+def damaged(state: dict[str, Any], change: str) -> None:
+    """Change a state as a damaged, cut or foreign file could have it."""
+    optimizer = state["optimizer"]
+    part, _, how = change.partition(" ")
+    if how == "missing":
+        del state[part]
+    elif part == "momentum":
+        entry = optimizer["state"][3]
+        name = next(name for name in entry if name != "step")
+        like = entry[name]
+        entry[name] = {
+            "shape": like[..., :1].clone(),
+            "dtype": like.double(),
+            "repeats": like.new_zeros(1).expand(like.shape),
+            "number": 3,
+        }[how]
+    elif part == "entry":
+        if how == "gone":
+            del optimizer["state"][3]
+        elif how == "renamed":
+            optimizer["state"][3] = {"other": torch.zeros(2)}
+        else:
+            optimizer["state"][10_000] = optimizer["state"][3]
+    elif part == "groups":
+        optimizer["param_groups"][0]["params"].pop()
+    elif part == "rng":
+        state["rng"]["cpu"] = state["rng"]["cpu"][:100] if how == "short" else "x"
+    elif part == "scaler":
+        state["scaler"] = {"scale": "x"}
+    else:
+        state["iteration"] = -1
+
+
+CHANGES = [
+    *(f"{part} missing" for part in ("iteration", "optimizer", "scaler", "rng")),
+    *(f"momentum {how}" for how in ("shape", "dtype", "repeats", "number")),
+    *("entry gone", "entry renamed", "entry beyond", "groups short"),
+    *("rng short", "rng text", "scaler damaged", "iteration negative"),
+]
+
+
+@pytest.mark.parametrize("kind", ["sgd", "adamw"])
+def test_a_state_with_parts_missing_or_of_other_shapes_is_refused(kind: str) -> None:
+    whole = a_trainer(kind)
+    whole.run([random_batch([2], classes=3)])
+    fresh = a_trainer(kind)
+    for change in CHANGES:
+        state = copy.deepcopy(whole.state())
+        damaged(state, change)
+        with pytest.raises(
+            UserError, match=r"a\.pth: found (the state of|\w+ 3 of shape)"
+        ) as error:
+            fresh.load_state(state, "a.pth")
+        assert "\n" not in str(error.value), change
+        assert fresh.iteration == 0
+    fresh.load_state(whole.state(), "a.pth")
+    assert fresh.iteration == 1
+    states = [trainer.optimizer.state_dict()["state"] for trainer in (whole, fresh)]
+    for number, entry in states[0].items():
+        assert all(torch.equal(entry[name], states[1][number][name]) for name in entry)
+
+
+def test_hyperparameters_are_the_run_s_own() -> None:
+    whole, fresh = a_trainer("sgd"), a_trainer("sgd")
+    whole.run([random_batch([2], classes=3)])
+    state = whole.state()
+    state["optimizer"]["param_groups"][0] |= {"momentum": 0.1, "nesterov": True, "maximize": True}
+    fresh.load_state(state)
+    group = fresh.optimizer.param_groups[0]
+    assert (group["momentum"], group["nesterov"], group["maximize"]) == (0.9, False, False)
+
+
 @pytest.mark.parametrize("steps", [1, 3])
 @pytest.mark.usefixtures("group")
 def test_gradients_are_exchanged_once_an_iteration(
