@@ -150,7 +150,7 @@ def load(
     known = content.groups
     if groups is not None:
         known = {**(known or {}), **groups}
-    model = build_model(cfg, content.model)
+    model = build_model(cfg, content.model, content.activation)
     model.to(choose_device(str(device)))
     return Detector(model, labels, known, cfg.MODEL.TEMPORAL.STRIDE)
 

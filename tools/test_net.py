@@ -103,7 +103,7 @@ def test(cfg: CfgNode, device: torch.device) -> None:
         if not baseline:
             warn_scales(cfg, checkpoint.config, cfg.MODEL.WEIGHT)
             warn_groups(cfg, checkpoint)
-        model = build_model(cfg, checkpoint.model)
+        model = build_model(cfg, checkpoint.model, checkpoint.activation)
     else:
         if cfg.MODEL.NAME == "stclip":
             logger.warning("MODEL.WEIGHT is empty: testing a model that was never trained")

@@ -115,7 +115,8 @@ def train(cfg: CfgNode, args: argparse.Namespace, device: torch.device) -> int:
         warn_scales(cfg, source.config, cfg.MODEL.WEIGHT)
     if resumed is not None:
         refuse_another_optimizer(cfg, resumed, last)
-    model = build_model(cfg, source.model if source is not None else None).to(device)
+    held = (None, None) if source is None else (source.model, source.activation)
+    model = build_model(cfg, *held).to(device)
     if cfg.MODEL.COMPILE:
         compile_blocks(model.clip.visual.transformer)
     if cfg.SOLVER.ACTIVATION_CHECKPOINTING:
@@ -178,17 +179,17 @@ def train(cfg: CfgNode, args: argparse.Namespace, device: torch.device) -> int:
         checkpoint_period=solver.CHECKPOINT_PERIOD,
         save=lambda iteration, training: save_checkpoint(
             checkpoint_path(output_dir, iteration),
-            Checkpoint(model.state_dict(), cfg.dump(), training, reference, groups),
+            Checkpoint(
+                *(model.state_dict(), cfg.dump(), training, reference, groups),
+                activation=model.clip.activation,
+            ),
         ),
         eval_period=solver.EVAL_PERIOD,
         validate=partial(validation.run, model) if validation is not None else None,
         events=events,
     )
     if resumed is not None and resumed.training is not None:
-        try:
-            trainer.load_state(resumed.training)
-        except UserError as error:
-            raise UserError(f"{last}: {error}") from error
+        trainer.load_state(resumed.training, str(last))
         logger.info("continuing %s at iteration %d", last, start)
         for change in differences(cfg, resumed.config, f"the config kept in {last}"):
             logger.warning("the config has changed since that checkpoint: %s", change)

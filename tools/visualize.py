@@ -209,7 +209,7 @@ def _model(cfg: CfgNode) -> Model:
     checkpoint = read_checkpoint(cfg.MODEL.WEIGHT)
     if cfg.MODEL.NAME == "stclip":
         warn_scales(cfg, checkpoint.config, cfg.MODEL.WEIGHT)
-    return build_model(cfg, checkpoint.model)
+    return build_model(cfg, checkpoint.model, checkpoint.activation)
 
 
 def _persons(cfg: CfgNode, dataset: DetectionDataset, keyframe: Keyframe) -> int:

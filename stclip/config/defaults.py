@@ -31,9 +31,10 @@ _C.TEST_VIDEO = ""
 _C.MODEL = CfgNode()
 # stclip, or CLIP without any training: frame (the whole keyframe against the class names), crop
 # (the person's crop), frame_crop (the sum of both features). Of the keys below, those three read
-# only WEIGHT, CLIP, DEVICE, PRECISION and HEAD.
+# only WEIGHT, CLIP, CLIP_ACTIVATION, DEVICE, PRECISION and HEAD.
 # Or xclip: X-CLIP, as it is or fine-tuned, whose score of a clip every person in it gets. It reads
-# WEIGHT, CLIP, DEVICE, PRECISION and XCLIP; the classes exclude each other (no ALL_GROUP).
+# WEIGHT, CLIP, CLIP_ACTIVATION, DEVICE, PRECISION and XCLIP; the classes exclude each other (no
+# ALL_GROUP).
 _C.MODEL.NAME = "stclip"
 # A checkpoint of ours or of the reference; it carries CLIP too. "" starts from MODEL.CLIP. A
 # baseline takes the CLIP out of it, as it was before LoRA.
@@ -42,6 +43,10 @@ _C.MODEL.WEIGHT = ""
 # comes with the package) or a file of CLIP weights. With NAME xclip also a name (k400_16_8, zero,
 # ...) or a file of X-CLIP weights; from CLIP's, the parts that X-CLIP adds start freshly.
 _C.MODEL.CLIP = "ViT-B/16"
+# The function in the MLPs of CLIP's towers that its weights were trained with: quick_gelu (all of
+# OpenAI's) or gelu (most of open_clip's). auto: what the config beside the weights, a TorchScript
+# program or the model's name tells, else quick_gelu, with a warning. Checkpoints of ours tell it.
+_C.MODEL.CLIP_ACTIVATION = "auto"
 # The image tower of stclip: clip, or X-CLIP's (xclip), in whose blocks the frames of a window
 # exchange messages. MODEL.CLIP may then be CLIP or X-CLIP.
 _C.MODEL.BACKBONE = "clip"

@@ -48,6 +48,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "MODEL.NAME": ("stclip", "frame", "crop", "frame_crop", "xclip"),
     "MODEL.XCLIP.UNIT": ("video", "window"),
     "MODEL.BACKBONE": ("clip", "xclip"),
+    "MODEL.CLIP_ACTIVATION": ("auto", "quick_gelu", "gelu"),
     "MODEL.DEVICE": ("auto", "cpu", "cuda"),
     "MODEL.PRECISION": ("fp32", "bf16", "fp16"),
     "SOLVER.OPTIMIZER": ("sgd", "adamw"),

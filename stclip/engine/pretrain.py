@@ -14,11 +14,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from stclip.engine.optim import learning_rate
+from stclip.engine.optim import learning_rate, load_optimizer
 from stclip.errors import UserError
 from stclip.files import atomic_path
 from stclip.models.clip import CLIP, normalize_pixels
 from stclip.models.pretraining import action_loss, contrastive_loss, matches
+from stclip.models.tensor_files import read_tensors
 
 logger = logging.getLogger(__name__)
 
@@ -97,14 +98,26 @@ class Pretrainer:
         """
         if not self._checkpoint.exists():
             return
-        content = torch.load(self._checkpoint, map_location="cpu", weights_only=True)
+        content = read_tensors(self._checkpoint)
+        kinds = {"recipe": dict, "model": dict, "optimizer": dict, "step": int, "seconds": float}
+        held = content if isinstance(content, dict) else {}
+        wrong = [name for name, kind in kinds.items() if not isinstance(held.get(name), kind)]
+        if wrong:
+            raise UserError(
+                f"{self._checkpoint}: found no usable {', '.join(wrong)}, expected the state of a "
+                "pre-training: remove the file to begin anew"
+            )
         if content["recipe"] != vars(self._recipe):
             raise UserError(
                 f"{self._checkpoint}: found {content['recipe']}, expected {vars(self._recipe)}; "
                 "remove the file or pass the options that it was made with"
             )
-        self._trained.load_state_dict(content["model"])
-        self._optimizer.load_state_dict(content["optimizer"])
+        try:
+            self._trained.load_state_dict(content["model"])
+        except (RuntimeError, TypeError) as error:
+            reason = str(error).strip().splitlines()[-1].strip()
+            raise UserError(f"{self._checkpoint}: found other weights: {reason}") from error
+        load_optimizer(self._optimizer, content["optimizer"], str(self._checkpoint))
         self.step, self.seconds = content["step"], content["seconds"]
         logger.info("going on at step %d", self.step)
 

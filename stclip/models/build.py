@@ -31,7 +31,9 @@ logger = logging.getLogger(__name__)
 Model = STCLIP | Baseline | XCLIPBaseline
 
 
-def build_model(cfg: CfgNode, state: dict[str, Tensor] | None = None) -> Model:
+def build_model(
+    cfg: CfgNode, state: dict[str, Tensor] | None = None, activation: str | None = None
+) -> Model:
     """The model of MODEL.NAME on the CPU in float32, in evaluation mode.
 
     Args:
@@ -40,6 +42,7 @@ def build_model(cfg: CfgNode, state: dict[str, Tensor] | None = None) -> Model:
             is not read. A baseline takes CLIP alone out of it, without LoRA, which is the CLIP that
             the training started from; xclip takes its own only. None: CLIP from MODEL.CLIP (of
             xclip CLIP or X-CLIP), the rest freshly initialised.
+        activation: the activation function of that state dict's CLIP, if its file tells it.
 
     Raises:
         UserError: the state dict is not one of ST-CLIP, lacks or has too many parameters, or its
@@ -54,6 +57,8 @@ def build_model(cfg: CfgNode, state: dict[str, Tensor] | None = None) -> Model:
         clip = _clip(cfg, state, lora_rank=0)
         temperature = cfg.MODEL.HEAD.TEMPERATURE
         model = Baseline(clip, **BASELINES[cfg.MODEL.NAME], temperature=temperature)
+    if state is not None:
+        model.clip.use_activation(_activation_of_weight(cfg, activation))
     visual = model.clip.visual
     logger.info(
         "model %s: vision %d wide, %d layers, patch %d at %d px; embedding %d; "
@@ -167,9 +172,22 @@ def _build_stclip(cfg: CfgNode, state: dict[str, Tensor] | None) -> STCLIP:
     return model
 
 
+def _activation_of_weight(cfg: CfgNode, in_file: str | None) -> str:
+    """The activation of MODEL.WEIGHT's CLIP; files that do not tell it are of QuickGELU."""
+    key = cfg.MODEL.CLIP_ACTIVATION
+    if key == "auto":
+        return in_file or "quick_gelu"
+    if in_file not in (None, key):
+        raise UserError(
+            f"MODEL.CLIP_ACTIVATION is {key}, but the file of MODEL.WEIGHT has {in_file}; set the "
+            "key to that or to auto, or choose another file"
+        )
+    return str(key)
+
+
 def _clip(cfg: CfgNode, state: dict[str, Tensor] | None, lora_rank: int) -> CLIP:
     """CLIP from a state dict of ST-CLIP or from MODEL.CLIP; without LoRA if the rank is 0."""
-    lora_alpha = cfg.MODEL.LORA.ALPHA
+    lora_alpha, activation = cfg.MODEL.LORA.ALPHA, cfg.MODEL.CLIP_ACTIVATION
     cross_frame = cfg.MODEL.NAME == "stclip" and cfg.MODEL.BACKBONE == "xclip"
     if state is None and cross_frame:
         if not cfg.MODEL.TRAIN_MESSAGES and not is_xclip(cfg.MODEL.CLIP):
@@ -177,9 +195,9 @@ def _clip(cfg: CfgNode, state: dict[str, Tensor] | None, lora_rank: int) -> CLIP
                 f"MODEL.TRAIN_MESSAGES: True expected with MODEL.CLIP {cfg.MODEL.CLIP}, which has "
                 "no messages between frames, so that they have to be learned; found False"
             )
-        return cross_frame_clip(cfg.MODEL.CLIP, lora_rank, lora_alpha)
+        return cross_frame_clip(cfg.MODEL.CLIP, lora_rank, lora_alpha, activation)
     if state is None:
-        return load_clip(cfg.MODEL.CLIP, lora_rank=lora_rank, lora_alpha=lora_alpha)
+        return load_clip(cfg.MODEL.CLIP, "cpu", lora_rank, lora_alpha, activation)
     if not cross_frame and _has_messages(state):
         raise UserError(
             f"MODEL.NAME {cfg.MODEL.NAME}: needs CLIP, but the file of MODEL.WEIGHT has X-CLIP's "
@@ -202,7 +220,7 @@ def _has_messages(state: dict[str, Tensor]) -> bool:
 def _build_xclip(cfg: CfgNode, state: dict[str, Tensor] | None) -> XCLIPBaseline:
     frames = cfg.MODEL.XCLIP.FRAMES
     if state is None:
-        return XCLIPBaseline(xclip_from(cfg.MODEL.CLIP, frames))
+        return XCLIPBaseline(xclip_from(cfg.MODEL.CLIP, frames, cfg.MODEL.CLIP_ACTIVATION))
     others = [name for name in state if not name.startswith("clip.")]
     if others or "clip.mit.positional_embedding" not in state:
         raise UserError(

@@ -11,6 +11,7 @@ Only tensors and their names are looked at here; weights.py reads the files. Kno
 Shape letters: W width of a tower, E joint embedding width, L patch tokens.
 """
 
+import logging
 import math
 import re
 from collections.abc import Iterable, Mapping
@@ -22,6 +23,8 @@ from torch import Tensor
 from stclip.errors import UserError
 from stclip.models.clip import HEAD_WIDTH
 
+logger = logging.getLogger(__name__)
+
 # Numbers that OpenAI stored beside the weights; the shapes of the weights say the same.
 _NOT_WEIGHTS = {"input_resolution", "context_length", "vocab_size"}
 # The ids of the rows of a token embedding that holds some of them only.
@@ -31,6 +34,22 @@ _HUGGING_FACE_NOT_WEIGHTS = {
     "text_model.embeddings.position_ids",
     "vision_model.embeddings.position_ids",
 }
+# Activation functions by names of models, as open_clip's list of published weights has them.
+_NAMED_ACTIVATIONS = (
+    (r"quick[-_]?gelu", "quick_gelu"),
+    (r"openai|metaclip|dfn[25]b", "quick_gelu"),
+    (r"(b[-_]?32|patch32).*laion[-_]?400m", "quick_gelu"),
+    (r"laion|datacomp|commonpool", "gelu"),
+    (r"\bmodel_ViT-", "gelu"),  # a training of open_clip's, with a model that is not -quickgelu
+)
+# How often the tensors of a file may share what is stored, at most (weights that are tied).
+_REUSE = 8
+# Where training programs put a state dict, and the moving average of one; the first is taken.
+_PLAIN_KEYS = ("state_dict", "model", "model_state_dict")
+_EMA_KEYS = ("state_dict_ema", "model_ema", "ema_state_dict", "ema_model", "ema")
+STATE_KEYS = (*_PLAIN_KEYS, *_EMA_KEYS)
+_INNER_KEYS = (*_PLAIN_KEYS, "module", "shadow")  # where an average keeps its weights
+_WRAPPERS = ("module.", "_orig_mod.")
 _EXPECTED = (
     "expected CLIP with a vision transformer in OpenAI's, open_clip's or Hugging Face's names"
 )
@@ -63,27 +82,78 @@ def unwrap(contents: Any, source: str, expected: str = _EXPECTED) -> dict[str, T
     """The state dict in what a file holds, without the wrappings of training programs.
 
     Args:
-        contents: a state dict, or a dict that holds one under ``state_dict`` or ``model``; all its
-            names may begin with ``module.``.
+        contents: see ``find_state``.
         source: what error messages call it.
         expected: what error messages say they expected.
 
     Raises:
         UserError: there is no state dict in it.
     """
-    for key in ("state_dict", "model"):
-        if isinstance(contents, Mapping) and isinstance(contents.get(key), Mapping):
-            contents = contents[key]
-    if not isinstance(contents, Mapping):
-        raise UserError(f"{source}: found a {type(contents).__name__}; {expected}")
-    state = dict(contents)
-    others = [str(name) for name, value in state.items() if not isinstance(value, Tensor)]
+    return bare_names(find_state(contents, source, expected))
+
+
+def find_state(contents: Any, source: str, expected: str = _EXPECTED) -> dict[str, Tensor]:
+    """The state dict in what a file holds, under the names that it has there.
+
+    Of a file that holds a moving average of the weights (EMA) too, the average is taken, which is
+    what its authors evaluate; where only some weights were averaged, the others are the plain ones.
+    A line in the log says so.
+
+    Args:
+        contents: a state dict, or a dict that holds one under one of ``STATE_KEYS``.
+        source: what error messages call it.
+        expected: what error messages say they expected.
+
+    Raises:
+        UserError: there is no state dict in it, or one with other things than plain tensors.
+    """
+    plain = contents
+    for key in _PLAIN_KEYS:
+        if isinstance(plain, Mapping) and isinstance(plain.get(key), Mapping):
+            plain = plain[key]
+    averages = contents if isinstance(contents, Mapping) else {}
+    entry = next((key for key in _EMA_KEYS if _inner_state(averages.get(key)) is not None), "")
+    average = _inner_state(averages.get(entry))
+    if average is not None:
+        if plain is contents or not isinstance(plain, Mapping):
+            plain = average
+        else:
+            ours, theirs = bare_names(plain), bare_names(average)
+            plain = ours | theirs if theirs.keys() <= ours.keys() else average
+        logger.info("%s: taking the moving average of the weights (%s)", source, entry)
+    if not isinstance(plain, Mapping):
+        raise UserError(f"{source}: found a {type(plain).__name__}; {expected}")
+    state = {name: value for name, value in plain.items() if name != "n_averaged"}
+    others = [
+        str(n) for n, v in state.items() if not (isinstance(v, Tensor) and isinstance(n, str))
+    ]
     if others or not state:
         found = f"other things than tensors ({shorten(others)})" if others else "nothing"
         raise UserError(f"{source}: found {found}; {expected}")
-    while all(name.startswith("module.") for name in state):  # saved from a parallel wrapper
-        state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
-    return state
+    check_tensors(state, source)
+    return {
+        name: tensor.reshape(()) if name.endswith("logit_scale") and tensor.numel() == 1 else tensor
+        for name, tensor in state.items()
+    }
+
+
+def bare_names(state: Mapping[str, Any]) -> dict[str, Any]:
+    """A state dict without the prefixes of parallel (module.) and compiled (_orig_mod.) models."""
+    state = dict(state)
+    while state and any(all(name.startswith(p) for name in state) for p in _WRAPPERS):
+        state = {name.partition(".")[2]: value for name, value in state.items()}
+    return {name.replace("._orig_mod.", "."): value for name, value in state.items()}
+
+
+def _inner_state(value: Any) -> Mapping[str, Tensor] | None:
+    """The state dict that an entry is or holds; None if it does neither."""
+    for _ in range(3):
+        if not isinstance(value, Mapping):
+            return None
+        if value and all(isinstance(item, Tensor) for item in value.values()):
+            return value
+        value = next((value[key] for key in _INNER_KEYS if key in value), None)
+    return None
 
 
 def openai_names(state: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
@@ -113,10 +183,50 @@ def as_floats(
     state: Mapping[str, Tensor], source: str, expected: str = _EXPECTED
 ) -> dict[str, Tensor]:
     """The tensors in float32; those of whole numbers are a UserError."""
+    check_floats(state, source, expected)
+    return {name: tensor.to(torch.float32) for name, tensor in state.items()}
+
+
+def check_floats(state: Mapping[str, Tensor], source: str, expected: str) -> None:
+    """Refuse weights of whole numbers or truth values, which would be taken for floats.
+
+    Raises:
+        UserError: it names the first few of them.
+    """
     odd = [name for name, tensor in state.items() if not tensor.is_floating_point()]
     if odd:
-        raise UserError(f"{source}: found tensors of whole numbers ({shorten(odd)}); {expected}")
-    return {name: tensor.to(torch.float32) for name, tensor in state.items()}
+        kinds = ", ".join(sorted({str(state[name].dtype) for name in odd}))
+        raise UserError(
+            f"{source}: found tensors of whole numbers ({shorten(odd)}) as {kinds}; {expected}"
+        )
+
+
+def check_tensors(state: Mapping[str, Tensor], source: str) -> None:
+    """Refuse tensors that are no plain arrays, or that claim more values than are stored.
+
+    Args:
+        state: {name: tensor} of a file.
+        source: what error messages call it.
+
+    Raises:
+        UserError: one of the tensors is sparse, quantised, without values, or repeats its values.
+    """
+    claimed, stored = 0, 0
+    seen: set[int] = set()
+    for name, tensor in state.items():
+        plain = tensor.layout == torch.strided and not tensor.is_quantized
+        if not plain or tensor.device.type != "cpu":
+            kind = tensor.device.type if plain else "sparse or quantised"
+            raise UserError(f"{source}: found {name} as a {kind} tensor, expected a plain one")
+        storage, size = tensor.untyped_storage(), tensor.numel() * tensor.element_size()
+        claimed += size
+        stored += 0 if storage.data_ptr() in seen else storage.nbytes()
+        seen.add(storage.data_ptr())
+        if size > storage.nbytes() or claimed > _REUSE * stored:
+            raise UserError(
+                f"{source}: found {name} of shape {tuple(tensor.shape)}, whose values are not all "
+                "stored; expected whole tensors: call contiguous() on them before saving"
+            )
 
 
 def name_tokens(state: Mapping[str, Tensor], ids: Tensor, count: int) -> dict[str, Tensor]:
@@ -230,10 +340,10 @@ def clip_sizes(
     }
 
 
-def check_config(config: Any, source: str, hugging_face: bool) -> None:
-    """Refuse a model that its own config says would be computed wrongly here.
+def config_activation(config: Any, source: str, hugging_face: bool) -> str:
+    """The activation function that a model's own config tells of: quick_gelu or gelu.
 
-    The weights themselves do not show the activation function or the number of heads.
+    The weights themselves show neither it nor the number of heads, which is checked here.
 
     Args:
         config: a parsed ``config.json`` (Hugging Face) or ``open_clip_config.json``.
@@ -241,33 +351,53 @@ def check_config(config: Any, source: str, hugging_face: bool) -> None:
         hugging_face: which of the two it is.
 
     Raises:
-        UserError: the model uses another activation than QuickGELU, or heads of another width.
+        UserError: the model uses another activation, two of them, or heads of another width.
     """
     config = config if isinstance(config, dict) else {}
     if hugging_face:  # what transformers takes where a key is absent: quick_gelu
-        towers = [config.get(f"{tower}_config") or {} for tower in ("vision", "text")]
-        quick = all(tower.get("hidden_act", "quick_gelu") == "quick_gelu" for tower in towers)
+        towers = [_merged(config, f"{tower}_config") for tower in ("vision", "text")]
+        named = {str(tower.get("hidden_act", "quick_gelu")) for tower in towers if tower}
         heads = all(
             tower["hidden_size"] == tower["num_attention_heads"] * HEAD_WIDTH
             for tower in towers
             if {"hidden_size", "num_attention_heads"} <= tower.keys()
         )
     else:  # what open_clip takes where a key is absent: plain GELU, heads of width 64, 8 heads
-        model = config.get("model_cfg") or {}
-        quick = bool(model.get("quick_gelu", False))
-        vision, text = model.get("vision_cfg") or {}, model.get("text_cfg") or {}
+        model = _merged(config, "model_cfg")
+        named = {"quick_gelu" if model.get("quick_gelu", False) else "gelu"}
+        vision, text = _merged(model, "vision_cfg"), _merged(model, "text_cfg")
         text_heads = text.get("heads", 8) * HEAD_WIDTH == text.get("width", 512)
         heads = vision.get("head_width", HEAD_WIDTH) == HEAD_WIDTH and text_heads
-    if not quick:
+    if len(named) > 1 or not named <= {"quick_gelu", "gelu"}:
         raise UserError(
-            f"{source}: found a model with plain GELU, expected QuickGELU as in OpenAI's models: "
-            "take weights that were trained with QuickGELU"
+            f"{source}: found a model with {' and '.join(sorted(named))}, expected quick_gelu or "
+            "gelu in both towers: take another model"
         )
     if not heads:
         raise UserError(
             f"{source}: found heads of another width, expected {HEAD_WIDTH} as in OpenAI's models: "
             "take the weights of a ViT-B or ViT-L"
         )
+    return next(iter(named), "quick_gelu")
+
+
+def name_activation(names: Iterable[str]) -> str | None:
+    """The activation function that names of models and their files tell of; None: nothing does.
+
+    Args:
+        names: such as ``ViT-B-32-quickgelu``, or ``vit_l_14-laion400m_e32-3d133497.pt``.
+    """
+    for name in names:
+        for pattern, activation in _NAMED_ACTIVATIONS:
+            if re.search(pattern, name, re.IGNORECASE):
+                return activation
+    return None
+
+
+def _merged(config: Mapping[str, Any], key: str) -> dict[str, Any]:
+    """A group of a config; older files of transformers have a second one, which wins."""
+    groups = (config.get(key), config.get(f"{key}_dict"))
+    return {name: value for g in groups if isinstance(g, Mapping) for name, value in g.items()}
 
 
 def shorten(names: Iterable[str], shown: int = 4) -> str:

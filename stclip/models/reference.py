@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from stclip.errors import UserError
+from stclip.models.clip_formats import bare_names
 
 StateDict = dict[str, Tensor]
 
 PREFIX = "roi_heads.action.text_feature_generator."
-PARALLEL_PREFIX = "module."  # DistributedDataParallel's
 
 # (ours, the reference's behind PREFIX); {} stands for a layer's number.
 _RENAMED = (
@@ -44,7 +44,7 @@ _UNUSED = re.compile(r"clipmodel\.visual\.temporalModelling\.resblocks\.0\.(ln_2
 
 def is_reference(state: StateDict) -> bool:
     """Whether these are the reference's parameter names."""
-    return any(name.removeprefix(PARALLEL_PREFIX).startswith(PREFIX) for name in state)
+    return any(name.startswith(PREFIX) for name in bare_names(state))
 
 
 def from_reference(state: StateDict) -> tuple[StateDict, StateDict]:
@@ -55,11 +55,10 @@ def from_reference(state: StateDict) -> tuple[StateDict, StateDict]:
     """
     ours: StateDict = {}
     unused: StateDict = {}
-    for name, tensor in state.items():
-        bare = name.removeprefix(PARALLEL_PREFIX)
-        if not bare.startswith(PREFIX):
+    for name, tensor in bare_names(state).items():
+        if not name.startswith(PREFIX):
             raise UserError(f"{name}: not a parameter of the reference; {PREFIX}... expected")
-        bare = bare.removeprefix(PREFIX)
+        bare = name.removeprefix(PREFIX)
         if _UNUSED.match(bare):
             unused[PREFIX + bare] = tensor
         else:

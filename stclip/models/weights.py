@@ -1,41 +1,42 @@
 """Weights of CLIP and X-CLIP: the list of models, and the reading of files of every format.
 
-With download.py, this is the only file of the models that touches the disk. Files of Hugging Face
-and open_clip do not say in their weights which activation function they were trained with; where
-the config of the model lies beside the weights (``config.json``, ``open_clip_config.json``) it is
-checked, and anything but QuickGELU refused. Without a config, QuickGELU and heads of width 64 are
-assumed, as in OpenAI's models. All this goes for X-CLIP's files too.
+Weights do not show which activation function they were trained with, nor the width of heads. The
+model's config beside them (``config.json``, ``open_clip_config.json``), the program of a
+TorchScript archive, or the model's name in that of the file or folder tells the activation; without
+any of these QuickGELU is taken, with a warning. Heads are 64 wide; a config that has others is
+refused.
 """
 
 import difflib
+import logging
 import warnings
-import zipfile
-from collections import OrderedDict
 from collections.abc import Collection, Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from stclip.errors import UserError
 from stclip.files import read_json
-from stclip.models.clip import CLIP
+from stclip.models.clip import ACTIVATIONS, CLIP
 from stclip.models.clip_formats import (
-    check_config,
     clip_sizes,
+    config_activation,
     is_hugging_face,
+    name_activation,
     openai_names,
     shorten,
     unwrap,
 )
 from stclip.models.download import download, download_xclip, xclip_models
 from stclip.models.lora import LoRALinear
+from stclip.models.tensor_files import read_tensors, script_activation
 from stclip.models.xclip import XCLIP, resize_positions
 from stclip.models.xclip_formats import EXPECTED, POSITIONS, xclip_names, xclip_sizes
+
+logger = logging.getLogger(__name__)
 
 _OPENAI = "https://openaipublic.azureedge.net/clip/models"
 
@@ -88,6 +89,7 @@ def load_clip(
     device: str | torch.device = "cpu",
     lora_rank: int = 0,
     lora_alpha: float = 1.0,
+    activation: str = "auto",
 ) -> CLIP:
     """Load CLIP, in float32 and in eval mode.
 
@@ -97,11 +99,14 @@ def load_clip(
         device: where to.
         lora_rank: rank of LoRA on the MLPs of the image tower; 0 leaves it out.
         lora_alpha: LoRA's scale times its rank.
+        activation: the function in the MLPs that the weights were trained with, quick_gelu or gelu.
+            auto: what is recognised (see the head of this module), else quick_gelu with a warning.
 
     Raises:
-        UserError: the name or the file is unknown, the file is damaged or not CLIP's, or the
-            download fails.
+        UserError: the name or the file is unknown, the file is damaged or not CLIP's, the download
+            fails, or the activation is none of these.
     """
+    _check_activation(activation)
     source = str(name_or_path)
     if source in _MODELS:
         path = download(_MODELS[source].url, _MODELS[source].sha256)
@@ -114,12 +119,19 @@ def load_clip(
             )
     else:
         path = _existing(name_or_path, available_models(), "CLIP")
-    state = clip_state_dict(path)
-    return clip_from_state_dict(state, lora_rank, lora_alpha, source=source).to(device)
+    state, recognised = _read_clip(path)
+    if source in available_models():
+        recognised = "quick_gelu"
+    model = clip_from_state_dict(state, lora_rank, lora_alpha, source=source)
+    model.use_activation(_choose_activation(activation, recognised, source))
+    return model.to(device)
 
 
 def load_xclip(
-    name_or_path: str | Path, device: str | torch.device = "cpu", frames: int | None = None
+    name_or_path: str | Path,
+    device: str | torch.device = "cpu",
+    frames: int | None = None,
+    activation: str = "auto",
 ) -> XCLIP:
     """Load X-CLIP, in float32 and in eval mode.
 
@@ -130,22 +142,25 @@ def load_xclip(
         device: where to.
         frames: T, the number of frames of a video; by default what the weights were trained for.
             Positions are interpolated for another, with a warning: the weights know nothing of it.
+        activation: the function in the MLPs of both towers, quick_gelu or gelu. auto: what a config
+            of Hugging Face beside the weights says, else quick_gelu, as in all published weights.
 
     Raises:
         UserError: the name or the file is unknown, the file is damaged or not X-CLIP's, the
-            download fails, or ``frames`` is below 1.
+            download fails, ``frames`` is below 1, or the activation is none of these.
     """
+    _check_activation(activation)
     source = str(name_or_path)
     if frames is not None and frames < 1:
         raise UserError(f"frames: found {frames}, expected at least 1")
     known = source in xclip_models()
     path = download_xclip(source) if known else _existing(name_or_path, xclip_models(), "X-CLIP")
     path = _file_of_weights(path)
-    held = unwrap(_read_with_config(path), str(path), EXPECTED)
+    held = unwrap(read_tensors(path), str(path), EXPECTED)
     state = xclip_names(held, str(path))
-    config = path.with_name("config.json")
+    config, recognised = path.with_name("config.json"), "quick_gelu"
     if is_hugging_face(held) and config.is_file():
-        check_config(read_json(config), str(config), hugging_face=True)
+        recognised = config_activation(read_json(config), str(config), hugging_face=True)
     trained = xclip_sizes(state, source)["frames"]
     if frames is not None and frames != trained:
         warnings.warn(
@@ -154,7 +169,9 @@ def load_xclip(
             stacklevel=2,
         )
         state[POSITIONS] = resize_positions(state[POSITIONS], frames)
-    return xclip_from_state_dict(state, source).to(device)
+    model = xclip_from_state_dict(state, source)
+    model.use_activation(_choose_activation(activation, recognised, source))
+    return model.to(device)
 
 
 def xclip_from_state_dict(state: Mapping[str, Tensor], source: str = "state dict") -> XCLIP:
@@ -183,7 +200,7 @@ def is_xclip(name_or_path: str | Path) -> bool:
     if str(name_or_path) in (*clip, *xclip):
         return str(name_or_path) in xclip
     path = _file_of_weights(_existing(name_or_path, [*clip, *xclip], "CLIP or X-CLIP"))
-    held = unwrap(_read_with_config(path), str(path), "expected CLIP or X-CLIP")
+    held = unwrap(read_tensors(path), str(path), "expected CLIP or X-CLIP")
     return any(name.startswith("mit.") for name in held)
 
 
@@ -200,14 +217,7 @@ def clip_state_dict(path: str | Path) -> dict[str, Tensor]:
     Raises:
         UserError: the file is missing, damaged, or not CLIP's with a vision transformer.
     """
-    path = _file_of_weights(Path(path))
-    state = unwrap(_read_tensors(path), str(path))
-    hugging_face = is_hugging_face(state)
-    renamed = openai_names(state, str(path))
-    config = path.with_name("config.json" if hugging_face else "open_clip_config.json")
-    if config.is_file():
-        check_config(read_json(config), str(config), hugging_face)
-    return renamed
+    return _read_clip(Path(path))[0]
 
 
 def clip_from_state_dict(
@@ -240,6 +250,48 @@ def clip_from_state_dict(
             if isinstance(module, LoRALinear):
                 module.reset_lora()
     return model.eval()
+
+
+def _read_clip(path: Path) -> tuple[dict[str, Tensor], str | None]:
+    """What ``clip_state_dict`` gives, and the activation function if anything tells it."""
+    path = _file_of_weights(path)
+    contents = read_tensors(path)
+    state = unwrap(contents, str(path))
+    hugging_face = is_hugging_face(state)
+    renamed = openai_names(state, str(path))
+    config = path.with_name("config.json" if hugging_face else "open_clip_config.json")
+    if config.is_file():
+        return renamed, config_activation(read_json(config), str(config), hugging_face)
+    return renamed, script_activation(path) or name_activation(_names(path, contents))
+
+
+def _names(path: Path, contents: Any) -> list[str]:
+    """What a file of weights, its folder, and a training program call the model."""
+    told = contents.get("name") if isinstance(contents, Mapping) else None  # open_clip's
+    # Hugging Face keeps downloads in models--<owner>--<name>/snapshots/<commit>/.
+    cached = [part for part in path.absolute().parts if part.startswith("models--")]
+    return [name for name in (told, path.name, path.absolute().parent.name, *cached) if name]
+
+
+def _check_activation(activation: str) -> None:
+    if activation not in ("auto", *ACTIVATIONS):
+        raise UserError(
+            f"activation: one of auto, {', '.join(ACTIVATIONS)} expected, found {activation!r}"
+        )
+
+
+def _choose_activation(wanted: str, recognised: str | None, source: str) -> str:
+    """The activation function to compute with; a line in the log where that may be wrong."""
+    if wanted == "auto" and recognised is None:
+        logger.warning(
+            "%s: nothing tells whether these weights were trained with QuickGELU (OpenAI's) or "
+            "plain GELU (most of open_clip's), and QuickGELU is taken; set MODEL.CLIP_ACTIVATION, "
+            "or activation of stclip.load_clip, to quick_gelu or gelu",
+            source,
+        )
+    elif wanted != "auto" and recognised not in (None, wanted):
+        logger.warning("%s: computed with %s, but was trained with %s", source, wanted, recognised)
+    return (recognised or "quick_gelu") if wanted == "auto" else wanted
 
 
 def _existing(name_or_path: str | Path, names: list[str], kind: str) -> Path:
@@ -293,44 +345,3 @@ def _fill(
     values = {name: tensor.detach().to(torch.float32, copy=True) for name, tensor in state.items()}
     values.update({name: torch.empty(expected[name].shape) for name in optional})
     model.load_state_dict(values, assign=True)
-
-
-def _read_with_config(path: Path) -> Any:
-    """What a file of weights holds, also where a training program left its yacs config in it."""
-    # A dict stands in for the config's class: no code of the file's choosing runs.
-    with torch.serialization.safe_globals([(OrderedDict, "yacs.config.CfgNode")]):
-        return _read_tensors(path)
-
-
-def _read_tensors(path: Path) -> Any:
-    """What a file of weights holds; its first bytes tell the format, whatever it is called."""
-    try:
-        with open(path, "rb") as file:
-            head = file.read(9)
-        if head[8:9] == b"{":  # eight bytes of length, then JSON
-            return load_file(path)
-        if head.startswith(b"PK"):
-            with zipfile.ZipFile(path) as archive:
-                script = any(name.endswith("/constants.pkl") for name in archive.namelist())
-            if script:
-                with warnings.catch_warnings():  # deprecated, but the format of OpenAI's files
-                    warnings.simplefilter("ignore", FutureWarning)
-                    return dict(torch.jit.load(path, map_location="cpu").state_dict())
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except (zipfile.BadZipFile, SafetensorError, EOFError) as error:
-        raise UserError(
-            f"{path}: found a damaged file of weights ({_one_line(error)}); "
-            "is it cut short? Fetch it again"
-        ) from error
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except Exception as error:  # a damaged file can raise nearly anything
-        raise UserError(
-            f"{path}: found no weights that can be read safely ({_one_line(error)}); expected a "
-            "TorchScript archive, a state dict of torch.save, or safetensors"
-        ) from error
-
-
-def _one_line(error: Exception) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 100 else text[:97] + "..."

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from stclip.models import clip as of_clip
 from stclip.models import xclip as of_xclip
+from stclip.models.clip import CLIP
 from stclip.models.clip_formats import clip_sizes
 from stclip.models.cross_frame import CrossFrameCLIP
 from stclip.models.weights import clip_from_state_dict, is_xclip, load_clip, load_xclip
@@ -20,7 +21,9 @@ logger = logging.getLogger(__name__)
 _BEHIND = ("mit.", "prompts_")
 
 
-def cross_frame_clip(source: str, lora_rank: int = 0, lora_alpha: float = 1.0) -> CrossFrameCLIP:
+def cross_frame_clip(
+    source: str, lora_rank: int = 0, lora_alpha: float = 1.0, activation: str = "auto"
+) -> CrossFrameCLIP:
     """Both towers of X-CLIP, on the CPU in float32 and in eval mode; the pixels as CLIP's.
 
     Of X-CLIP's weights those of the towers are taken, with ImageNet's pixel statistics, which they
@@ -32,20 +35,23 @@ def cross_frame_clip(source: str, lora_rank: int = 0, lora_alpha: float = 1.0) -
         source: a name or file of X-CLIP (``load_xclip``), or of CLIP (``load_clip``).
         lora_rank: rank of LoRA on the MLPs of the image tower; 0 leaves it out.
         lora_alpha: LoRA's scale times its rank.
+        activation: that of ``load_xclip`` or ``load_clip``.
 
     Raises:
         UserError: the name or the file is unknown, damaged or of neither, or the download fails.
     """
     if is_xclip(source):
+        loaded: CLIP = load_xclip(source, activation=activation)
         towers = {
             name: tensor
-            for name, tensor in load_xclip(source).state_dict().items()
+            for name, tensor in loaded.state_dict().items()
             if not name.startswith(_BEHIND)
         }
         state = with_clips_pixels(towers)
         logger.info("MODEL.CLIP %s: X-CLIP, with the messages between its frames", source)
     else:
-        shared = load_clip(source).state_dict()
+        loaded = load_clip(source, activation=activation)
+        shared = loaded.state_dict()
         fresh = CrossFrameCLIP(**clip_sizes(shared, source)).state_dict()
         state = fresh | shared
         logger.info(
@@ -56,6 +62,7 @@ def cross_frame_clip(source: str, lora_rank: int = 0, lora_alpha: float = 1.0) -
         )
     model = clip_from_state_dict(state, lora_rank, lora_alpha, source, kind=CrossFrameCLIP)
     assert isinstance(model, CrossFrameCLIP)
+    model.use_activation(loaded.activation)
     return model
 
 

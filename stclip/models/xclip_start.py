@@ -19,7 +19,7 @@ def is_new(name: str) -> bool:
     return any(part in name for part in NEW_PARTS)
 
 
-def xclip_from(source: str, frames: int) -> XCLIP:
+def xclip_from(source: str, frames: int, activation: str = "auto") -> XCLIP:
     """X-CLIP from what MODEL.CLIP holds, on the CPU in float32 and in eval mode.
 
     Of X-CLIP's own weights all are taken; where they were trained for another number of frames, the
@@ -34,6 +34,7 @@ def xclip_from(source: str, frames: int) -> XCLIP:
     Args:
         source: a name or file of X-CLIP (``load_xclip``), or of CLIP (``load_clip``).
         frames: T, the number of frames of a video.
+        activation: that of ``load_xclip`` or ``load_clip``; the new parts have QuickGELU.
 
     Raises:
         UserError: the name or the file is unknown, damaged or of neither, the download fails,
@@ -41,10 +42,10 @@ def xclip_from(source: str, frames: int) -> XCLIP:
     """
     if is_xclip(source):
         logger.info("MODEL.CLIP %s: X-CLIP, with all its weights", source)
-        return load_xclip(source, frames=frames)
+        return load_xclip(source, frames=frames, activation=activation)
     if frames < 1:
         raise UserError(f"frames: found {frames}, expected at least 1")
-    clip = load_clip(source)
+    clip = load_clip(source, activation=activation)
     if clip.embed_dim % HEAD_WIDTH:
         raise UserError(
             f"{source}: found a joint space of width {clip.embed_dim}, expected a multiple of "
@@ -54,6 +55,7 @@ def xclip_from(source: str, frames: int) -> XCLIP:
     model = XCLIP(**clip_sizes(state, source), frames=frames)
     fresh = {name: tensor for name, tensor in model.state_dict().items() if is_new(name)}
     model.load_state_dict(state | fresh)
+    model.use_activation(clip.activation)
     logger.info(
         "MODEL.CLIP %s: CLIP; the %.1f M parameters that X-CLIP adds to it are freshly initialised",
         source,

@@ -1,3 +1,4 @@
+import argparse
 import os
 import pickle
 import resource
@@ -5,12 +6,15 @@ import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from stclip.config import load_config
+from stclip.detector import load
 from stclip.engine.checkpoint import (
     Checkpoint,
     checkpoint_path,
@@ -65,6 +69,98 @@ def test_sizes_follow_from_the_shapes(tmp_path: Path) -> None:
     cfg = load_config(None, ["MODEL.LORA.RANK", "2"])
     built = build_model(cfg, model.state_dict())
     assert equal(built.state_dict(), model.state_dict())
+
+
+NAMES = {"ours": dict, "reference": to_reference}
+FORMS = ["bare", "state_dict", "module", "compiled", "both", "average", "safetensors", "scale"]
+
+
+@pytest.mark.parametrize("names", NAMES)
+@pytest.mark.parametrize("form", FORMS)
+def test_weights_alone_are_read(tmp_path: Path, names: str, form: str) -> None:
+    state = tiny_model().state_dict()
+    named, path = NAMES[names](state), tmp_path / "weights.pth"
+    prefixes = {"module": "module.", "compiled": "_orig_mod.", "both": "module._orig_mod."}
+    content: Any = {prefixes.get(form, "") + name: tensor for name, tensor in named.items()}
+    if form == "state_dict":
+        content = {"state_dict": content, "epoch": 3, "args": argparse.Namespace(lr=0.1)}
+    elif form == "average":
+        zeros = {name: torch.zeros_like(tensor) for name, tensor in named.items()}
+        content = {"model": zeros, "state_dict_ema": content, "optimizer": None}
+    elif form == "scale":
+        (scale,) = (name for name in content if name.endswith("logit_scale"))
+        content[scale] = content[scale].reshape(1)
+    if form == "safetensors":
+        save_file({name: tensor.contiguous() for name, tensor in content.items()}, path)
+    else:
+        torch.save(content, path)
+    found = read_checkpoint(path)
+    assert equal(found.model, state)
+    assert build_model(load_config(None, ["MODEL.LORA.RANK", "2"]), found.model)
+    if names == "reference":  # and it can be written in that format again
+        save_reference_checkpoint(tmp_path / "back.pth", found)
+        assert equal(read_checkpoint(tmp_path / "back.pth").model, state)
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.bool, torch.uint8])
+@pytest.mark.parametrize("names", NAMES)
+def test_weights_of_whole_numbers_are_refused(tmp_path: Path, names: str, dtype: Any) -> None:
+    state = NAMES[names](tiny_model().state_dict())
+    (name,) = (name for name in state if name.endswith("resblocks.1.ln_2.weight"))
+    torch.save({"model": state | {name: state[name].to(dtype)}}, tmp_path / "a.pth")
+    with pytest.raises(UserError, match=rf"a\.pth: .* whole numbers \({name}\) as {dtype}"):
+        read_checkpoint(tmp_path / "a.pth")
+
+
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [
+        ("config", 3),
+        ("training", {}),
+        ("training", {"iteration": "5"}),
+        ("training", [1]),
+        ("reference", {"order": 3}),
+        ("reference", "x"),
+        ("groups", {"sit": 3}),
+        ("activation", "relu"),
+        ("format", "stclip/2"),
+    ],
+)
+def test_parts_of_another_form_are_refused(tmp_path: Path, part: str, value: Any) -> None:
+    content = {"format": "stclip/1", "model": tiny_model().state_dict(), part: value}
+    torch.save(content, tmp_path / "a.pth")
+    with pytest.raises(UserError, match=rf"a\.pth: .*found {'.*' if part == 'format' else part}"):
+        read_checkpoint(tmp_path / "a.pth")
+
+
+def test_the_order_of_a_reference_file_must_fit(tmp_path: Path) -> None:
+    checkpoint = Checkpoint(tiny_model().state_dict(), reference={"order": ["a"]})
+    with pytest.raises(UserError, match="found another order"):
+        save_reference_checkpoint(tmp_path / "a.pth", checkpoint)
+
+
+def test_the_activation_travels(tmp_path: Path) -> None:
+    model = tiny_model()
+    state = model.state_dict()
+    save_checkpoint(tmp_path / "a.pth", Checkpoint(state, activation="gelu"))
+    found = read_checkpoint(tmp_path / "a.pth")
+    rank = ["MODEL.LORA.RANK", "2"]
+    built = build_model(load_config(None, rank), found.model, found.activation)
+    assert built.clip.activation == "gelu"
+    assert load(tmp_path / "a.pth", ["sit"], "cpu").model.clip.activation == "gelu"
+    images = torch.randn(2, 3, 48, 48)
+    before = model.clip.encode_image(images)
+    model.clip.use_activation("gelu")
+    expected = model.clip.encode_image(images)
+    assert torch.equal(built.clip.encode_image(images), expected)
+    assert not torch.allclose(before, expected, atol=1e-4)
+    wanted = [*rank, "MODEL.CLIP_ACTIVATION", "quick_gelu"]
+    with pytest.raises(UserError, match=r"MODEL\.CLIP_ACTIVATION is quick_gelu, but .* has gelu"):
+        build_model(load_config(None, wanted), found.model, found.activation)
+    with pytest.raises(UserError, match="gelu: the reference computes every CLIP with quick_gelu"):
+        save_reference_checkpoint(tmp_path / "b.pth", found)
+    older = build_model(load_config(None, rank), state)  # from before files told it
+    assert older.clip.activation == "quick_gelu"
 
 
 def drop(state: dict[str, torch.Tensor]) -> None:

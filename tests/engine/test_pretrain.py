@@ -38,6 +38,21 @@ def trainer(path, steps: int = 60) -> Pretrainer:
     return Pretrainer(CLIP(**SIZES), 4, Recipe(steps), path)
 
 
+@pytest.mark.parametrize("part", ["recipe", "model", "optimizer", "step", "seconds"])
+@pytest.mark.parametrize("how", ["missing", "wrong"])
+def test_a_damaged_checkpoint_is_told(tmp_path, part, how):
+    path = tmp_path / "a.pt"
+    trainer(path).save()
+    content = torch.load(path, weights_only=True)
+    if how == "missing":
+        del content[part]
+    else:
+        content[part] = {"classifier": torch.ones(2)}
+    torch.save(content, path)
+    with pytest.raises(UserError, match=r"a\.pt: found "):
+        trainer(path).resume()
+
+
 def test_it_learns_and_resumes(tmp_path):
     whole = trainer(tmp_path / "whole.pt")
     whole.run(pairs)

@@ -98,19 +98,45 @@ def test_torchscript_archive(tmp_path, model):
         assert_holds(path, {name: tensor.half() for name, tensor in model.state_dict().items()})
 
 
-@pytest.mark.parametrize("wrap", ["plain", "state_dict", "model", "module", "both", "legacy"])
+WRAPS = ["plain", "state_dict", "model", "module", "both", "legacy", "compiled", "scale"]
+
+
+@pytest.mark.parametrize("wrap", WRAPS)
 def test_state_dicts_of_torch(tmp_path, state, wrap):
     path = tmp_path / "clip.pth"
     contents: dict = {name: tensor.half() for name, tensor in state.items()}
     expected = dict(contents)
     if wrap in ("module", "both"):
         contents = {f"module.{name}": tensor for name, tensor in contents.items()}
+    if wrap == "compiled":  # a compiled tower in a compiled model in a parallel wrapper
+        contents = {
+            "module._orig_mod." + name.replace("visual.", "visual._orig_mod."): tensor
+            for name, tensor in contents.items()
+        }
+    if wrap == "scale":
+        contents["logit_scale"] = contents["logit_scale"].reshape(1)
     if wrap in ("state_dict", "both"):
         contents = {"epoch": 3, "name": "x", "state_dict": contents, "optimizer": {"lr": 0.1}}
     if wrap == "model":
         contents = {"model": contents}
     torch.save(contents, path, _use_new_zipfile_serialization=wrap != "legacy")
     assert_holds(path, expected)
+
+
+@pytest.mark.parametrize("inner", [None, "module", "shadow"])
+def test_a_moving_average_is_taken(tmp_path, state, caplog, inner):
+    average = {f"module.{name}": tensor + 1 for name, tensor in state.items()}
+    part = dict(list(average.items())[:5])
+    for held in (average, part):
+        entry = held if inner is None else {inner: held, "decay": 0.999}
+        torch.save({"model": state, "model_ema": entry, "epoch": 3}, tmp_path / "x.pth")
+        expected = {n: tensor + (f"module.{n}" in held) for n, tensor in state.items()}
+        caplog.clear()
+        with caplog.at_level("INFO"):
+            assert_holds(tmp_path / "x.pth", expected)
+        assert "x.pth: taking the moving average of the weights (model_ema)" in caplog.text
+    torch.save({"state_dict": state, "ema": None}, tmp_path / "x.pth")
+    assert_holds(tmp_path / "x.pth", state)
 
 
 @pytest.mark.parametrize("file", ["clip.safetensors", "clip.bin"])
@@ -199,21 +225,88 @@ def test_transformers_writes_what_we_read(tmp_path, sizes):
 
 
 @pytest.mark.parametrize("hugging_face", [True, False])
-@pytest.mark.parametrize("wrong", ["gelu", "heads", None])
-def test_the_config_beside_the_weights_is_checked(tmp_path, state, hugging_face, wrong):
-    path = tmp_path / "model.safetensors"
-    save_file(hugging_face_names(state) if hugging_face else state, path)
+@pytest.mark.parametrize("config", ["gelu", "quick_gelu", "gelu_new", "heads"])
+def test_the_config_beside_the_weights_is_heeded(tmp_path, state, hugging_face, config):
+    save_file(hugging_face_names(state) if hugging_face else state, tmp_path / "model.safetensors")
+    heads = 1 if config == "heads" else 2
     if hugging_face:
-        tower = {"hidden_size": 128, "num_attention_heads": 1 if wrong == "heads" else 2}
-        tower["hidden_act"] = "gelu" if wrong == "gelu" else "quick_gelu"
-        (tmp_path / "config.json").write_text(json.dumps({"vision_config": tower}))
+        tower = {"hidden_size": 128, "num_attention_heads": heads, "hidden_act": config}
+        name, content = "config.json", {"vision_config": tower, "text_config": tower}
     else:
-        config = {"text_cfg": {"width": 128, "heads": 8 if wrong == "heads" else 2}}
-        config["quick_gelu"] = wrong != "gelu"
-        (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": config}))
-    if wrong is None:
-        load_clip(tmp_path)
+        text = {"width": 128, "heads": heads}
+        content = {"model_cfg": {"text_cfg": text, "quick_gelu": config != "gelu"}}
+        name = "open_clip_config.json"
+    if config == "heads" and hugging_face:
+        tower["hidden_act"] = "quick_gelu"
+    (tmp_path / name).write_text(json.dumps(content))
+    if config == "heads" or (config == "gelu_new" and hugging_face):
+        message = "heads of another width" if config == "heads" else "gelu_new, expected quick_gelu"
+        with pytest.raises(UserError, match=rf"config\.json: found .*{message}"):
+            load_clip(tmp_path)
         return
-    message = "plain GELU, expected QuickGELU" if wrong == "gelu" else "heads of another width"
-    with pytest.raises(UserError, match=rf"config.json: found .*{message}"):
+    assert load_clip(tmp_path).activation == ("gelu" if config == "gelu" else "quick_gelu")
+
+
+def test_towers_of_two_activations_are_refused(tmp_path, state):
+    save_file(hugging_face_names(state), tmp_path / "model.safetensors")
+    config = {"text_config": {"hidden_act": "gelu"}, "vision_config": {"hidden_act": "quick_gelu"}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match="gelu and quick_gelu, expected"):
         load_clip(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "activation"),
+    [
+        ("ViT-B-32-quickgelu.pt", "quick_gelu"),
+        ("vit_b_32-quickgelu-laion400m_e31-d867053b.pt", "quick_gelu"),
+        ("vit_b_16-laion400m_e32-55e67d44.pt", "gelu"),
+        ("models--laion--CLIP-ViT-B-32-laion2B-s34B-b79K/snapshots/0/w.bin", "gelu"),
+        ("models--openai--clip-vit-base-patch16/snapshots/0/w.bin", "quick_gelu"),
+        ("vit_base_patch32_clip_224.laion400m_e31/w.safetensors", "quick_gelu"),
+        ("ViT-L-14-DataComp.XL-s13B-b90K/open_clip_pytorch_model.bin", "gelu"),
+        ("b16_fullcc2.5b-metaclip.pt", "quick_gelu"),
+        ("clip.pth", None),
+    ],
+)
+def test_the_model_s_name_tells_the_activation(tmp_path, state, caplog, name, activation):
+    (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+    torch.save(state, tmp_path / name)
+    assert load_clip(tmp_path / name).activation == (activation or "quick_gelu")
+    told = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
+    assert len(told) == (activation is None)
+    assert all("clip.pth" in line and "MODEL.CLIP_ACTIVATION" in line for line in told)
+    caplog.clear()
+    assert load_clip(tmp_path / name, activation="gelu").activation == "gelu"
+    assert len(caplog.records) == (activation == "quick_gelu")  # the two contradict each other
+
+
+def test_a_training_of_open_clip_names_its_model(tmp_path, state):
+    for model, activation in (("ViT-B-16", "gelu"), ("ViT-B-16-quickgelu", "quick_gelu")):
+        contents = {"name": f"2024_01_01-model_{model}-lr_0.001", "state_dict": state}
+        torch.save(contents, tmp_path / "epoch_1.pt")
+        assert load_clip(tmp_path / "epoch_1.pt").activation == activation
+
+
+def test_another_activation_is_refused():
+    with pytest.raises(UserError, match="activation: one of auto, quick_gelu, gelu expected"):
+        load_clip("puppet", activation="relu")
+
+
+def test_plain_gelu_is_computed_as_open_clip_does(tmp_path):
+    open_clip = pytest.importorskip("open_clip")
+    theirs = open_clip.CLIP(
+        embed_dim=32,
+        vision_cfg={"layers": 1, "width": 64, "patch_size": 16, "image_size": 32},
+        text_cfg={"width": 64, "heads": 1, "layers": 1},
+    ).eval()
+    for parameter in theirs.parameters():
+        if parameter.ndim > 1:
+            nn.init.normal_(parameter, std=0.2)
+    torch.save(theirs.state_dict(), tmp_path / "a.pt")
+    images, tokens = inputs(32)
+    ours, quick = (load_clip(tmp_path / "a.pt", activation=a) for a in ("gelu", "quick_gelu"))
+    for method, given in (("encode_image", images), ("encode_text", tokens)):
+        expected = getattr(theirs, method)(given)
+        torch.testing.assert_close(getattr(ours, method)(given), expected, atol=1e-5, rtol=1e-4)
+        assert (getattr(quick, method)(given) - expected).abs().max() > 1e-3

@@ -117,8 +117,16 @@ def test_hugging_faces_files(tmp_path, model, state, as_folder):
 
 def test_the_config_beside_the_weights_is_checked(tmp_path, state):
     save_file(hugging_face_names(state), tmp_path / "model.safetensors")
-    (tmp_path / "config.json").write_text(json.dumps({"text_config": {"hidden_act": "gelu"}}))
-    with pytest.raises(UserError, match=r"config\.json: found .*plain GELU"):
+    towers = {f"{tower}_config": {"hidden_act": "gelu"} for tower in ("text", "vision")}
+    (tmp_path / "config.json").write_text(json.dumps(towers))
+    loaded = stclip.load_xclip(tmp_path)
+    assert loaded.activation == "gelu"
+    mlps = {name: m for name, m in loaded.named_modules() if name.endswith("mlp.gelu")}
+    gelu = {name.split(".")[0] for name, m in mlps.items() if isinstance(m, nn.GELU)}
+    assert gelu == {"visual", "transformer"}  # what X-CLIP adds to CLIP has QuickGELU
+    assert stclip.load_xclip(tmp_path, activation="quick_gelu").activation == "quick_gelu"
+    (tmp_path / "config.json").write_text(json.dumps(towers | {"vision_config": {"x": 1}}))
+    with pytest.raises(UserError, match=r"config\.json: found .*gelu and quick_gelu"):
         stclip.load_xclip(tmp_path)
 
 
