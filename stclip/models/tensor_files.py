@@ -32,6 +32,8 @@ from stclip.models.clip_formats import shorten
 
 _CHUNK = 1 << 20
 _ENCRYPTED = 0x1  # a member's flag
+# How torch.save's old form begins: a pickle of its magic number.
+_OLD_FORM = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
 # Bounds on the modules of an archive; OpenAI's largest CLIP has some hundred, three names deep.
 _MOST_MODULES, _LONGEST_NAME = 20_000, 1000
 # The most text of an archive's program that is looked at for its activation function, in bytes.
@@ -97,31 +99,43 @@ def read_tensors(path: str | Path) -> Any:
         ) from error
 
 
+def check_beginning(head: bytes, source: str) -> None:
+    """Refuse what does not begin as a file of weights does.
+
+    Args:
+        head: the first bytes of it, 16 or more.
+        source: what error messages call it.
+
+    Raises:
+        UserError: it is a page of HTML, say.
+    """
+    if head[8:9] == b"{" or head.startswith((b"PK", _OLD_FORM)):
+        return
+    if re.match(rb"(\xef\xbb\xbf)?\s*<", head):
+        raise UserError(f"{source}: found a page of HTML or XML, expected a file of weights")
+    raise UserError(f"{source}: found no file of weights (it begins with {head[:16]!r})")
+
+
 def check_download(path: Path) -> None:
     """Refuse a file that is no whole file of weights, without loading it.
 
     Raises:
-        UserError: it is a page of HTML, cut short, damaged, or of another format.
+        UserError: it is cut short, damaged, or of another format.
     """
-    head = _head(path, 512)
-    if re.match(rb"(\xef\xbb\xbf)?\s*<", head) and head[8:9] != b"{":
-        raise UserError(f"{path}: found a page of HTML or XML, expected a file of weights")
+    head = _head(path)
+    check_beginning(head, str(path))
     try:
         if head[8:9] == b"{":
-            length = int.from_bytes(head[:8], "little")
-            if length + 8 <= path.stat().st_size:
-                return
+            if int.from_bytes(head[:8], "little") + 8 > path.stat().st_size:
+                raise EOFError("its header is longer than the file")
         elif head.startswith(b"PK"):
             with zipfile.ZipFile(path) as archive:
                 _check_members(archive, path, is_script(archive))
                 _check_sums(archive)
-                if any(name.endswith("/data.pkl") for name in archive.namelist()):
-                    return
-        elif head.startswith(b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."):  # torch's old form
-            return
-    except (zipfile.BadZipFile, EOFError, ValueError, NotImplementedError) as error:
+                if not any(name.endswith("/data.pkl") for name in archive.namelist()):
+                    raise zipfile.BadZipFile("a zip archive without data.pkl")
+    except (zipfile.BadZipFile, EOFError, NotImplementedError) as error:
         raise UserError(f"{path}: found a damaged file of weights ({_one_line(error)})") from error
-    raise UserError(f"{path}: found no file of weights (it begins with {head[:16]!r})")
 
 
 def script_activation(path: Path) -> str | None:

@@ -1,16 +1,28 @@
 """Downloads, against a server on this machine."""
 
 import hashlib
+import io
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+import torch
 
 from stclip.errors import UserError
 from stclip.models.download import default_cache_dir, download
 
-CONTENTS = bytes(range(256)) * 12000  # about 3 MB: several chunks
+
+def weights(seed: int) -> bytes:
+    """A file of weights of about 3 MB, which is several chunks."""
+    generator = torch.Generator().manual_seed(seed)
+    buffer = io.BytesIO()
+    torch.save({"w": torch.rand(770_000, generator=generator)}, buffer)
+    return buffer.getvalue()
+
+
+CONTENTS = weights(0)
 SHA256 = hashlib.sha256(CONTENTS).hexdigest()
 
 
@@ -24,6 +36,11 @@ class Server(ThreadingHTTPServer):
         self.breaks: list[int] = []
         self.ranges = True
         self.length = True
+        self.contents = CONTENTS
+        self.tag: str | None = '"1"'
+        self.heeds_if_range = True
+        self.kind = "application/octet-stream"
+        self.endless = False
         self.requests: list[str | None] = []
         self.url = f"http://127.0.0.1:{self.server_port}/models/weights.pt"
 
@@ -36,22 +53,31 @@ class Handler(BaseHTTPRequestHandler):
         if not self.path.endswith("weights.pt"):
             self.send_error(404)
             return
-        start = 0
+        start, contents = 0, server.contents
+        if server.heeds_if_range and self.headers.get("If-Range") not in (None, server.tag):
+            wanted = None
         if wanted and server.ranges:
             start = int(wanted.removeprefix("bytes=").removesuffix("-"))
-            if start >= len(CONTENTS):
+            if start >= len(contents):
                 self.send_error(416)
                 return
             self.send_response(206)
-            end = len(CONTENTS) - 1
-            self.send_header("Content-Range", f"bytes {start}-{end}/{len(CONTENTS)}")
+            end = len(contents) - 1
+            self.send_header("Content-Range", f"bytes {start}-{end}/{len(contents)}")
         else:
             self.send_response(200)
-        body = CONTENTS[start:]
+        body = contents[start:]
         if server.length:
             self.send_header("Content-Length", str(len(body)))
+        if server.tag:
+            self.send_header("ETag", server.tag)
+        self.send_header("Content-Type", server.kind)
         self.end_headers()
-        self.wfile.write(body[: server.breaks.pop(0)] if server.breaks else body)
+        with suppress(OSError):  # the other side has closed the connection
+            while server.endless:
+                self.wfile.write(body)
+        if not server.endless:
+            self.wfile.write(body[: server.breaks.pop(0)] if server.breaks else body)
 
     def log_message(self, *arguments) -> None:
         pass
@@ -112,6 +138,81 @@ def test_a_server_that_cannot_resume_sends_all_again(server, tmp_path):
 def test_a_server_that_tells_no_length(server, tmp_path):
     server.length = False
     assert download(server.url, SHA256, tmp_path).read_bytes() == CONTENTS
+
+
+def test_without_a_checksum_a_file_cut_short_is_told(server, tmp_path):
+    server.length, server.breaks = False, [1_500_000]
+    with pytest.raises(UserError, match=r"damaged file of weights .*what came was removed"):
+        download(server.url, None, tmp_path)
+    assert names(tmp_path) == []
+    assert download(server.url, None, tmp_path).read_bytes() == CONTENTS
+    (tmp_path / "weights.pt").write_bytes(CONTENTS[:-100])  # cut by whoever put it there
+    assert download(server.url, None, tmp_path).read_bytes() == CONTENTS
+
+
+@pytest.mark.parametrize("tag", ['"2"', 'W/"1"', None])
+@pytest.mark.parametrize("heeds", [True, False])
+@pytest.mark.parametrize("sha256", [True, False])
+def test_parts_of_two_files_are_not_joined(server, tmp_path, tag, heeds, sha256):
+    server.breaks, server.heeds_if_range = [1_500_000, 0], heeds
+    if tag != '"2"':  # then nothing tells that it is another file
+        server.tag = tag
+    with pytest.raises(UserError, match=r"1500000 bytes came|0 bytes came"):
+        download(server.url, SHA256 if sha256 else None, tmp_path)
+    server.contents, server.tag = weights(1), tag
+    if not sha256:
+        assert download(server.url, None, tmp_path).read_bytes() == server.contents
+        return
+    right = hashlib.sha256(server.contents).hexdigest()
+    if tag == '"2"':
+        assert download(server.url, right, tmp_path).read_bytes() == server.contents
+    else:
+        with pytest.raises(UserError, match=r"found SHA-256 .*what came was removed"):
+            download(server.url, right, tmp_path)
+        assert names(tmp_path) == []
+
+
+def test_a_part_of_another_address_is_not_gone_on_with(server, tmp_path):
+    server.breaks = [1_500_000, 0]
+    with pytest.raises(UserError, match="1500000 bytes came"):
+        download(server.url, None, tmp_path)
+    server.contents = weights(1)
+    other = server.url.replace("/models/", "/others/")
+    assert download(other, None, tmp_path).read_bytes() == server.contents
+    assert server.requests[-1] is None
+
+
+def test_a_part_that_nothing_is_known_of_is_not_gone_on_with(server, tmp_path):
+    (tmp_path / "weights.pt.part").write_bytes(weights(1)[:1000])
+    assert download(server.url, None, tmp_path).read_bytes() == CONTENTS
+    assert server.requests == [None]
+
+
+@pytest.mark.parametrize("kind", ["text/html; charset=utf-8", "application/octet-stream"])
+@pytest.mark.parametrize("body", [b"\n<!DOCTYPE html><title>Sign in</title>", b"404: Not Found  "])
+def test_a_page_is_no_file_of_weights(server, tmp_path, kind, body):
+    server.contents, server.kind = body, kind
+    found = "a page of HTML" if "html" in kind or b"<" in body else "no file of weights"
+    with pytest.raises(UserError, match=f"weights.pt: found {found}") as error:
+        download(server.url, None, tmp_path)
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "weights.pt").exists()
+    server.contents, server.kind = CONTENTS, "application/octet-stream"
+    assert download(server.url, None, tmp_path).read_bytes() == CONTENTS
+
+
+def test_a_body_without_end_is_stopped(server, tmp_path):
+    server.endless, server.length = True, False
+    with pytest.raises(UserError, match="sends more than the 10000000 bytes"):
+        download(server.url, None, tmp_path, most_bytes=10_000_000)
+    server.endless, server.length = False, True
+    with pytest.raises(UserError, match=f"found {len(CONTENTS)} bytes, expected at most 1000"):
+        download(server.url, SHA256, tmp_path, most_bytes=1000)
+    assert names(tmp_path) == []
+
+
+def names(folder) -> list[str]:
+    return [path.name for path in folder.iterdir() if not path.name.startswith(".")]
 
 
 @pytest.mark.parametrize("complete", [True, False])

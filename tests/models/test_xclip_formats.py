@@ -264,10 +264,10 @@ def test_published_files_are_fetched_by_name(tmp_path, monkeypatch, model, state
     monkeypatch.setenv("STCLIP_CACHE", str(tmp_path))
     asked = []
 
-    def fetch(url, sha256, target):
-        asked.append((url, sha256))
-        torch.save({"model": state}, target)
-        return target
+    def fetch(transfer):
+        asked.append((transfer.url, transfer.sha256))
+        torch.save({"model": state}, transfer.target)
+        return transfer.target
 
     monkeypatch.setattr("stclip.models.download._fetch", fetch)
     for _ in range(2):  # the second time it is there
