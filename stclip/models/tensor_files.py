@@ -134,7 +134,9 @@ def check_download(path: Path) -> None:
                 _check_sums(archive)
                 if not any(name.endswith("/data.pkl") for name in archive.namelist()):
                     raise zipfile.BadZipFile("a zip archive without data.pkl")
-    except (zipfile.BadZipFile, EOFError, NotImplementedError) as error:
+    except (UserError, OSError):
+        raise
+    except Exception as error:  # a damaged file can raise nearly anything
         raise UserError(f"{path}: found a damaged file of weights ({_one_line(error)})") from error
 
 
@@ -171,7 +173,9 @@ def _head(path: Path, size: int = 16) -> bytes:
 
 def _check_members(archive: zipfile.ZipFile, path: Path, script: bool) -> None:
     """Refuse an archive whose members are not what PyTorch writes, by what its directory says."""
-    members = archive.infolist()
+    members, size = archive.infolist(), path.stat().st_size
+    if any(not 0 <= member.header_offset < size for member in members):
+        raise zipfile.BadZipFile("a member lies outside the file")
     if len({member.filename for member in members}) < len(members):
         raise zipfile.BadZipFile("two members have one name")
     for member in members:
@@ -188,7 +192,7 @@ def _check_members(archive: zipfile.ZipFile, path: Path, script: bool) -> None:
             f"{path}: found compressed members ({shorten(packed, 1)}), which PyTorch does not "
             "write; unpack the archive and save the weights again with torch.save"
         )
-    if sum(member.file_size for member in read) > path.stat().st_size:
+    if sum(member.file_size for member in read) > size:
         raise zipfile.BadZipFile("its members are larger than the file")
 
 

@@ -67,22 +67,13 @@ def test_resume_continues_bit_for_bit(case_config: Path, tmp_path: Path) -> None
         assert torch.equal(state["momentum_buffer"], momentum[1][number]["momentum_buffer"])
 
 
-def test_the_activation_of_clip_is_trained_with_saved_and_tested_with(
-    case_config: Path, tmp_path: Path
-) -> None:
-    gelu = ("MODEL.CLIP_ACTIVATION", "gelu", "SOLVER.MAX_ITER", "1")
-    train(case_config, "OUTPUT_DIR", str(tmp_path / "gelu"), *gelu)
-    train(case_config, "OUTPUT_DIR", str(tmp_path / "quick"), "SOLVER.MAX_ITER", "1")
-    assert losses(tmp_path / "gelu") != losses(tmp_path / "quick")
-    weight = tmp_path / "gelu" / "model_0000001.pth"
+def test_the_activation_of_clip_is_saved(case_config: Path, tmp_path: Path) -> None:
+    train(case_config, "MODEL.CLIP_ACTIVATION", "gelu", "SOLVER.MAX_ITER", "1")
+    weight = tmp_path / "run" / "model_0000001.pth"
     assert read_checkpoint(weight).activation == "gelu"
-    rows = []
-    for number, pairs in enumerate(((), ("MODEL.CLIP_ACTIVATION", "gelu"))):
-        run = tmp_path / str(number)
-        pairs = (*pairs, "MODEL.WEIGHT", str(weight), "OUTPUT_DIR", str(run))
+    pairs = ("MODEL.WEIGHT", str(weight), "MODEL.CLIP_ACTIVATION", "quick_gelu")
+    with pytest.raises(UserError, match="WEIGHT has gelu"):
         load_tool("test_net").main(["--config-file", str(case_config), *pairs])
-        rows.append((run / "inference" / "jhmdb" / "result_jhmdb.csv").read_text())
-    assert rows[0] == rows[1]
 
 
 def test_a_run_is_not_overwritten(case_config: Path) -> None:
