@@ -181,7 +181,7 @@ def fingerprint_of(cfg: CfgNode, dataset: DetectionDataset, labels: list[str], m
     ]
     test = cfg.TEST
     keys.append(f"{test.BOXES} {test.BOX_THRESH} {test.MAX_PERSONS} {test.VIDEOS_PER_BATCH}")
-    keys += [stclip.__version__, cfg.ALL_GROUP, *labels]
+    keys += [stclip.__version__, model.clip.activation, cfg.ALL_GROUP, *labels]
     keys += [f"{k.key.video} {k.key.frame}" for k in dataset.keyframes]
     boxes: list[NDArray[np.generic]] = []
     for keyframe in dataset.keyframes:

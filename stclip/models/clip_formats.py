@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from stclip.errors import UserError
-from stclip.models.clip import HEAD_WIDTH
+from stclip.models.clip import HEAD_WIDTH, PIXEL_MEAN
 
 logger = logging.getLogger(__name__)
 
@@ -358,7 +358,7 @@ def config_activation(config: Any, source: str, hugging_face: bool) -> str:
         towers = [_merged(config, f"{tower}_config") for tower in ("vision", "text")]
         named = {str(tower.get("hidden_act", "quick_gelu")) for tower in towers if tower}
         heads = all(
-            tower["hidden_size"] == tower["num_attention_heads"] * HEAD_WIDTH
+            _is_product(tower["hidden_size"], tower["num_attention_heads"])
             for tower in towers
             if {"hidden_size", "num_attention_heads"} <= tower.keys()
         )
@@ -366,8 +366,15 @@ def config_activation(config: Any, source: str, hugging_face: bool) -> str:
         model = _merged(config, "model_cfg")
         named = {"quick_gelu" if model.get("quick_gelu", False) else "gelu"}
         vision, text = _merged(model, "vision_cfg"), _merged(model, "text_cfg")
-        text_heads = text.get("heads", 8) * HEAD_WIDTH == text.get("width", 512)
+        text_heads = _is_product(text.get("width", 512), text.get("heads", 8))
         heads = vision.get("head_width", HEAD_WIDTH) == HEAD_WIDTH and text_heads
+        mean = _merged(config, "preprocess_cfg").get("mean")
+        if mean is not None and str(mean) != str(list(PIXEL_MEAN)):
+            logger.warning(
+                "%s: trained on pictures normalised with the mean %.40s, and here they are with "
+                "OpenAI's, %s: expect lower accuracy",
+                *(source, mean, list(PIXEL_MEAN)),
+            )
     if len(named) > 1 or not named <= {"quick_gelu", "gelu"}:
         raise UserError(
             f"{source}: found a model with {' and '.join(sorted(named))}, expected quick_gelu or "
@@ -392,6 +399,10 @@ def name_activation(names: Iterable[str]) -> str | None:
             if re.search(pattern, name, re.IGNORECASE):
                 return activation
     return None
+
+
+def _is_product(width: Any, heads: Any) -> bool:
+    return type(width) is int and type(heads) is int and width == heads * HEAD_WIDTH
 
 
 def _merged(config: Mapping[str, Any], key: str) -> dict[str, Any]:

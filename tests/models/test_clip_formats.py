@@ -247,6 +247,30 @@ def test_the_config_beside_the_weights_is_heeded(tmp_path, state, hugging_face, 
     assert load_clip(tmp_path).activation == ("gelu" if config == "gelu" else "quick_gelu")
 
 
+@pytest.mark.parametrize("mean", [[0.48145466, 0.4578275, 0.40821073], [0.5, 0.5, 0.5], None])
+def test_pictures_normalised_otherwise_are_warned_of(tmp_path, state, caplog, mean):
+    save_file(state, tmp_path / "model.safetensors")
+    model = {"text_cfg": {"width": 128, "heads": 2}}
+    config = {"model_cfg": model, "preprocess_cfg": {"mean": mean}}
+    (tmp_path / "open_clip_config.json").write_text(json.dumps(config))
+    assert load_clip(tmp_path).activation == "gelu"
+    assert len(caplog.records) == (mean == [0.5, 0.5, 0.5])
+    assert all("normalised with the mean [0.5" in r.getMessage() for r in caplog.records)
+
+
+@pytest.mark.parametrize("value", [None, "2", [1], {}, 1.5])
+def test_configs_of_other_types_are_refused(tmp_path, state, value):
+    save_file(state, tmp_path / "model.safetensors")
+    for model in (
+        {"text_cfg": {"width": 128, "heads": value}},
+        {"vision_cfg": {"head_width": value}},
+    ):
+        config = {"model_cfg": {"text_cfg": {"width": 128, "heads": 2}} | model}
+        (tmp_path / "open_clip_config.json").write_text(json.dumps(config))
+        with pytest.raises(UserError, match=r"config\.json: found heads of another width"):
+            load_clip(tmp_path)
+
+
 def test_towers_of_two_activations_are_refused(tmp_path, state):
     save_file(hugging_face_names(state), tmp_path / "model.safetensors")
     config = {"text_config": {"hidden_act": "gelu"}, "vision_config": {"hidden_act": "quick_gelu"}}

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 from stclip.config import load_config
 from stclip.data.build import build_dataset
@@ -173,6 +174,20 @@ def test_converting_there_and_back(reference_checkpoint: Path, tmp_path: Path, p
     assert list(found["model"]) == list(state)
     assert all(torch.equal(found["model"][name], state[name]) for name in state)
     assert found["iteration"] == 5
+
+
+def test_converting_weights_alone(reference_checkpoint: Path, tmp_path: Path) -> None:
+    expected = read_checkpoint(reference_checkpoint).model
+    convert = load_tool("convert_checkpoint").main
+    save_file(expected, tmp_path / "ours.safetensors")
+    theirs = torch.load(reference_checkpoint, weights_only=True)["model"]
+    save_file(theirs, tmp_path / "theirs.safetensors")
+    for name in ("ours", "theirs"):
+        out = tmp_path / f"{name}.pth"
+        convert(["--to", "stclip", str(tmp_path / f"{name}.safetensors"), str(out)])
+        found = read_checkpoint(out).model
+        assert found.keys() == expected.keys()
+        assert all(torch.equal(found[key], expected[key]) for key in expected)
 
 
 def test_a_converted_checkpoint_scores_the_same(
