@@ -80,7 +80,9 @@ class TruthBoxes:
     @classmethod
     def of_rows(cls, rows: DetectionRows, classes: int) -> TruthBoxes:
         """One box for every row, whatever its score."""
-        chosen = [np.flatnonzero(rows.labels == index) for index in range(classes)]
+        by_class = np.argsort(rows.labels, kind="stable")
+        bounds = np.searchsorted(rows.labels[by_class], np.arange(1, classes))
+        chosen = np.split(by_class, bounds)
         ordered = [some[np.argsort(rows.frame[some], kind="stable")] for some in chosen]
         return cls(
             {key: number for number, key in enumerate(rows.keys)},
@@ -120,8 +122,10 @@ def rank_classes(
     frame_rank = np.array([order[key] for key in rows.keys], dtype=np.int64)
     # Frames that carry no ground truth get -1, which no ground truth has.
     numbers = np.array([truth.frames.get(key, -1) for key in rows.keys], dtype=np.int64)
+    by_class = np.argsort(rows.labels, kind="stable")
+    bounds = np.searchsorted(rows.labels[by_class], np.arange(len(truth.frame) + 1))
     for index, (truth_frame, truth_boxes) in enumerate(zip(truth.frame, truth.boxes, strict=True)):
-        chosen = np.flatnonzero(rows.labels == index)
+        chosen = by_class[bounds[index] : bounds[index + 1]]
         if positive:
             chosen = chosen[rows.scores[chosen] > 0]
         frame = rows.frame[chosen]
@@ -164,8 +168,9 @@ def best_matches(
 
 def first_claims(best: Integers, reaches: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Which detections, in order of rank, are the first to reach their ground truth."""
-    reaching = np.flatnonzero(reaches)
-    _, first = np.unique(best[reaching], return_index=True)
     claims = np.zeros(len(best), dtype=bool)
-    claims[reaching[first]] = True
+    if reaches.any():
+        reaching = np.flatnonzero(reaches)
+        _, first = np.unique(best[reaching], return_index=True)
+        claims[reaching[first]] = True
     return claims
