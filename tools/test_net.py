@@ -253,6 +253,11 @@ def report(
     if evaluator is not None:
         evaluator.process(voted)
         metrics = evaluator.evaluate()
+        if len(voted) and not metrics["rows"]:
+            logger.warning(
+                "TEST.ACTION_THRESH %g: no score of any of the %d boxes is higher, so that the mAP "
+                "is 0", cfg.TEST.ACTION_THRESH, len(voted),
+            )  # fmt: skip
         if cfg.TEST.GENERALIZED:
             metrics = generalized(metrics, read_vocabulary(cfg, "test"))
     folder = write_results(

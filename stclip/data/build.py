@@ -212,6 +212,19 @@ def _check_boxes(cfg: CfgNode, part: Part, dataset: DetectionDataset, report: Re
             where, 100 * share,
         )  # fmt: skip
     test = cfg.TEST
+    scores = np.concatenate([np.zeros(0), *(rows.scores for rows in dataset.proposals.values())])
+    if len(scores) and scores.max() < test.BOX_THRESH:
+        logger.warning(
+            "TEST.BOX_THRESH %g: no box of %s scores as much, the best has %g, so that nothing is "
+            "tested", test.BOX_THRESH, where, scores.max(),
+        )  # fmt: skip
+    strange = int(((scores < 0) | (scores > 1)).sum())
+    if strange:
+        logger.warning(
+            "%s: %d of %d scores are not from 0 to 1 (%g to %g); class scores are multiplied by "
+            "them: divide percents by 100, apply the sigmoid to logits",
+            where, strange, len(scores), scores.min(), scores.max(),
+        )  # fmt: skip
     worse = [
         key
         for key, rows in dataset.proposals.items()

@@ -419,12 +419,19 @@ def test_what_makes_a_test_poor_is_told_of(tmp_path, caplog):
     rewrite_detections(tmp_path, change)
     path = tmp_path / "data/jhmdb/jhmdb_faster_RCNN_person.json"
     path.write_text(json.dumps(json.loads(path.read_text())[::-1]))
+    cfg.TEST.BOX_THRESH = 0.95
     build_dataset(cfg, "test")
     messages = caplog.text
+    assert "TEST.BOX_THRESH 0.95: no box of" in messages
     assert "1 of 36 boxes are empty within their picture and are left out (first: fr" in messages
     assert "only 0.0% of the annotated boxes overlap a detection" in messages
-    assert "TEST.MAX_PERSONS 1: takes the first" in messages
-    assert "are not the best in 9 of 9 frames" in messages
+    assert "TEST.MAX_PERSONS" not in messages
+    cfg.TEST.BOX_THRESH = 0.0
+    rows = json.loads(path.read_text())
+    path.write_text(json.dumps([{**row, "score": 100 * float(row["score"])} for row in rows]))
+    build_dataset(cfg, "test")
+    assert "are not the best in 9 of 9 frames" in caplog.text
+    assert "36 of 36 scores are not from 0 to 1 (30 to 90)" in caplog.text
 
 
 def test_training_without_a_box_in_a_picture_is_refused(tmp_path):

@@ -354,3 +354,13 @@ def test_a_video_list_and_videos_without_tubes(tmp_path):
     cfg.TEST_VIDEO = str(tmp_path / "videos.txt")
     assert list(build_dataset(cfg, "test").videos) == [SKATING]
     assert set(VIDEOS) == {*TRAIN, *TEST}
+
+
+def test_pictures_of_another_size_than_the_annotations_say(tmp_path):
+    cfg = write_ucf24(tmp_path, annotations="act")
+    cfg.TEST.BOXES = "ground_truth"
+    content = act_pickle()
+    content["resolution"] = dict.fromkeys(content["resolution"], (256, 340))
+    dump(tmp_path / "data/ucf24/UCF101v2-GT.pkl", content)
+    with pytest.raises(UserError, match=r"UCF101v2-GT\.pkl.*340 x 256 it says, 320 x 240 has"):
+        build_dataset(cfg, "test")

@@ -179,6 +179,20 @@ def test_boxes_that_are_not_corners_in_pixels_are_refused(case, rows, words):
     assert "\n" not in str(error.value)
 
 
+def test_ground_truth_in_another_format_is_refused(tmp_path):
+    content = {"images": [], "annotations": []}
+    for frame in range(1, 9):
+        content["images"].append({"id": frame, "movie": "v", "timestamp": f"{frame:05d}"})
+        content["annotations"].append(
+            {"image_id": frame, "action_ids": [1], "bbox": [90 + frame % 2 * 9, 50, 40, 120]}
+        )
+    (tmp_path / "gt.json").write_text(json.dumps(content))
+    (tmp_path / "labels.txt").write_text("brush_hair\n")
+    (tmp_path / "result.csv").write_text(row("brush_hair/v", 1))
+    with pytest.raises(UserError, match=r"gt\.json: 8 of 8 boxes have x2 <= x1 or y2 <= y1"):
+        main(arguments(tmp_path))
+
+
 def test_one_empty_box_counts_as_a_miss_and_is_told_of(case, capsys):
     folder, evaluate = case
     with open(folder / "result.csv", "a") as file:
