@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from stclip.data.puppet.scene import plan_scene
+from stclip.puppet.draw.scene import plan_scene
 
 OUT = Path(__file__).parent / "assets" / "overview.png"
 SCALE = 2  # drawn this much larger, then reduced

@@ -57,6 +57,12 @@ def test_layers(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=name)
+def test_only_tools_know_the_drawn_benchmark(path: Path) -> None:
+    if not name(path).startswith(("tools/", "stclip/puppet/")):
+        assert not [module for module in imports(path) if module.startswith("stclip.puppet")]
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name)
 def test_models_and_engine_see_no_config_and_models_no_disk(path: Path) -> None:
     layer = path.relative_to(REPOSITORY).parts[1]
     modules = {module.split(".")[0] for module in imports(path)}

@@ -18,14 +18,14 @@ import argparse
 import time
 from pathlib import Path
 
-from stclip.benchmark.ablations import SUBSETS, Ablation, cells
-from stclip.benchmark.plan import free_folder
-from stclip.benchmark.provenance import inputs, same_inputs, versions
-from stclip.benchmark.runs import Runner, clock
 from stclip.cli import Parser, numbers, positive, run
 from stclip.errors import UserError
 from stclip.evaluation.benchmark_table import format_markdown, format_text
 from stclip.files import write_json, write_text
+from stclip.puppet.experiment.ablations import SUBSETS, Ablation, cells
+from stclip.puppet.experiment.plan import free_folder
+from stclip.puppet.experiment.provenance import inputs, same_inputs, versions
+from stclip.puppet.experiment.runs import Runner, clock
 
 TOOLS = Path(__file__).resolve().parent
 HEADER = ["subset", "method", "mAP", "ST-CLIP's lead"]

@@ -16,18 +16,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-from stclip.benchmark.outcomes import intervals, results
-from stclip.benchmark.plan import (
-    ABLATIONS,
-    BASELINES,
-    CEILING,
-    OURS,
-    UNTRAINED,
-    Plan,
-    free_folder,
-)
-from stclip.benchmark.provenance import inputs, same_inputs, versions
-from stclip.benchmark.runs import Runner, clock
 from stclip.cli import Parser, numbers, positive, run
 from stclip.config import load_config
 from stclip.errors import UserError
@@ -40,6 +28,18 @@ from stclip.evaluation.benchmark_table import (
     to_json,
 )
 from stclip.files import write_json, write_text
+from stclip.puppet.experiment.outcomes import intervals, results
+from stclip.puppet.experiment.plan import (
+    ABLATIONS,
+    BASELINES,
+    CEILING,
+    OURS,
+    UNTRAINED,
+    Plan,
+    free_folder,
+)
+from stclip.puppet.experiment.provenance import inputs, same_inputs, versions
+from stclip.puppet.experiment.runs import Runner, clock
 
 TOOLS = Path(__file__).resolve().parent
 NOTE = (

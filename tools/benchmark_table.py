@@ -23,12 +23,12 @@ H needs both unseen and seen classes, avg all splits; what lacks stands there as
 import argparse
 from pathlib import Path
 
-from stclip.benchmark.collect import check_distinct, find_runs, read_tests
 from stclip.cli import Parser, run
 from stclip.errors import UserError
 from stclip.evaluation.benchmark_table import format_markdown, format_text
 from stclip.evaluation.paper_table import NOTE, Outcome, make_tables
 from stclip.files import write_json, write_text
+from stclip.puppet.experiment.collect import check_distinct, find_runs, read_tests
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -17,8 +17,8 @@ from pathlib import Path
 
 from stclip.cli import Parser, run
 from stclip.data.jhmdb_ground_truth import CLASSES
-from stclip.data.puppet.dataset import draw_puppet
-from stclip.data.puppet.settings import SETTINGS
+from stclip.puppet.draw.dataset import draw_puppet
+from stclip.puppet.draw.settings import SETTINGS
 
 ROOT = Path(__file__).resolve().parents[1]
 

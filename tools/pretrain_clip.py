@@ -24,16 +24,15 @@ from torch.nn import functional as F
 
 from stclip.cli import Parser, run
 from stclip.data.labels import read_label_file
-from stclip.data.puppet.captions import all_words, write_caption
-from stclip.data.puppet.pretraining import ALL_ACTIONS, Cache, Trial, draw_cache, draw_trial
 from stclip.engine.events import setup_logging
-from stclip.engine.pretrain import Pairs, Pretrainer, Recipe
 from stclip.errors import UserError
 from stclip.files import atomic_path, write_text
 from stclip.models.clip import CLIP, normalize_pixels
 from stclip.models.clip_formats import name_tokens
-from stclip.models.pretraining import prepare
 from stclip.models.tokenizer import tokenize
+from stclip.puppet.draw.captions import all_words, write_caption
+from stclip.puppet.pretrain import Pairs, Pretrainer, Recipe, prepare
+from stclip.puppet.pretraining_pictures import ALL_ACTIONS, Cache, Trial, draw_cache, draw_trial
 
 ROOT = Path(__file__).resolve().parents[1]
 LABELS = ROOT / "data" / "label_splits" / "jhmdb"

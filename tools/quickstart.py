@@ -20,15 +20,15 @@ from typing import Any
 
 from yacs.config import CfgNode
 
-from stclip.benchmark.page import quickstart_report, seen_and_unseen
-from stclip.benchmark.plan import OURS, Plan, free_folder
-from stclip.benchmark.provenance import inputs, same_inputs, versions
-from stclip.benchmark.runs import Runner, clock
 from stclip.cli import Parser, run
 from stclip.config import load_config
 from stclip.evaluation.benchmark_table import format_text
 from stclip.evaluation.report import render_report
 from stclip.files import write_text
+from stclip.puppet.experiment.page import quickstart_report, seen_and_unseen
+from stclip.puppet.experiment.plan import OURS, Plan, free_folder
+from stclip.puppet.experiment.provenance import inputs, same_inputs, versions
+from stclip.puppet.experiment.runs import Runner, clock
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = "configs/puppet"

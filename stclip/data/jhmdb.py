@@ -14,7 +14,6 @@ from stclip.data.annotations import DetectionDataset
 from stclip.data.class_videos import check_sizes, find_videos, read_lines
 from stclip.data.jhmdb_ground_truth import GroundTruth, beside, read_ground_truth
 from stclip.data.proposals import Proposals, read_coco_detections
-from stclip.data.puppet.settings import COMMANDS
 from stclip.data.selection import Part, Selection
 from stclip.errors import Report, UserError, fail
 from stclip.structures import FrameKey
@@ -22,8 +21,13 @@ from stclip.structures import FrameKey
 logger = logging.getLogger(__name__)
 
 OFFICIAL = "jhmdb"
-# The datasets in this layout: J-HMDB itself, and those that the project draws.
-NAMES = (OFFICIAL, *COMMANDS)
+# Datasets in this layout that the project draws, and the commands that do it.
+DRAWN = {
+    "puppet": "python tools/prepare_puppet.py --setting standard",
+    "puppet_crowd": "python tools/prepare_puppet.py --setting crowd",
+    "puppet_context": "python tools/prepare_puppet.py --setting context",
+}
+NAMES = (OFFICIAL, *DRAWN)
 PICKLE = "JHMDB-GT.pkl"
 DETECTIONS = "jhmdb_faster_RCNN_person.json"
 _JSON = {"train": "jhmdb_train_gt_min.json", "test": "jhmdb_test_gt_min.json"}
@@ -94,10 +98,8 @@ def check_drawn(data_dir: str | Path, name: str, key: str) -> None:
         UserError: it is not; the message has the command that draws it.
     """
     root = Path(data_dir) / name
-    if name in COMMANDS and not root.is_dir():
-        raise UserError(
-            f"{key} {name}: {root} is not there; draw it: {COMMANDS[name]} --out {root}"
-        )
+    if name in DRAWN and not root.is_dir():
+        raise UserError(f"{key} {name}: {root} is not there; draw it: {DRAWN[name]} --out {root}")
 
 
 def _ground_truth(root: Path, part: Part, all_names: Sequence[str], report: Report) -> GroundTruth:
@@ -132,7 +134,7 @@ def _warn_coverage(root: Path, truth: GroundTruth, found: Mapping[FrameKey, Prop
 
 def _remedy(root: Path, otherwise: str) -> str:
     """What to do about a file that is not in the dataset's folder."""
-    command = COMMANDS.get(root.name)
+    command = DRAWN.get(root.name)
     if command is None:
         return f"{otherwise} (see DATA.md)"
     return f"remove {root} and draw it anew: {command} --out {root}"

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 import yaml
 
-from stclip.benchmark import runs
 from stclip.cli import run
-from tests.benchmark.make import small_benchmark
+from stclip.puppet.experiment import runs
 from tests.helpers import load_tool
+from tests.puppet.make_runs import small_benchmark
 
 
 @pytest.fixture

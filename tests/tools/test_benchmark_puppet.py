@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from stclip.benchmark import runs
-from stclip.benchmark.outcomes import intervals
-from stclip.benchmark.plan import Plan
 from stclip.cli import run
 from stclip.errors import UserError
-from tests.benchmark.make import small_benchmark
+from stclip.puppet.experiment import runs
+from stclip.puppet.experiment.outcomes import intervals
+from stclip.puppet.experiment.plan import Plan
 from tests.helpers import REPOSITORY, load_tool
+from tests.puppet.make_runs import small_benchmark
 
 METHODS = ["chance", "CLIP, frame", "CLIP, crop", "CLIP, frame + crop", "ST-CLIP, untrained"]
 METHODS += ["ST-CLIP", "ceiling (trained on all classes)"]

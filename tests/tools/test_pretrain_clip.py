@@ -3,13 +3,13 @@
 import pytest
 import torch
 
-from stclip.data.puppet import pretraining
-from stclip.data.puppet.captions import Looks
-from stclip.data.puppet.pretraining import ALL_ACTIONS, Cache, Shown, Trial
 from stclip.errors import UserError
 from stclip.models.clip import CLIP
 from stclip.models.tokenizer import get_tokenizer, tokenize
 from stclip.models.weights import load_clip
+from stclip.puppet import pretraining_pictures
+from stclip.puppet.draw.captions import Looks
+from stclip.puppet.pretraining_pictures import ALL_ACTIONS, Cache, Shown, Trial
 from tests.helpers import REPOSITORY, InThisProcess, load_tool
 
 
@@ -21,7 +21,7 @@ def tool():
 def cache_of(count: int) -> Cache:
     looks = [Looks(action, "red", "blue", "grey") for action in ALL_ACTIONS]
     shown = [Shown((looks[i % 37],), "park") for i in range(count)]
-    part = pretraining.SAMPLES_PER_PART
+    part = pretraining_pictures.SAMPLES_PER_PART
     pixels = torch.arange(count)[:, None, None, None].expand(count, 3, 2, 2).to(torch.uint8)
     return Cache([rows.numpy() for rows in pixels.split(part)], shown)
 
@@ -63,7 +63,7 @@ def test_accuracy_by_hand(tool, monkeypatch):
         def encode_text(self, tokens):
             return torch.eye(21)[tokens[:, 0]]
 
-    labels = list(pretraining.ACTIONS)
+    labels = list(pretraining_pictures.ACTIONS)
 
     class Numbers:
         def encode(self, texts):
@@ -89,9 +89,9 @@ def test_accuracy_by_hand(tool, monkeypatch):
 
 
 def test_a_tiny_training_gives_weights_and_a_card(tool, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(pretraining, "ProcessPoolExecutor", InThisProcess)
-    monkeypatch.setattr(pretraining, "_SCENES_PER_PART", 12)
-    monkeypatch.setattr(pretraining, "SAMPLES_PER_PART", 60)
+    monkeypatch.setattr(pretraining_pictures, "ProcessPoolExecutor", InThisProcess)
+    monkeypatch.setattr(pretraining_pictures, "_SCENES_PER_PART", 12)
+    monkeypatch.setattr(pretraining_pictures, "SAMPLES_PER_PART", 60)
     monkeypatch.setattr(tool, "SCENES_PER_ACTION", 1)
     monkeypatch.setattr(tool, "BATCH", 20)
     sizes = {"vision_width": 64, "vision_layers": 1, "text_width": 64, "text_layers": 1}
@@ -131,7 +131,9 @@ def test_the_clip_of_the_package_knows_the_actions(tool):
     assert asset.with_suffix(".md").exists()
     clip = load_clip("puppet")
     assert clip.text_length == 77
-    trial = pretraining.draw_trial("benchmark", others=False, scenes_per_action=4, seed=1, size=112)
+    trial = pretraining_pictures.draw_trial(
+        "benchmark", others=False, scenes_per_action=4, seed=1, size=112
+    )
     results = tool.try_names(clip, tool.Tokens(torch.arange(49408)), {"some": trial})["some"]
     assert results["all 21"].crop > 30  # chance is 5
     assert results["all 21"].frame > 12

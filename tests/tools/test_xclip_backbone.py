@@ -10,8 +10,8 @@ import stclip
 from stclip.cli import run
 from stclip.engine.checkpoint import read_checkpoint, save_reference_checkpoint
 from stclip.errors import UserError
-from tests.benchmark.make import small_benchmark
 from tests.helpers import load_tool
+from tests.puppet.make_runs import small_benchmark
 from tests.tools.test_train_net import losses
 
 PAIRS = ("MODEL.BACKBONE", "xclip", "SOLVER.BASE_LR", "0.02", "SOLVER.VIDEOS_PER_BATCH", "8")
