@@ -34,8 +34,8 @@ _CHUNK = 1 << 20
 _ENCRYPTED = 0x1  # a member's flag
 # How torch.save's old form begins: a pickle of its magic number.
 _OLD_FORM = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
-# Bounds on the modules of an archive; OpenAI's largest CLIP has some hundred, three names deep.
-_MOST_MODULES, _LONGEST_NAME = 20_000, 1000
+# Bounds on what modules of an archive hold; OpenAI's largest CLIP has some thousand attributes.
+_MOST_ATTRIBUTES, _LONGEST_NAME = 100_000, 1000
 # The most text of an archive's program that is looked at for its activation function, in bytes.
 _MOST_CODE = 64 << 20
 
@@ -246,14 +246,14 @@ def _read_script(archive: zipfile.ZipFile) -> dict[str, Tensor]:
     root = _unpickle(archive.read(prefix + "data.pkl"), storage)
     found: dict[str, Tensor] = {}
     waiting = [("", root)]
-    for visited, (name, value) in enumerate(waiting, start=1):
-        if visited > _MOST_MODULES or len(name) > _LONGEST_NAME:
-            raise ValueError("modules without end")
+    for name, value in waiting:  # grows meanwhile
         if isinstance(value, Tensor):
             found[name] = value
         elif isinstance(value, _Object):
-            inner = f"{name}." if name else ""
-            waiting += [(f"{inner}{key}", each) for key, each in value.attributes.items()]
+            for key, each in value.attributes.items():
+                if len(waiting) == _MOST_ATTRIBUTES or len(name) + len(key) > _LONGEST_NAME:
+                    raise ValueError("modules without end")
+                waiting.append((f"{name}.{key}" if name else key, each))
     return found
 
 

@@ -139,6 +139,41 @@ def test_archives_that_claim_too_much(tmp_path: Path, old: bytes, new: bytes) ->
     assert "\n" not in str(error.value)
 
 
+def script_archive(path: Path, pickle: bytes) -> None:
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a/data.pkl", b"\x80\x02" + pickle + b".")
+        archive.writestr("a/constants.pkl", b"\x80\x02).")
+
+
+MODULE = b"c__torch__\nM\n)\x81"  # an object without a state
+
+
+def text(value: bytes) -> bytes:
+    return b"X" + struct.pack("<I", len(value)) + value
+
+
+ENDLESS = {
+    "itself": MODULE + b"q\x00}" + text(b"m") + b"h\x00sb",
+    "doubling": MODULE
+    + b"q\x00"
+    + b"".join(
+        MODULE + b"}(" + text(b"l") + b"h%c" % k + text(b"r") + b"h%c" % k + b"ubq%c" % (k + 1)
+        for k in range(60)
+    ),
+    "long name": MODULE + b"}" + text(b"n" * 2000) + b"K\x01sb",
+    "nothing": b"",
+    "no module": b"K\x01",
+    "a key that is a number": MODULE + b"}K\x01K\x01sb",
+}
+
+
+@pytest.mark.parametrize("kind", ENDLESS)
+def test_modules_without_end(tmp_path: Path, kind: str) -> None:
+    script_archive(tmp_path / "bad.pt", ENDLESS[kind])
+    with pytest.raises(UserError, match=r"bad\.pt: found n"):
+        unwrap(read_tensors(tmp_path / "bad.pt"), "bad.pt")
+
+
 @pytest.mark.parametrize("script", [True, False])
 def test_every_flipped_bit_of_the_weights_is_found(tmp_path: Path, script: bool) -> None:
     path = tmp_path / "a.pth"
