@@ -115,7 +115,7 @@ def find_state(contents: Any, source: str, expected: str = _EXPECTED) -> dict[st
     entry = next((key for key in _EMA_KEYS if _inner_state(averages.get(key)) is not None), "")
     average = _inner_state(averages.get(entry))
     if average is not None:
-        if plain is contents or not isinstance(plain, Mapping):
+        if plain is contents or not all(isinstance(name, str) for name in plain):
             plain = average
         else:
             ours, theirs = bare_names(plain), bare_names(average)
@@ -150,7 +150,8 @@ def _inner_state(value: Any) -> Mapping[str, Tensor] | None:
     for _ in range(3):
         if not isinstance(value, Mapping):
             return None
-        if value and all(isinstance(item, Tensor) for item in value.values()):
+        pairs = value.items()
+        if value and all(isinstance(n, str) and isinstance(v, Tensor) for n, v in pairs):
             return value
         value = next((value[key] for key in _INNER_KEYS if key in value), None)
     return None

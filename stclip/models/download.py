@@ -245,7 +245,9 @@ class _Transfer:
             note = json.loads(self._note.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return {}
-        return note if isinstance(note, dict) else {}
+        version = note.get("version") if isinstance(note, dict) else 0
+        right = version is None or (isinstance(version, str) and version.isprintable())
+        return note if right else {}
 
 
 def _fetch(transfer: _Transfer) -> Path:

@@ -135,8 +135,11 @@ def test_a_moving_average_is_taken(tmp_path, state, caplog, inner):
         with caplog.at_level("INFO"):
             assert_holds(tmp_path / "x.pth", expected)
         assert "x.pth: taking the moving average of the weights (model_ema)" in caplog.text
-    torch.save({"state_dict": state, "ema": None}, tmp_path / "x.pth")
-    assert_holds(tmp_path / "x.pth", state)
+    for none in (None, {}, {"decay": 0.9}, {0: torch.ones(2)}, [torch.ones(2)]):
+        torch.save({"state_dict": state, "ema": none}, tmp_path / "x.pth")
+        assert_holds(tmp_path / "x.pth", state)
+    torch.save({"model": {0: torch.ones(2)}, "ema": average}, tmp_path / "x.pth")
+    assert_holds(tmp_path / "x.pth", {name: tensor + 1 for name, tensor in state.items()})
 
 
 @pytest.mark.parametrize("file", ["clip.safetensors", "clip.bin"])

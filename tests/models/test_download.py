@@ -182,6 +182,14 @@ def test_a_part_of_another_address_is_not_gone_on_with(server, tmp_path):
     assert server.requests[-1] is None
 
 
+@pytest.mark.parametrize("note", ["", "[1]", '{"version": 3}', '{"version": "a\\nb"}', "\x00"])
+def test_a_damaged_note_beside_a_part_is_as_none(server, tmp_path, note):
+    (tmp_path / "weights.pt.part").write_bytes(weights(1)[:1000])
+    (tmp_path / "weights.pt.part.json").write_text(note)
+    assert download(server.url, None, tmp_path).read_bytes() == CONTENTS
+    assert names(tmp_path) == ["weights.pt"]
+
+
 def test_a_part_that_nothing_is_known_of_is_not_gone_on_with(server, tmp_path):
     (tmp_path / "weights.pt.part").write_bytes(weights(1)[:1000])
     assert download(server.url, None, tmp_path).read_bytes() == CONTENTS
