@@ -58,7 +58,7 @@ class EventWriter:
         folder = Path(output_dir)
         path = folder / "metrics.jsonl"
         if path.exists():
-            write_text(path, "".join(_lines_up_to(path, start_iteration)))
+            write_text(path, "".join(lines_up_to(path, start_iteration)))
         self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 (held open for the run)
         self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=start_iteration + 1)
         self._max_iter, self._log_period = max_iter, log_period
@@ -103,7 +103,7 @@ class EventWriter:
         self._board.close()
 
 
-def _lines_up_to(path: Path, iteration: int) -> list[str]:
+def lines_up_to(path: Path, iteration: int) -> list[str]:
     """The lines of what will not be done again; a validation after that iteration will be."""
     kept = []
     for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
