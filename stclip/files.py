@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import re
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -12,6 +13,9 @@ from typing import Any
 from stclip.errors import UserError
 
 logger = logging.getLogger(__name__)
+
+_MANY_DIGITS = re.compile(r"[0-9]{19}")
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 @contextmanager
@@ -67,14 +71,52 @@ def read_json(path: str | Path) -> Any:
     path = Path(path)
     try:
         # utf-8-sig: some editors put a byte order mark in front, which json refuses.
-        with open(path, encoding="utf-8-sig") as file:
-            return json.load(file)
+        text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not valid JSON ({error}); it must be UTF-8") from error
+    return parse_json(text, str(path))
+
+
+def parse_json(text: str, where: str) -> Any:
+    """Parse JSON of somebody else's making.
+
+    Whole numbers beyond 64 bits become floats, perhaps infinite, and all texts can be encoded.
+
+    Args:
+        text: the JSON.
+        where: the file, and perhaps the line, for messages.
+
+    Raises:
+        UserError: it is not JSON, is nested too deeply, or has half a character in a text.
+    """
+    try:
+        # Python's own conversion is faster, and without so many digits there is nothing to check.
+        hook = _number if _MANY_DIGITS.search(text) else None
+        value = json.loads(text, parse_int=hook)
+        if _SURROGATE.search(text):
+            json.dumps(value, ensure_ascii=False).encode()
+        return value
+    except json.JSONDecodeError as error:
         raise UserError(
-            f"{path}: not valid JSON ({error}); is the file cut short? Fetch or write it again"
+            f"{where}: not valid JSON ({error}); is the file cut short? Fetch or write it again"
         ) from error
+    except UnicodeEncodeError as error:
+        raise UserError(
+            f"{where}: a text in it has half a character ({error.object[error.start]!r}), which no "
+            "file can hold; write the character itself, in UTF-8"
+        ) from error
+    except RecursionError as error:
+        raise UserError(
+            f"{where}: lists or objects are nested too deeply; is it damaged?"
+        ) from error
+
+
+def _number(digits: str) -> int | float:
+    """Beyond 64 bits a float, which no reader takes for a count; int() would refuse 5,000 digits."""
+    number = int(digits) if len(digits) <= 20 else 1 << 64
+    return number if -(1 << 63) <= number < 1 << 63 else float(digits)
 
 
 def file_names(videos: Iterable[str]) -> dict[str, str]:

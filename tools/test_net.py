@@ -122,7 +122,7 @@ def test(cfg: CfgNode, device: torch.device) -> None:
     done: set[FrameKey] = set()
     if rank() == 0:
         parts.prepare(fingerprint_of(cfg, dataset, labels, model))
-        done = parts.done()
+        done = parts.done([keyframe.key for keyframe in dataset.keyframes])
     done = broadcast(done)
     loader = build_test_loader(cfg, dataset, model.clip.image_size, rank(), world_size(), done)
     if done:

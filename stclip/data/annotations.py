@@ -20,6 +20,7 @@ keyframes: ``timestamp`` is seconds since the first frame of the video: of a vid
 Further fields are ignored.
 """
 
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,6 +34,10 @@ from stclip.data.video import Video
 from stclip.errors import Report, UserError, fail, reporting
 from stclip.files import read_json
 from stclip.structures import FrameKey
+
+# File systems take names of 255 bytes; results add a frame number and an ending.
+_LONGEST_ID = 200
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 @dataclass(frozen=True)
@@ -224,6 +229,11 @@ def _rows(content: dict[str, Any], name: str, path: Path) -> list[tuple[Any, str
 
 def _video(row: Any, where: str, folder: Path) -> VideoEntry:
     name, path = _text(row, "id", where), _text(row, "path", where)
+    if len(name.encode()) > _LONGEST_ID:
+        raise UserError(
+            f"{where}: id {name!r:.60} has {len(name)} characters; {_LONGEST_ID} bytes at most "
+            "were expected, since result files are named by it: give the video a shorter one"
+        )
     size, fps = row.get("size"), row.get("fps")
     if not (
         isinstance(size, list) and len(size) == 2 and all(type(n) is int and n > 0 for n in size)
@@ -265,5 +275,9 @@ def _keyframe(row: Any, where: str, empty_boxes: bool) -> KeyframeEntry:
 def _text(row: Any, name: str, where: str) -> str:
     value = row.get(name) if isinstance(row, dict) else None
     if not isinstance(value, str) or not value:
-        raise UserError(f"{where}: {name} {value!r}: a text was expected")
+        raise UserError(f"{where}: {name} {value!r:.60}: a text was expected")
+    if _CONTROL.search(value):
+        raise UserError(
+            f"{where}: {name} {value!r:.60}: a text without control characters was expected"
+        )
     return value

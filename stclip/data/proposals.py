@@ -1,6 +1,5 @@
 """Person boxes that a detector found: the files that they come in."""
 
-import json
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
@@ -13,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stclip.errors import Report, UserError, fail, reporting
-from stclip.files import read_json
+from stclip.files import parse_json, read_json
 from stclip.structures import FrameKey
 from stclip.structures.boxes import LARGEST
 
@@ -186,10 +185,7 @@ def _grouped(rows: Iterable[tuple[FrameKey, list[float], float]]) -> dict[FrameK
 
 def _line(text: str, where: str, locate: Locator) -> tuple[FrameKey, list[float], float] | None:
     """A line of a .jsonl file; None for a keyframe that is not used."""
-    try:
-        row = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise UserError(f"{where}: not valid JSON ({error.msg}); is it cut short?") from error
+    row = parse_json(text, where)
     video = _field(row, "video", where)
     seconds, frame = row.get("timestamp"), row.get("frame")
     if not isinstance(video, str):

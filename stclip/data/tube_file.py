@@ -103,6 +103,10 @@ def parse_act(path: Path, content: Any, report: Report = fail) -> TubeFile:
     """
     try:
         labels = tuple(content["labels"])
+        if not all(isinstance(name, str) for name in [*labels, *content["gttubes"]]):
+            raise TypeError("labels and videos must be texts")
+        if len(set(labels)) < len(labels):
+            raise ValueError("a label stands there twice")
         parts: dict[Part, Any] = {
             "train": content["train_videos"],
             "test": content["test_videos"],

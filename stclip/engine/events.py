@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import resource
 import sys
 from collections import deque
@@ -12,7 +13,8 @@ from typing import Any
 import torch
 from torch.utils.tensorboard import SummaryWriter
 
-from stclip.files import write_text
+from stclip.errors import UserError
+from stclip.files import parse_json, write_text
 
 logger = logging.getLogger(__name__)
 
@@ -104,13 +106,27 @@ class EventWriter:
 
 
 def lines_up_to(path: Path, iteration: int) -> list[str]:
-    """The lines of what will not be done again; a validation after that iteration will be."""
-    kept = []
-    for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
+    """The lines of what will not be done again; a validation after that iteration will be.
+
+    Lines that are no records are left out: an interrupt cuts the last one, and a crash of the
+    machine may leave anything.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
+    kept, damaged = [], 0
+    for line in content.split(b"\n"):
         try:
-            record = json.loads(line)
+            text = line.decode()
+            record = parse_json(text, str(path)) if text else {"iteration": math.inf}
             if record["iteration"] < iteration + ("loss" in record):
-                kept.append(line)
-        except (json.JSONDecodeError, KeyError):
-            continue  # the interrupt cut this line
+                kept.append(text + "\n")
+        except (UserError, UnicodeDecodeError, KeyError, TypeError):
+            damaged += 1
+    if damaged:
+        logger.warning("%s: %d damaged lines are left out", path, damaged)
     return kept

@@ -9,13 +9,13 @@ import logging
 import shutil
 import time
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from stclip.errors import UserError
+from stclip.errors import UserError, reporting
 from stclip.evaluation.predictions import read_predictions, write_predictions
 from stclip.files import atomic_path, read_json, retire, write_json
 from stclip.structures import Detections, FrameKey
@@ -69,28 +69,38 @@ class ScoredParts:
         """
         path = self.folder / _RUN
         if path.exists():
-            found = read_json(path)
+            found = None
+            with reporting(lambda error: logger.warning("%s", error)):
+                found = read_json(path)
             if isinstance(found, dict) and found.get("fingerprint") == print_:
                 return
             logger.warning("%s: of a test with other settings, weights or data", self.folder)
         retire(self.folder)
         write_json(path, {"fingerprint": print_})
 
-    def done(self) -> set[FrameKey]:
-        """The keyframes that are in the parts; a part that cannot be read counts as none.
+    def done(self, keyframes: Collection[FrameKey]) -> set[FrameKey]:
+        """The keyframes that are in the parts; a damaged part counts as none and is deleted.
 
         One process does this, before any adds a part.
+
+        Args:
+            keyframes: those of this test; others, or one twice, can only come from damage.
         """
-        keys: set[FrameKey] = set()
+        left = set(keyframes)
         self.names = []
         for path in sorted(self.folder.glob("part-*.npz")):
             try:
-                keys.update(read_predictions(path)[0].keys)
-                self.names.append(path.name)
+                found, labels = read_predictions(path)
+                keys = set(found.keys)
+                if labels != self._vocabulary or len(keys) < len(found.keys) or not keys <= left:
+                    raise UserError(f"{path}: not a part of this test")
             except UserError as error:
                 logger.warning("%s; its keyframes are scored anew", error)
                 path.unlink()
-        return keys
+                continue
+            left -= keys
+            self.names.append(path.name)
+        return set(keyframes) - left
 
     def add(self, detections: Detections) -> None:
         """Keep the detections of a batch.

@@ -1,6 +1,8 @@
 import json
 from pathlib import Path
 
+import pytest
+
 from stclip.engine.events import EventWriter
 
 
@@ -34,3 +36,21 @@ def test_a_resumed_run_drops_what_it_is_about_to_do_again(tmp_path: Path) -> Non
     assert json.loads(lines.pop()) == {"iteration": 3, "grad_norm": None}
     assert [json.loads(line)["iteration"] for line in lines] == [1, 2, 3]
     assert list((tmp_path / "tensorboard").iterdir())
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [b"\xff\xfe\x00", b"[" * 100_000, b"3", b'{"iteration": "x", "loss": 1}', b'{"loss": 1}'],
+)
+def test_damaged_lines_do_not_stop_a_resumed_run(
+    tmp_path: Path, damage: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "metrics.jsonl"
+    lines = [json.dumps(record(iteration)).encode() for iteration in (1, 2, 3)]
+    path.write_bytes(b"\n".join([lines[0], damage, *lines[1:]]))  # nor a last line without its end
+    writer = EventWriter(tmp_path, 2, max_iter=4, log_period=2)
+    writer.iteration(record(3))
+    writer.close()
+    kept = [json.loads(line)["iteration"] for line in path.read_text().splitlines()]
+    assert kept == [1, 2, 3]
+    assert "metrics.jsonl: 1 damaged lines are left out" in caplog.text

@@ -12,6 +12,7 @@ from stclip.evaluation.scored_parts import ScoredParts, fingerprint
 from stclip.structures import Detections, FrameKey
 
 LABELS = ["walk", "wave"]
+KEYS = [FrameKey(video, n) for video in ("v", "w") for n in range(1, 12)]
 
 
 def detections(video: str, frames: int, persons: int = 2) -> Detections:
@@ -33,7 +34,7 @@ def test_what_was_added_comes_back(tmp_path: Path) -> None:
         detections("w", 0),
     )
     parts.prepare("a")
-    assert parts.done() == set()
+    assert parts.done(KEYS) == set()
     parts.add(first)
     parts.add(second)
     assert parts.read() == [], "a part is due after ten seconds"
@@ -42,7 +43,7 @@ def test_what_was_added_comes_back(tmp_path: Path) -> None:
     assert found.keys == first.keys
     for name in ("owner", "boxes", "det_scores", "scores"):
         assert torch.equal(getattr(found, name), getattr(first, name))
-    assert ScoredParts(tmp_path / "p", LABELS).done() == set(first.keys)
+    assert ScoredParts(tmp_path / "p", LABELS).done(KEYS) == set(first.keys)
     parts.remove()
     assert not any(tmp_path.iterdir())
 
@@ -65,9 +66,9 @@ def test_many_keyframes_are_written_at_once(
     parts = ScoredParts(tmp_path / "p", LABELS)
     parts.prepare("a")
     parts.add(detections("v", 3))
-    assert parts.done() == set()
+    assert parts.done(KEYS) == set()
     parts.add(detections("w", 1))
-    assert len(parts.done()) == 4
+    assert len(parts.done(KEYS)) == 4
 
 
 def test_another_test_does_not_go_on_from_it(tmp_path: Path) -> None:
@@ -76,11 +77,11 @@ def test_another_test_does_not_go_on_from_it(tmp_path: Path) -> None:
     parts.add(detections("v", 1))
     parts.flush()
     parts.prepare("a")
-    assert len(parts.done()) == 1
+    assert len(parts.done(KEYS)) == 1
     parts.prepare("b")
-    assert parts.done() == set()
+    assert parts.done(KEYS) == set()
     kept = ScoredParts(tmp_path / "p.old-1", LABELS)
-    assert kept.done() == {FrameKey("v", 1)}, "nothing is lost"
+    assert kept.done(KEYS) == {FrameKey("v", 1)}, "nothing is lost"
 
 
 def test_a_broken_part_is_scored_anew(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -90,10 +91,29 @@ def test_a_broken_part_is_scored_anew(tmp_path: Path, caplog: pytest.LogCaptureF
     parts.flush()
     (path,) = (tmp_path / "p").glob("part-*")
     path.write_bytes(path.read_bytes()[:100])
-    assert parts.done() == set()
+    assert parts.done(KEYS) == set()
     assert "scored anew" in caplog.text
     assert path.name in caplog.text
     assert parts.read() == []
+
+
+def test_a_part_that_is_not_of_this_test_is_scored_anew(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Damage may leave a file that can be read: of other keyframes, or of some twice."""
+    parts = ScoredParts(tmp_path / "p", LABELS)
+    parts.prepare("a")
+    for added in (detections("v", 2), detections("x", 1)):
+        parts.add(added)
+        parts.flush()
+    (path, _) = (tmp_path / "p").glob("part-*")
+    path.with_name("part-zz.npz").write_bytes((tmp_path / "p" / parts.names[0]).read_bytes())
+    assert parts.done(KEYS) == {FrameKey("v", 1), FrameKey("v", 2)}
+    assert len(parts.names) == 1
+    assert caplog.text.count("not a part of this test") == 2
+    (tmp_path / "p" / "run.json").write_bytes(b"\x00")
+    parts.prepare("a")
+    assert parts.done(KEYS) == set(), "without its note nobody knows what they are of"
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
