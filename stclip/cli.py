@@ -3,18 +3,22 @@
 import argparse
 import logging
 import os
+import signal
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
 from typing import NoReturn
 
-import torch
 import torch.distributed as dist
 
 from stclip.config.load import shipped_configs
-from stclip.errors import UserError
+from stclip.errors import UserError, machine_fault
 
 logger = logging.getLogger(__name__)
+
+_LONGEST = 1000  # characters of an error message
 
 # Options of the published implementation's train_net that need nothing here, and why.
 _NEEDLESS = {
@@ -99,44 +103,72 @@ def reference_pairs(args: argparse.Namespace) -> list[str]:
 def run(main: Callable[[], int | None]) -> NoReturn:
     """Call ``main`` and leave the process with its status.
 
-    A UserError or an OSError becomes one line on standard error and status 2, an interrupt status
-    130. Anything else is a mistake in this program and keeps its traceback.
+    A UserError, and what the machine is to blame for (memory, disk, a killed loader process),
+    becomes one line on standard error and status 2, SIGINT status 130, SIGTERM status 143. Anything
+    else is a mistake in this program and keeps its traceback.
     """
-    try:
-        status = main()
-        sys.stdout.flush()  # a full disk or a closed pipe must show here, not at shutdown
-    except BrokenPipeError:
-        # Whoever read our output has gone (`| head`). Python flushes standard output once more
-        # when it ends, and that must not fail again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        _leave(1)
-    except UserError as error:
-        _fail(str(error))
-    except OSError as error:
-        _fail(_describe(error))
-    except torch.OutOfMemoryError as error:
-        _fail(
-            f"{str(error).splitlines()[0]} Use fewer keyframes at a time: TEST.VIDEOS_PER_BATCH to "
-            "test, a larger SOLVER.ACCUMULATION_STEPS to train; or MODEL.PRECISION bf16"
-        )
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        _leave(130)
-    except Exception:
-        if not _in_process_group():
-            raise
-        traceback.print_exc()
-        _leave(1)
+    with _raising_signals():
+        try:
+            status = main()
+            sys.stdout.flush()  # a full disk or a closed pipe must show here, not at shutdown
+        except BrokenPipeError:
+            # Whoever read our output has gone (`| head`). Python flushes standard output once more
+            # when it ends, and that must not fail again.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            _leave(1)
+        except UserError as error:
+            _fail(str(error))
+        except Terminated:
+            print("terminated", file=sys.stderr)
+            _leave(128 + signal.SIGTERM)
+        except KeyboardInterrupt:
+            print("interrupted", file=sys.stderr)
+            _leave(128 + signal.SIGINT)
+        except Exception as error:
+            message = machine_fault(error)
+            if message is not None:
+                _fail(message)
+            if not _in_process_group():
+                raise
+            traceback.print_exc()
+            _leave(1)
     sys.exit(status)
 
 
-def _describe(error: OSError) -> str:
-    reason = error.strerror or str(error) or type(error).__name__
-    return reason if error.filename is None else f"{error.filename}: {reason}"
+class Terminated(BaseException):
+    """SIGTERM, on its way to ``run`` through whatever has to be tidied up."""
+
+
+@contextmanager
+def _raising_signals() -> Iterator[None]:
+    """Let SIGINT and SIGTERM be raised as errors, which ``tools/signals.py`` has not done so far.
+
+    Under torchrun SIGTERM ends the process at once, as ever: one that waits for other ranks would
+    not come to run a handler of Python's.
+    """
+    term = signal.SIG_DFL if "RANK" in os.environ else _terminate
+    previous = {
+        signal.SIGINT: signal.signal(signal.SIGINT, signal.default_int_handler),
+        signal.SIGTERM: signal.signal(signal.SIGTERM, term),
+    }
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _terminate(number: int, frame: FrameType | None) -> NoReturn:
+    raise Terminated
 
 
 def _fail(message: str) -> NoReturn:
-    print("error: " + " ".join(message.split()), file=sys.stderr)
+    line = " ".join(message.split())
+    if len(line) > _LONGEST:  # the file stands at the beginning, the remedy at the end
+        line = f"{line[: _LONGEST - 305]} ... {line[-300:]}"
+    # What standard error cannot show (half a character, another encoding) is escaped.
+    encoding = sys.stderr.encoding or "utf-8"
+    print("error: " + line.encode(encoding, "backslashreplace").decode(encoding), file=sys.stderr)
     _leave(2)
 
 
@@ -148,6 +180,8 @@ def _leave(status: int) -> NoReturn:
     if _in_process_group():
         sys.stdout.flush()
         sys.stderr.flush()
+        if "stclip.data.loaders" in sys.modules:  # what else runs when the interpreter ends
+            sys.modules["stclip.data.loaders"].end_workers()
         os._exit(status)
     sys.exit(status)
 

@@ -1,16 +1,24 @@
 """Files that are whole or absent, and errors that name the file."""
 
+import errno
 import json
 import logging
 import os
+import platform
 import re
+import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from stclip.errors import UserError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 logger = logging.getLogger(__name__)
 
@@ -114,7 +122,7 @@ def parse_json(text: str, where: str) -> Any:
 
 
 def _number(digits: str) -> int | float:
-    """Beyond 64 bits a float, which no reader takes for a count; int() would refuse 5,000 digits."""
+    """Beyond 64 bits a float, which no reader takes for a count; int() refuses 5,000 digits."""
     number = int(digits) if len(digits) <= 20 else 1 << 64
     return number if -(1 << 63) <= number < 1 << 63 else float(digits)
 
@@ -132,6 +140,71 @@ def file_names(videos: Iterable[str]) -> dict[str, str]:
         taken.add(name)
         names[video] = name
     return names
+
+
+@contextmanager
+def locked(folder: str | Path, what: str, leftovers: str = ".tmp-*") -> Iterator[None]:
+    """Keep other processes from doing the same into a folder meanwhile.
+
+    The system drops the lock with this process, however it ends. Where it has no such locks (some
+    network disks, Windows), nothing is locked.
+
+    Args:
+        folder: is made if it is not there.
+        what: is done there, such as ``train_net``; other things may be done at the same time.
+        leftovers: what a process that was killed there has left unfinished; it is deleted.
+
+    Raises:
+        UserError: another process does that there now, or the folder cannot be written.
+    """
+    folder = Path(folder)
+    path = folder / f".{what}.lock"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = _lock(path)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written: {error.strerror or error}") from error
+    if file is None:
+        raise UserError(
+            f"{folder}: {_holder(path)} is writing there now ({what}); wait until it has ended, or "
+            "choose another folder"
+        )
+    with file:
+        file.write(f"process {os.getpid()} on {platform.node()}")
+        file.flush()
+        for left in folder.glob(leftovers):
+            with suppress(OSError):
+                shutil.rmtree(left) if left.is_dir() else left.unlink()
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                path.unlink()
+
+
+def _lock(path: Path) -> TextIO | None:
+    """The open and locked file; None if another process has it locked."""
+    while True:
+        file = open(path, "a", encoding="utf-8")  # noqa: SIM115 (held open for the run)
+        try:
+            # Not flock, which processes that are forked later would go on holding.
+            if fcntl is not None:
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                file.truncate(0)
+                return file
+        except OSError as error:
+            if error.errno in (errno.EACCES, errno.EAGAIN):
+                file.close()
+                return None
+            return file  # this disk knows no locks
+        file.close()  # whoever had it has deleted it meanwhile
+
+
+def _holder(path: Path) -> str:
+    with suppress(OSError):
+        return path.read_text(encoding="utf-8", errors="replace")[:200] or "another process"
+    return "another process"
 
 
 def retire(path: Path) -> None:

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import save as save_safetensors
@@ -47,7 +47,6 @@ from stclip.evaluation.scored_parts import ScoredParts
 from stclip.models.weights import load_clip, load_xclip
 from stclip.structures import FrameKey
 from tests.data import make, make_ucf24
-from tests.data.make_ava import write_lines
 from tests.helpers import tiny_model
 
 EXAMPLES = int(os.environ.get("STCLIP_FUZZ_EXAMPLES", "0"))
@@ -102,7 +101,7 @@ ODD_ARRAYS: list[Any] = [
 ]  # fmt: skip
 ODD_TENSORS: list[Any] = [
     None, 3, "text", [], {}, torch.zeros(0), torch.tensor(1.0), torch.ones(2, 3),
-    torch.zeros(1, dtype=torch.int64), torch.zeros(4, dtype=torch.bool), torch.full((2,), torch.nan),
+    torch.zeros(1, dtype=torch.int64), torch.zeros(4, dtype=torch.bool), torch.tensor([torch.nan]),
     torch.zeros(2, 2).to_sparse(), torch.zeros(2, dtype=torch.complex64), torch.zeros(2, 0, 3),
     torch.empty(2, 2, device="meta"), torch.zeros(1, 1, 1, 1, 1, 1), b"bytes", {"a": torch.ones(1)},
 ]  # fmt: skip
@@ -250,7 +249,7 @@ def annotations() -> dict[str, Any]:
         "labels": ["run", {"name": "wave", "group": "pose"}],
         "videos": [{"id": "v", "path": "frames", "size": [make.WIDTH, make.HEIGHT], "fps": 25}],
         "keyframes": [
-            {"video": "v", "timestamp": 0.04, "boxes": [[1, 2, 9, 9.5]], "labels": [["run"]], "id": 7},
+            {"video": "v", "id": 7, "timestamp": 0.1, "boxes": [[1, 2, 9, 9]], "labels": [["run"]]},
             {"video": "v", "timestamp": 0, "boxes": [[1, 2, 9, 9]], "labels": [["run", "wave"]]},
         ],
     }  # fmt: skip
@@ -326,7 +325,7 @@ def readers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Reader]:
         make.image_id(n, f): FrameKey(n, f)
         for n, (_, c) in make.VIDEOS.items()
         for f in range(1, c + 1)
-    }  # noqa: E501
+    }
     sizes = {"-val_1": (64, 48)}
     csv = "-val_1,0902,0.25,0.1,0.75,0.9,12,0\n-val_1,0903\n-val_1,0902,0.1,0.1,0.2,0.2,4,1\n"
     boxes = "-val_1,0902,0.250,0.100,0.750,0.900,,0.95\n-val_1,0902,0.0,0.0,0.25,0.5,,0.81\n"

@@ -14,6 +14,10 @@ The output folder receives table.md, table.json and the folder of every run. Wha
 run again with --resume.
 """
 
+if __name__ == "__main__":
+    import signals  # noqa: F401 (before the imports that take seconds)
+
+
 import argparse
 import time
 from pathlib import Path
@@ -21,7 +25,7 @@ from pathlib import Path
 from stclip.cli import Parser, numbers, positive, run
 from stclip.errors import UserError
 from stclip.evaluation.benchmark_table import format_markdown, format_text
-from stclip.files import write_json, write_text
+from stclip.files import locked, write_json, write_text
 from stclip.puppet.experiment.ablations import SUBSETS, Ablation, cells
 from stclip.puppet.experiment.plan import free_folder
 from stclip.puppet.experiment.provenance import inputs, same_inputs, versions
@@ -50,33 +54,34 @@ def main(argv: list[str] | None = None) -> int:
         for name in args.subsets
     }
     found = {}
-    for name, ablation in ablations.items():
-        found[name] = inputs(ablation.cfg)
-        same_inputs(output / name, found[name])
-    runs = [one for ablation in ablations.values() for one in ablation.runs]
-    start = time.monotonic()
-    print(f"{len(runs)} runs into {output}", flush=True)
-    Runner(TOOLS, runs, jobs=args.jobs).all()
-    print("resampling the test videos ...", flush=True)
-    rows = {name: ablation.rows(args.draws) for name, ablation in ablations.items()}
-    lines = [HEADER, *(cells(name, row) for name, each in rows.items() for row in each)]
-    made = {**versions(), "seconds": round(time.monotonic() - start), "seeds": args.seeds}
-    made |= {"jobs": args.jobs, "pairs": args.opts, "inputs": found}
-    content = {
-        name: [
-            {
-                "method": row.method,
-                "mAP": vars(row.value),
-                "lead": None if row.behind is None else vars(row.behind),
-            }
-            for row in each
-        ]
-        for name, each in rows.items()
-    }
-    write_json(output / "table.json", {"made": made, "subsets": content})
-    facts = ", ".join(f"{k} {v}" for k, v in made.items() if not isinstance(v, dict | list))
-    text = [format_markdown(lines), NOTE, "", f"Made with {facts}.", ""]
-    write_text(output / "table.md", "\n".join(text))
+    with locked(output, "ablate_puppet"):
+        for name, ablation in ablations.items():
+            found[name] = inputs(ablation.cfg)
+            same_inputs(output / name, found[name])
+        runs = [one for ablation in ablations.values() for one in ablation.runs]
+        start = time.monotonic()
+        print(f"{len(runs)} runs into {output}", flush=True)
+        Runner(TOOLS, runs, jobs=args.jobs).all()
+        print("resampling the test videos ...", flush=True)
+        rows = {name: ablation.rows(args.draws) for name, ablation in ablations.items()}
+        lines = [HEADER, *(cells(name, row) for name, each in rows.items() for row in each)]
+        made = {**versions(), "seconds": round(time.monotonic() - start), "seeds": args.seeds}
+        made |= {"jobs": args.jobs, "pairs": args.opts, "inputs": found}
+        content = {
+            name: [
+                {
+                    "method": row.method,
+                    "mAP": vars(row.value),
+                    "lead": None if row.behind is None else vars(row.behind),
+                }
+                for row in each
+            ]
+            for name, each in rows.items()
+        }
+        write_json(output / "table.json", {"made": made, "subsets": content})
+        facts = ", ".join(f"{k} {v}" for k, v in made.items() if not isinstance(v, dict | list))
+        text = [format_markdown(lines), NOTE, "", f"Made with {facts}.", ""]
+        write_text(output / "table.md", "\n".join(text))
     print(f"\n{format_text(lines)}\n\n{NOTE}\n\n{clock(time.monotonic() - start)}. See {output}.")
     return 0
 

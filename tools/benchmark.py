@@ -16,6 +16,10 @@ of 320 x 240). Absolute times say little about another machine or hour; ratios t
 and compare shows no others.
 """
 
+if __name__ == "__main__":
+    import signals  # noqa: F401 (before the imports that take seconds)
+
+
 import argparse
 import sys
 import tempfile

@@ -8,6 +8,10 @@ persons and 80 classes. --share makes a part of the videos only. The files are w
 temporary folder (up to 1 GB), and the metric is computed in a process of its own.
 """
 
+if __name__ == "__main__":
+    import signals  # noqa: F401 (before the imports that take seconds)
+
+
 import argparse
 import json
 import os

@@ -12,6 +12,10 @@ differences are those of 8-bit values. What a difference means for scores: test 
 DATALOADER.RESIZE pillow and torch, and compare the two metrics.json.
 """
 
+if __name__ == "__main__":
+    import signals  # noqa: F401 (before the imports that take seconds)
+
+
 import argparse
 import io
 import platform

@@ -11,6 +11,10 @@ and the ceiling: ST-CLIP trained on all 21 classes. The output folder receives t
 and the folder of every run. What is finished is not run again with --resume.
 """
 
+if __name__ == "__main__":
+    import signals  # noqa: F401 (before the imports that take seconds)
+
+
 import argparse
 import time
 from pathlib import Path
@@ -27,7 +31,7 @@ from stclip.evaluation.benchmark_table import (
     make_rows,
     to_json,
 )
-from stclip.files import write_json, write_text
+from stclip.files import locked, write_json, write_text
 from stclip.puppet.experiment.outcomes import intervals, results
 from stclip.puppet.experiment.plan import (
     ABLATIONS,
@@ -58,14 +62,15 @@ def main(argv: list[str] | None = None) -> int:
             f"--output {plan.output}: is there already; continue it with --resume, or choose "
             "another folder"
         )
-    fill(plan, args)
-    found = inputs(load_config(plan.config(args.splits[0]), plan.pairs))
-    same_inputs(plan.output, found)
-    start = time.monotonic()
-    print(f"{len(plan.runs)} runs into {plan.output}", flush=True)
-    Runner(TOOLS, plan.runs, jobs=args.jobs).all()
-    print("resampling the test videos ...", flush=True)
-    report(plan, args, found, time.monotonic() - start)
+    with locked(plan.output, "benchmark_puppet"):
+        fill(plan, args)
+        found = inputs(load_config(plan.config(args.splits[0]), plan.pairs))
+        same_inputs(plan.output, found)
+        start = time.monotonic()
+        print(f"{len(plan.runs)} runs into {plan.output}", flush=True)
+        Runner(TOOLS, plan.runs, jobs=args.jobs).all()
+        print("resampling the test videos ...", flush=True)
+        report(plan, args, found, time.monotonic() - start)
     return 0
 
 

@@ -20,6 +20,10 @@ NAME=FOLDER. To fill a row of J-HMDB, test every split four times:
 H needs both unseen and seen classes, avg all splits; what lacks stands there as -.
 """
 
+if __name__ == "__main__":
+    import signals  # noqa: F401 (before the imports that take seconds)
+
+
 import argparse
 from pathlib import Path
 

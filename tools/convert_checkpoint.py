@@ -7,6 +7,10 @@ A reference checkpoint that goes there and back holds the same bits, with one te
 parts that our model does not use. MODEL.WEIGHT takes both formats without conversion.
 """
 
+if __name__ == "__main__":
+    import signals  # noqa: F401 (before the imports that take seconds)
+
+
 import argparse
 from pathlib import Path
 

@@ -1,5 +1,9 @@
 """Score result files against ground truth. See `python tools/evaluate.py COMMAND --help`."""
 
+if __name__ == "__main__":
+    import signals  # noqa: F401 (before the imports that take seconds)
+
+
 from collections.abc import Sequence
 from pathlib import Path
 

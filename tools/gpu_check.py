@@ -11,6 +11,10 @@ begins with OK or BAD; one BAD makes the exit status 1. tools/gpu_report.sh runs
 of what is worth knowing about a GPU.
 """
 
+if __name__ == "__main__":
+    import signals  # noqa: F401 (before the imports that take seconds)
+
+
 import argparse
 import statistics
 import sys

@@ -11,6 +11,10 @@ five, data/puppet_crowd) and context (what tells the action is far from the body
 data/puppet_context).
 """
 
+if __name__ == "__main__":
+    import signals  # noqa: F401 (before the imports that take seconds)
+
+
 import argparse
 import time
 from pathlib import Path

@@ -7,6 +7,10 @@ and actions than the benchmark's clips, none of which is drawn here. Beside the 
 lies a card, .md, that says how they were made and what they can do.
 """
 
+if __name__ == "__main__":
+    import signals  # noqa: F401 (before the imports that take seconds)
+
+
 import argparse
 import logging
 import os
@@ -26,7 +30,7 @@ from stclip.cli import Parser, run
 from stclip.data.labels import read_label_file
 from stclip.engine.events import setup_logging
 from stclip.errors import UserError
-from stclip.files import atomic_path, write_text
+from stclip.files import atomic_path, locked, write_text
 from stclip.models.clip import CLIP, normalize_pixels
 from stclip.models.clip_formats import name_tokens
 from stclip.models.tokenizer import tokenize
@@ -82,36 +86,37 @@ def main(argv: list[str] | None = None) -> int:
             raise UserError(f"--{name}: {lowest} or more expected, found {getattr(args, name)}")
     if args.out.suffix != ".safetensors":
         raise UserError(f"--out: a name that ends in .safetensors expected, found {args.out}")
-    setup_logging(args.work)
-    torch.set_num_threads(args.workers)
-    torch.manual_seed(args.seed)
+    with locked(args.work, "pretrain_clip"):
+        setup_logging(args.work)
+        torch.set_num_threads(args.workers)
+        torch.manual_seed(args.seed)
 
-    started = time.perf_counter()
-    size = SIZES["image_size"]
-    cache = draw_cache(args.work / "pictures", args.samples, args.seed, size, args.workers)
-    drawing = time.perf_counter() - started
-    tokens = Tokens.of(cache)
-    clip = CLIP(**SIZES, vocab_size=len(tokens.ids))
-    prepare(clip, cache.read(range(0, len(cache), -(-len(cache) // 1024))))
-    recipe = Recipe(args.steps, seed=args.seed)
-    trainer = Pretrainer(clip, len(ALL_ACTIONS), recipe, args.work / "checkpoint.pt")
-    trainer.resume()
-    while trainer.step < args.steps:
-        trainer.run(
-            lambda step: make_pairs(cache, tokens, step, args.seed), trainer.step + SAVED_EVERY
-        )
-        trainer.save()
+        started = time.perf_counter()
+        size = SIZES["image_size"]
+        cache = draw_cache(args.work / "pictures", args.samples, args.seed, size, args.workers)
+        drawing = time.perf_counter() - started
+        tokens = Tokens.of(cache)
+        clip = CLIP(**SIZES, vocab_size=len(tokens.ids))
+        prepare(clip, cache.read(range(0, len(cache), -(-len(cache) // 1024))))
+        recipe = Recipe(args.steps, seed=args.seed)
+        trainer = Pretrainer(clip, len(ALL_ACTIONS), recipe, args.work / "checkpoint.pt")
+        trainer.resume()
+        while trainer.step < args.steps:
+            trainer.run(
+                lambda step: make_pairs(cache, tokens, step, args.seed), trainer.step + SAVED_EVERY
+            )
+            trainer.save()
 
-    trials = {
-        name: draw_trial(look, others, SCENES_PER_ACTION, args.seed, size)
-        for name, (look, others) in TRIALS.items()
-    }
-    results = try_names(clip, tokens, trials)
-    write_weights(args.out, clip, tokens)
-    card = describe(args, cache, tokens, recipe, results, (drawing, trainer.seconds))
-    write_text(args.out.with_suffix(".md"), card)
-    print("\n".join(table(results)))
-    print(f"{args.out}: {args.out.stat().st_size / 1e6:.1f} MB, card beside it")
+        trials = {
+            name: draw_trial(look, others, SCENES_PER_ACTION, args.seed, size)
+            for name, (look, others) in TRIALS.items()
+        }
+        results = try_names(clip, tokens, trials)
+        write_weights(args.out, clip, tokens)
+        card = describe(args, cache, tokens, recipe, results, (drawing, trainer.seconds))
+        write_text(args.out.with_suffix(".md"), card)
+        print("\n".join(table(results)))
+        print(f"{args.out}: {args.out.stat().st_size / 1e6:.1f} MB, card beside it")
     return 0
 
 

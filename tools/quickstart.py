@@ -8,6 +8,10 @@ Needs no download. Every run writes to a new folder, output/quickstart-<n>; the 
 once. report.html in that folder shows the outcome in a browser, and needs nothing beside itself.
 """
 
+if __name__ == "__main__":
+    import signals  # noqa: F401 (before the imports that take seconds)
+
+
 import argparse
 import os
 import shlex
@@ -24,7 +28,7 @@ from stclip.cli import Parser, run
 from stclip.config import load_config
 from stclip.evaluation.benchmark_table import format_text
 from stclip.evaluation.report import render_report
-from stclip.files import write_text
+from stclip.files import locked, write_text
 from stclip.puppet.experiment.page import quickstart_report, seen_and_unseen
 from stclip.puppet.experiment.plan import OURS, Plan, free_folder
 from stclip.puppet.experiment.provenance import inputs, same_inputs, versions
@@ -85,10 +89,11 @@ def main(argv: list[str] | None = None) -> int:
     plan.add_untrained(SPLIT, cfg.SEED, seen=False)
     training = plan.add_trained(SPLIT, cfg.SEED)
     found = inputs(cfg)
-    same_inputs(output, found)
-    print(f"\n{len(plan.runs)} runs into {output}", flush=True)
-    Runner(ROOT / "tools", plan.runs, show_commands=True).all()
-    unseen, seen = seen_and_unseen(plan)
+    with locked(output, "quickstart"):
+        same_inputs(output, found)
+        print(f"\n{len(plan.runs)} runs into {output}", flush=True)
+        Runner(ROOT / "tools", plan.runs, show_commands=True).all()
+        unseen, seen = seen_and_unseen(plan)
     note = (
         "Frame mAP at 0.5, in percent (see Words below). All methods score the same boxes of the "
         f"same clips, {size.unseen_clips} of each unseen and {size.seen_clips} of each seen action."

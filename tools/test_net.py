@@ -13,9 +13,14 @@ OUTPUT_DIR of its own. Without MODEL.WEIGHT the freshly initialised model is tes
 frame, crop or frame_crop tests CLIP as it is, and xclip without MODEL.WEIGHT what MODEL.CLIP names.
 """
 
+if __name__ == "__main__":
+    import signals  # noqa: F401 (before the imports that take seconds)
+
+
 import json
 import logging
 import time
+from contextlib import nullcontext
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -60,6 +65,7 @@ from stclip.evaluation.generalized import generalized
 from stclip.evaluation.results import format_table, soft_voting, write_results
 from stclip.evaluation.scored_parts import ScoredParts, fingerprint
 from stclip.evaluation.submission import AvaForm
+from stclip.files import locked
 from stclip.models.build import Model, build_model, encode_labels
 from stclip.models.weights import is_xclip
 from stclip.structures import Detections, FrameKey
@@ -75,7 +81,12 @@ def main(argv: list[str] | None = None) -> int:
     keep_freed_memory()
     cfg = load_config(args.config_file, [*args.opts, *reference_pairs(args)])
     device = choose_device(cfg.MODEL.DEVICE)
-    with process_group(device):
+    name = dataset_name(cfg.DATASETS.TEST)
+    folder = Path(cfg.OUTPUT_DIR) / "inference"
+    with (
+        process_group(device),
+        locked(folder, name, leftovers=f".{name}-*") if rank() == 0 else nullcontext(),
+    ):
         test(cfg, device)
     return 0
 

@@ -7,8 +7,13 @@ OUTPUT_DIR receives config.yaml, log.txt, metrics.jsonl (every iteration), Tenso
 checkpoints model_<iteration>.pth. An interrupted run continues with --resume.
 """
 
+if __name__ == "__main__":
+    import signals  # noqa: F401 (before the imports that take seconds)
+
+
 import argparse
 import logging
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -53,6 +58,7 @@ from stclip.errors import UserError
 from stclip.evaluation.frame_map import FrameMapEvaluator
 from stclip.evaluation.generalized import generalized
 from stclip.evaluation.results import soft_voting
+from stclip.files import locked
 from stclip.models.build import Model, build_model, encode_labels
 from stclip.models.context_prompting import PromptBlock
 from stclip.models.losses import FocalCriterion, GroupedFocalCriterion
@@ -81,7 +87,10 @@ def main(argv: list[str] | None = None) -> int:
             "option out"
         )
     device = choose_device(cfg.MODEL.DEVICE)
-    with process_group(device):
+    with (
+        process_group(device),
+        locked(cfg.OUTPUT_DIR, "train_net") if rank() == 0 else nullcontext(),
+    ):
         return train(cfg, args, device)
 
 

@@ -15,6 +15,10 @@ and missing videos or frames are one message with their number and the first of 
 Exit status: 0 nothing is wrong (there may be notes), 1 something is, 2 the command is wrong.
 """
 
+if __name__ == "__main__":
+    import signals  # noqa: F401 (before the imports that take seconds)
+
+
 import argparse
 import logging
 from collections import Counter

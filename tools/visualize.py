@@ -15,6 +15,10 @@ detections draws the boxes with the best class names, of any model. The keyframe
 test set (DATASETS.TEST, TEST_LABEL, TEST_VIDEO), with the boxes that a test would use.
 """
 
+if __name__ == "__main__":
+    import signals  # noqa: F401 (before the imports that take seconds)
+
+
 import argparse
 import logging
 from dataclasses import replace
@@ -49,7 +53,7 @@ from stclip.evaluation.detection_pictures import (
     draw_detections,
     draw_interest_tokens,
 )
-from stclip.files import atomic_path, file_names
+from stclip.files import atomic_path, file_names, locked
 from stclip.models.build import Model, build_model, encode_labels
 from stclip.structures import Detections, FrameKey
 
@@ -73,36 +77,39 @@ def main(argv: list[str] | None = None) -> int:
     for path in paths.values():
         if path.exists() and not args.overwrite:
             raise UserError(f"{path}: exists already; give another --out, or --overwrite")
-    torch.manual_seed(cfg.SEED)
-    model = _model(cfg)
-    detections, tokens = scored(cfg, model, dataset, labels)
-    drawn = 0
-    for row, key in enumerate(detections.keys):
-        mine = (detections.owner == row).nonzero()[:, 0]
-        if not len(mine):
-            print(f"{key.video} frame {key.frame}: its boxes are empty inside the frame; left out")
-            continue
-        persons = [_person(detections, int(index), labels, args.top) for index in mine]
-        (pixels,) = dataset.videos[key.video].read([key.frame])
-        picture = Image.fromarray(pixels)
-        title = f"{key.video}, frame {key.frame}"
-        if args.what == "detections":
-            image = draw_detections(picture, persons, title, width=args.width or 640)
-        else:
-            assert tokens is not None
-            image = draw_interest_tokens(
-                picture,
-                persons,
-                tokens[:, mine].numpy(),
-                _patches(model, picture),
-                title,
-                layers=_layers(args.layers, len(tokens)),
-                width=args.width or 240,
-            )
-        with atomic_path(paths[key]) as temporary:
-            image.save(temporary)
-        drawn += 1
-        print(paths[key])
+    with locked(args.out, "visualize"):
+        torch.manual_seed(cfg.SEED)
+        model = _model(cfg)
+        detections, tokens = scored(cfg, model, dataset, labels)
+        drawn = 0
+        for row, key in enumerate(detections.keys):
+            mine = (detections.owner == row).nonzero()[:, 0]
+            if not len(mine):
+                print(
+                    f"{key.video} frame {key.frame}: its boxes are empty inside the frame; left out"
+                )
+                continue
+            persons = [_person(detections, int(index), labels, args.top) for index in mine]
+            (pixels,) = dataset.videos[key.video].read([key.frame])
+            picture = Image.fromarray(pixels)
+            title = f"{key.video}, frame {key.frame}"
+            if args.what == "detections":
+                image = draw_detections(picture, persons, title, width=args.width or 640)
+            else:
+                assert tokens is not None
+                image = draw_interest_tokens(
+                    picture,
+                    persons,
+                    tokens[:, mine].numpy(),
+                    _patches(model, picture),
+                    title,
+                    layers=_layers(args.layers, len(tokens)),
+                    width=args.width or 240,
+                )
+            with atomic_path(paths[key]) as temporary:
+                image.save(temporary)
+            drawn += 1
+            print(paths[key])
     return 0 if drawn else 1
 
 

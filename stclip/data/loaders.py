@@ -1,9 +1,11 @@
 """Batches in their order, read by worker processes."""
 
-import re
+import atexit
 import signal
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from multiprocessing.process import BaseProcess
 from typing import Any, Protocol
 
 import numpy as np
@@ -22,13 +24,11 @@ from stclip.data.sampling import (
     micro_batch_positions,
     order_in_runs,
 )
-from stclip.errors import UserError
+from stclip.errors import UserError, machine_fault
 from stclip.structures import ClipBatch
 
-# What torch says when a worker was killed or the machine ran out of something.
-_MACHINE_FAULT = re.compile(
-    r"DataLoader worker \(pid|Too many open files|shared memory|No space left", re.IGNORECASE
-)
+# Loader processes that may be running, of this process.
+_WORKERS: weakref.WeakSet[BaseProcess] = weakref.WeakSet()
 
 
 class Samples(Protocol):
@@ -244,8 +244,7 @@ class BatchLoader:
             collate_fn=_unchanged,
             pin_memory=pin_memory,
             worker_init_fn=_leave_signals_to_the_parent,
-            # Persistent ones live on as long as anybody holds an error that a worker met, and since
-            # they take no signals, the process would wait for them when it ends.
+            # Persistent ones live on as long as anybody holds an error that a worker met.
             persistent_workers=False,
             # Without its own the loader would draw its base seed from the global generator, and
             # a resumed run would go on with other random numbers than an uninterrupted one.
@@ -259,18 +258,17 @@ class BatchLoader:
     def __iter__(self) -> Iterator[ClipBatch]:
         """The batches."""
         try:
-            for item in self._loader:
+            batches = iter(self._loader)
+            _WORKERS.update(getattr(batches, "_workers", ()))
+            for item in batches:
                 if isinstance(item, _Failure):
                     raise UserError(item.message)
                 yield item
-        except RuntimeError as error:
-            if not _MACHINE_FAULT.search(str(error)):
+        except (RuntimeError, OSError) as error:
+            message = machine_fault(error)
+            if message is None:
                 raise
-            raise UserError(
-                f"a loader process failed ({str(error).splitlines()[0]}); memory, shared memory "
-                "(/dev/shm) or open files (ulimit -n) may be short: allow more, or set "
-                "DATALOADER.NUM_WORKERS 0"
-            ) from error
+            raise UserError(message) from error
 
 
 @dataclass(frozen=True)
@@ -292,10 +290,27 @@ class _Guarded(Dataset[ClipBatch | _Failure]):
             return self._samples[index]
         except UserError as error:
             return _Failure(str(error))
+        except (MemoryError, OSError) as error:
+            return _Failure(f"a loader process failed: {machine_fault(error)}")
 
 
 def _unchanged(item: Any) -> Any:
     return item
+
+
+@atexit.register  # before multiprocessing's own, which would wait for them for ever
+def end_workers() -> None:
+    """Kill the loader processes that are left, which take no other signal, before this one ends.
+
+    Some are left when an error still holds the loop that they were reading for.
+    """
+    running = [worker for worker in _WORKERS if worker.pid is not None and worker.is_alive()]
+    if running:
+        # torch's handler would raise an error in the main thread for each that dies of a signal.
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    for worker in running:
+        worker.kill()
+        worker.join()
 
 
 def _leave_signals_to_the_parent(worker: int) -> None:

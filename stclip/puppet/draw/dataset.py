@@ -26,7 +26,7 @@ from tqdm import tqdm
 from stclip.data.jhmdb_ground_truth import CLASSES
 from stclip.data.labels import choices, read_label_file
 from stclip.errors import UserError
-from stclip.files import write_json, write_text
+from stclip.files import locked, write_json, write_text
 from stclip.puppet.draw.detections import Box, Detection, detect
 from stclip.puppet.draw.multi import annotations, detection_rows
 from stclip.puppet.draw.scene import HEIGHT, WIDTH, plan_scene
@@ -192,20 +192,18 @@ def _new_folder(folder: Path) -> Iterator[Path]:
     """A temporary folder beside ``folder`` that gets its name when the block succeeds."""
     if os.path.lexists(folder):
         raise UserError(f"{folder} exists already; remove it to have it drawn anew")
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        parent = Path(tempfile.mkdtemp(prefix=f".tmp-{folder.name}-", dir=folder.parent))
-    except OSError as error:
-        raise UserError(f"{folder}: cannot write here: {error.strerror or error}") from error
-    try:
-        temporary = parent / folder.name  # made by mkdir, so that its mode follows the umask
-        temporary.mkdir()
-        yield temporary
-        os.rename(temporary, folder)
-    except OSError as error:
-        raise UserError(f"{folder}: writing failed: {error.strerror or error}") from error
-    finally:  # after an interrupt too: half a dataset would be taken for a whole one
-        shutil.rmtree(parent, ignore_errors=True)
+    prefix = f".tmp-{folder.name}-"
+    with locked(folder.parent, folder.name, leftovers=f"{prefix}*"):
+        parent = Path(tempfile.mkdtemp(prefix=prefix, dir=folder.parent))
+        try:
+            temporary = parent / folder.name  # made by mkdir, so that its mode follows the umask
+            temporary.mkdir()
+            yield temporary
+            os.rename(temporary, folder)
+        except OSError as error:
+            raise UserError(f"{folder}: writing failed: {error.strerror or error}") from error
+        finally:  # after an interrupt too: half a dataset would be taken for a whole one
+            shutil.rmtree(parent, ignore_errors=True)
 
 
 def _write_jhmdb(root: Path, clips: Sequence[DrawnClip]) -> None:
