@@ -33,7 +33,7 @@ from stclip.cli import Parser, run
 from stclip.config import load_config
 from stclip.data import findings as kinds
 from stclip.data.annotations import DetectionDataset
-from stclip.data.build import build_dataset, read_groups
+from stclip.data.build import build_dataset, read_groups, warn_of_choice
 from stclip.data.findings import Findings
 from stclip.data.labels import read_label_file
 from stclip.data.lenient import read_leniently
@@ -162,6 +162,8 @@ def check_part(
             groups = read_groups(cfg)
             poses = [name for name, group in (groups or {}).items() if group == POSE]
             dataset = read_leniently(path, detections or None, findings, selection, groups)
+            if dataset is not None:
+                warn_of_choice(cfg, dataset)
     if dataset is None:
         return None
     dataset = usable(part, dataset, findings)

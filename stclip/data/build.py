@@ -211,13 +211,7 @@ def _check_boxes(cfg: CfgNode, part: Part, dataset: DetectionDataset, report: Re
             "tools/validate_dataset.py says more",
             where, 100 * share,
         )  # fmt: skip
-    test = cfg.TEST
     scores = np.concatenate([np.zeros(0), *(rows.scores for rows in dataset.proposals.values())])
-    if len(scores) and scores.max() < test.BOX_THRESH:
-        logger.warning(
-            "TEST.BOX_THRESH %g: no box of %s scores as much, the best has %g, so that nothing is "
-            "tested", test.BOX_THRESH, where, scores.max(),
-        )  # fmt: skip
     strange = int(((scores < 0) | (scores > 1)).sum())
     if strange:
         logger.warning(
@@ -225,9 +219,22 @@ def _check_boxes(cfg: CfgNode, part: Part, dataset: DetectionDataset, report: Re
             "them: divide percents by 100, apply the sigmoid to logits",
             where, strange, len(scores), scores.min(), scores.max(),
         )  # fmt: skip
+    warn_of_choice(cfg, dataset)
+
+
+def warn_of_choice(cfg: CfgNode, dataset: DetectionDataset) -> None:
+    """Tell if TEST.BOX_THRESH leaves no detected person, or TEST.MAX_PERSONS not the best."""
+    proposals, test = dataset.proposals or {}, cfg.TEST
+    where = f"DATASETS.DETECTIONS {dataset.sources[1] or ''}".strip()
+    best = max((float(rows.scores.max()) for rows in proposals.values() if len(rows)), default=None)
+    if best is not None and best < test.BOX_THRESH:
+        logger.warning(
+            "TEST.BOX_THRESH %g: no box of %s scores as much, the best has %g, so that nothing is "
+            "tested", test.BOX_THRESH, where, best,
+        )  # fmt: skip
     worse = [
         key
-        for key, rows in dataset.proposals.items()
+        for key, rows in proposals.items()
         if not rows.are_best(test.BOX_THRESH, test.MAX_PERSONS)
     ]
     if worse:
@@ -235,8 +242,8 @@ def _check_boxes(cfg: CfgNode, part: Part, dataset: DetectionDataset, report: Re
             "TEST.MAX_PERSONS %d: takes the first boxes of a frame as %s has them, which are not "
             "the best in %d of %d frames (first: frame %d of %s); sort each frame's by descending "
             "score",
-            test.MAX_PERSONS, dataset.sources[1] or "DATASETS.DETECTIONS", len(worse),
-            len(dataset.proposals), worse[0].frame, worse[0].video,
+            test.MAX_PERSONS, where, len(worse),
+            len(proposals), worse[0].frame, worse[0].video,
         )  # fmt: skip
 
 

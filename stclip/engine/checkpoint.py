@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from stclip.errors import UserError
 from stclip.files import atomic_path
@@ -156,6 +156,19 @@ def _check(checkpoint: Checkpoint, path: Path) -> None:
             f"{path}: found {', '.join(wrong)} in another form than stclip writes: is the file "
             "damaged, or of another version? Take another checkpoint"
         )
+
+
+def not_finite(model: nn.Module, optimizer: torch.optim.Optimizer) -> str | None:
+    """Which trained parameter, or the optimizer's state of one, is not finite; None if all are."""
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        if not parameter.isfinite().all():
+            return f"parameter {name} is not finite"
+        for key, value in optimizer.state.get(parameter, {}).items():
+            if isinstance(value, Tensor) and not value.isfinite().all():
+                return f"the optimizer's {key} of {name} is not finite"
+    return None
 
 
 def checkpoint_path(output_dir: str | Path, iteration: int) -> Path:

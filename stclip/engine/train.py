@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from stclip.engine.checkpoint import not_finite
 from stclip.engine.distributed import in_group, rank, sum_over_ranks, world_size
 from stclip.engine.events import EventWriter, peak_memory_mb
 from stclip.engine.optim import load_optimizer
@@ -134,7 +135,7 @@ class Trainer:
         self.iteration = self._saved_iteration = state["iteration"]
         if scaler:
             self.scaler.load_state_dict(scaler)
-        broken = self._not_finite()
+        broken = not_finite(self.model, self.optimizer)
         if broken is not None:
             raise UserError(
                 f"{source}: {broken}: training had diverged; remove this checkpoint, and --resume "
@@ -276,7 +277,9 @@ class Trainer:
     def _save(self) -> None:
         if self._saved_iteration == self.iteration:
             return
-        broken = self._not_finite()  # the same on every rank, so that all of them stop
+        broken = not_finite(
+            self.model, self.optimizer
+        )  # the same on every rank, so that all of them stop
         if broken is not None:
             raise UserError(
                 f"iteration {self.iteration}: {broken}: training has diverged; not saved, and the "
@@ -285,19 +288,6 @@ class Trainer:
         if rank() == 0:
             self.save(self.iteration, self.state())
             self._saved_iteration = self.iteration
-
-    def _not_finite(self) -> str | None:
-        """Which trained parameter, or optimizer's state of one, is not finite, if any."""
-        for name, parameter in self.model.named_parameters():
-            if not parameter.requires_grad:
-                continue
-            if not parameter.isfinite().all():
-                return f"parameter {name} is not finite"
-            state = self.optimizer.state.get(parameter, {})
-            for key, value in state.items():
-                if isinstance(value, Tensor) and not value.isfinite().all():
-                    return f"the optimizer's {key} of {name} is not finite"
-        return None
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
+from stclip.engine.checkpoint import not_finite
 from stclip.engine.optim import learning_rate, load_optimizer
 from stclip.errors import UserError
 from stclip.files import atomic_path
@@ -122,7 +123,16 @@ class Pretrainer:
         logger.info("going on at step %d", self.step)
 
     def save(self) -> None:
-        """Write the checkpoint, whole or not at all."""
+        """Write the checkpoint, whole or not at all.
+
+        Raises:
+            UserError: training has diverged, or the file cannot be written; what stood there stays.
+        """
+        broken = not_finite(self._trained, self._optimizer)
+        if broken is not None:
+            raise UserError(
+                f"{self._checkpoint}: step {self.step}: {broken}: training has diverged; not saved"
+            )
         content = {
             "recipe": vars(self._recipe),
             "model": self._trained.state_dict(),

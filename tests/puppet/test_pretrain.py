@@ -73,6 +73,17 @@ def test_it_learns_and_resumes(tmp_path):
         assert torch.equal(second.clip.state_dict()[name], value), name
 
 
+def test_what_has_diverged_is_not_saved(tmp_path):
+    path = tmp_path / "a.pt"
+    made = trainer(path)
+    made.save()
+    before = path.read_bytes()
+    made.clip.visual.proj.data[0, 0] = torch.nan
+    with pytest.raises(UserError, match=r"a\.pt: step 0: .*visual\.proj is not finite.*not saved"):
+        made.save()
+    assert path.read_bytes() == before
+
+
 def test_another_recipe_does_not_resume(tmp_path):
     trainer(tmp_path / "a.pt").save()
     with pytest.raises(UserError, match=r"a\.pt: found \{'steps': 60.*remove the file"):

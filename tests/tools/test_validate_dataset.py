@@ -206,3 +206,32 @@ def test_a_file_that_is_missing(capsys: pytest.CaptureFixture[str], tmp_path: Pa
     status, text = validate(capsys, "--annotations", tmp_path / "a.json")
     assert status == 1
     assert "cannot be read" in text
+
+
+def test_boxes_that_a_test_would_choose_badly_are_noted(
+    mine: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [
+        {"video": "test", "timestamp": 0.1, "box": [1, 2, 21, 28], "score": score}
+        for score in (0.5, 0.9)
+    ]
+    (mine.parent / "persons.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    status, text = validate(capsys, "--config-file", mine, "TEST.MAX_PERSONS", 1)
+    assert status == 0
+    assert "TEST.MAX_PERSONS 1: takes the first" in text
+    status, text = validate(capsys, "--config-file", mine, "TEST.BOX_THRESH", 0.95)
+    assert "TEST.BOX_THRESH 0.95: no box of DATASETS.DETECTIONS" in text
+
+
+def test_one_empty_box_among_six_is_one_empty_box(
+    mine: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = mine.parent / "train.json"
+    content = json.loads(path.read_text())
+    boxes = [[1, 2, 20, 28]] * 5 + [[9, 9, 9, 12]]
+    content["keyframes"][0].update(boxes=boxes, labels=[["run"]] * 6)
+    path.write_text(json.dumps(content))
+    status, text = validate(capsys, "--config-file", mine)
+    assert status == 1
+    assert "annotated boxes that are empty: 1" in text
+    assert "look like" not in text
