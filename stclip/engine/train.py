@@ -277,9 +277,8 @@ class Trainer:
     def _save(self) -> None:
         if self._saved_iteration == self.iteration:
             return
-        broken = not_finite(
-            self.model, self.optimizer
-        )  # the same on every rank, so that all of them stop
+        # On every rank: they hold the same numbers, so that all of them stop.
+        broken = not_finite(self.model, self.optimizer)
         if broken is not None:
             raise UserError(
                 f"iteration {self.iteration}: {broken}: training has diverged; not saved, and the "
