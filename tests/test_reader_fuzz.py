@@ -7,6 +7,7 @@ run; more than the default are drawn at random.
 """
 
 import copy
+import gzip
 import io
 import json
 import os
@@ -67,7 +68,7 @@ class Reader(NamedTuple):
     name: str
     content: Any
     dump: Callable[[Any], bytes] | None = None
-    examples: int = 40
+    examples: int = 30
 
 
 # What stands in a text file where something else was expected.
@@ -300,7 +301,8 @@ def with_frames(read: Callable[[Path], Any]) -> Callable[[Path], Any]:
     """Beside the file lie the frames of the annotations."""
 
     def reading(path: Path) -> Any:
-        make.write_frames(path.parent / "frames", 3)
+        if not (path.parent / "frames").exists():
+            make.write_frames(path.parent / "frames", 3)
         return read(path)
 
     return reading
@@ -423,6 +425,11 @@ def readers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Reader]:
         "result csv": Reader(
             lambda p: read_result_csv(p, ["a", "b"], {"v"}), "a.csv", result.encode()
         ),
+        "result csv, gzipped": Reader(
+            lambda p: read_result_csv(p, ["a", "b"], {"v"}),
+            "a.csv.gz",
+            gzip.compress(result.encode() * 20, mtime=0),
+        ),
         "tubes": Reader(read_tube_truth, "a.json", tubes(), dump_json),
         "detected tubes": Reader(
             lambda p: read_detected_tubes(p, ["run"], ["v"]), "a.json", detected, dump_json
@@ -433,7 +440,7 @@ def readers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Reader]:
         "metrics": Reader(lambda p: lines_up_to(p, 3), "metrics.jsonl", logged, dump_json_lines),
         "checkpoint": Reader(
             read_checkpoint, "a.pth",
-            torch.load(folder / "model.pth", weights_only=True), dump_torch, 25,
+            torch.load(folder / "model.pth", weights_only=True), dump_torch, 20,
         ),
         "clip weights": Reader(load_clip, "a.pt", tiny_state(), dump_torch, 25),
         "clip safetensors": Reader(load_clip, "a.safetensors", tiny_state(), dump_safetensors, 25),
@@ -453,7 +460,8 @@ NAMES = [
     "annotations, for a metric", "detections of annotations", "detections of annotations, COCO's",
     "jhmdb json", "jhmdb list", "jhmdb pickle", "jhmdb detections", "ucf24 pickle",
     "ucf24 pickle of ACT", "ucf24 detections", "ava csv", "ava moments", "ava boxes",
-    "ava boxes json", "ava images json", "result csv", "tubes", "detected tubes", "predictions",
+    "ava boxes json", "ava images json", "result csv", "result csv, gzipped", "tubes",
+    "detected tubes", "predictions",
     "scored part", "scored parts", "metrics", "checkpoint", "clip weights", "clip safetensors",
     "xclip weights", "frame, png", "frame, jpeg", "frames in a zip file", "video, avi",
     "video, mp4", "video, mkv",

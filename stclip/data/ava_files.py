@@ -16,6 +16,7 @@ from stclip.structures.boxes import LARGEST
 Moment = tuple[str, int]
 # A detector's box may stick out of the picture a little; it is clipped later.
 _SLACK = 0.1
+_LAST_SECOND = 10**8  # some years
 _ITEM = re.compile(r"\{([^{}]*)\}")
 _NAME = re.compile(r"""\bname:\s*(?:"([^"\n]*)"|'([^'\n]*)')""")
 _ID = re.compile(r"\b(?:label_)?id:\s*(\d+)")
@@ -210,9 +211,12 @@ def _rows(path: Path) -> Iterator[tuple[str, list[str]]]:
 
 def _second(text: str, where: str) -> int:
     try:
-        return int(text)
+        second = int(text)
     except ValueError:
-        raise UserError(f"{where}: second {text!r}: a whole number was expected") from None
+        raise UserError(f"{where}: second {text!r:.60}: a whole number was expected") from None
+    if not 0 <= second < _LAST_SECOND:
+        raise UserError(f"{where}: second {text:.60}: no video has such a one")
+    return second
 
 
 def _number(text: str, name: str, where: str) -> float:

@@ -12,6 +12,7 @@ import logging
 import math
 import os
 import struct
+import time
 import uuid
 import zlib
 from contextlib import suppress
@@ -38,6 +39,7 @@ _HEADER = struct.Struct("<8sI3I")
 _CHECKED_FROM = len(_MAGIC) + 4
 _SUBFOLDERS = 256  # two hex digits
 _UNFINISHED = ".tmp-"  # begins the name of what is being written
+_ABANDONED = 3600.0  # seconds after which nobody is writing it any more
 
 Box = tuple[int, int, int, int]
 
@@ -158,14 +160,17 @@ class PictureStore:
     def _has_room(self, folder: Path, more: int) -> bool:
         """Whether a subfolder is smaller than its share: names are hashes, so all fill alike.
 
-        What a process is writing does not count, nor what a killed one has left unfinished.
+        What a process is writing does not count; what a killed one has left unfinished is deleted.
         """
         used = 0
         with os.scandir(folder) as entries:
             for entry in entries:
                 with suppress(FileNotFoundError):  # another process has taken it away
+                    found = entry.stat()
                     if not entry.name.startswith(_UNFINISHED):
-                        used += entry.stat().st_size
+                        used += found.st_size
+                    elif time.time() - found.st_mtime > _ABANDONED:
+                        os.unlink(entry.path)
         return used + more <= self._limit / _SUBFOLDERS
 
     def _tell_limit(self) -> None:

@@ -116,10 +116,13 @@ def draw_cache(folder: Path, samples: int, seed: int, size: int, workers: int) -
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         tasks = [pool.submit(_draw_part, folder, part, seed, size) for part in missing]
         total = len(tasks) * SAMPLES_PER_PART
-        with tqdm(total=total, desc="drawing", unit="picture", disable=not tasks) as bar:
-            for task in as_completed(tasks):
-                task.result()
-                bar.update(SAMPLES_PER_PART)
+        try:
+            with tqdm(total=total, desc="drawing", unit="picture", disable=not tasks) as bar:
+                for task in as_completed(tasks):
+                    task.result()
+                    bar.update(SAMPLES_PER_PART)
+        finally:  # an interrupt does not wait for what has not been begun
+            pool.shutdown(cancel_futures=True)
     pictures, shown = [], []
     for part in range(count):
         pictures.append(np.load(_part_path(folder, part, ".npy"), mmap_mode="r"))

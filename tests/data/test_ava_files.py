@@ -49,6 +49,8 @@ def test_two_persons_of_one_box_stay_two(tmp_path):
     [
         ("v,902,0,0,1,1", "6 columns; video_id, second"),
         ("v,902.5,0,0,1,1,17", "second '902.5': a whole number"),
+        ("v,12345678901234567890,0,0,1,1,17", "second 12345678901234567890: no video"),
+        ("v,-1,0,0,1,1,17", "second -1: no video"),
         ("v,902,0,0,1,x,17", "box 'x': a number"),
         ("v,902,0,0,1,nan,17", "box 'nan': a number"),
         ("v,902,0,0,1.2,1,17", r"box 0, 0, 1.2, 1: x1 <= x2 and y1 <= y2 within \[0, 1\]"),

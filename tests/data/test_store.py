@@ -1,5 +1,6 @@
 import logging
 import multiprocessing
+import os
 
 import pytest
 import torch
@@ -136,9 +137,12 @@ def test_what_is_unfinished_or_just_gone_takes_no_room(tmp_path):
     folder = store._path(b"one", SIZE, None).parent
     folder.mkdir()
     (folder / ".tmp-killed").write_bytes(bytes(216))
+    (folder / ".tmp-long-ago").write_bytes(bytes(216))
+    os.utime(folder / ".tmp-long-ago", (0, 0))
     (folder / "gone").symlink_to(folder / "nowhere")  # is listed, and cannot be looked at
     store.put(b"one", entry(1))
     assert equal(store.get(b"one", SIZE), entry(1))
+    assert [path.name for path in folder.glob(".tmp-*")] == [".tmp-killed"]  # may be in the making
 
 
 def test_a_limit_that_keeps_nothing_is_refused(tmp_path):

@@ -1,8 +1,11 @@
 import errno
+import os
+import signal
 import subprocess
 import sys
 
 import pytest
+import torch
 
 from stclip.cli import Parser, config_parser, run
 from stclip.errors import UserError
@@ -40,10 +43,50 @@ def test_the_status_of_main_is_passed_on(status, capsys):
         (OSError(errno.ENOSPC, "No space left on device"), "error: No space left on device\n"),
         (OSError("odd"), "error: odd\n"),
         (PermissionError(), "error: PermissionError\n"),
+        (RecursionError("maximum"), "error: something is nested too deeply; is a file damaged?\n"),
+        (
+            UnicodeEncodeError("ascii", "\u00e9", 0, 1, "ordinal not in range(128)"),
+            "error: the text '\u00e9' cannot be written as ascii; run in a UTF-8 locale "
+            "(PYTHONUTF8=1)\n",
+        ),
+        (UserError("a\ud800b"), "error: a\\ud800b\n"),
     ],
 )
 def test_what_is_wrong_outside_is_one_line_and_status_2(error, line, capsys):
     assert outcome(raising(error), capsys) == (2, line)
+
+
+@pytest.mark.parametrize(
+    ("error", "beginning"),
+    [
+        (MemoryError(), "out of memory (MemoryError); use fewer keyframes"),
+        (MemoryError("Unable to allocate 3 TiB"), "out of memory (Unable to allocate 3 TiB); use"),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: 1\nat ..."), "["),
+        (
+            torch.OutOfMemoryError("CUDA out of memory. Tried to"),
+            "CUDA out of memory. Tried to; use",
+        ),
+        (RuntimeError("DataLoader worker (pid 7) is killed by signal"), "a loader process failed"),
+    ],
+)
+def test_what_the_machine_lacks_is_one_line_with_a_remedy(error, beginning, capsys):
+    status, err = outcome(raising(error), capsys)
+    assert status == 2
+    assert err.startswith(f"error: {beginning}")
+    assert "DATALOADER.NUM_WORKERS 0" in err
+    assert err.count("\n") == 1
+
+
+def test_a_long_message_keeps_its_file_and_its_remedy(capsys):
+    _, err = outcome(raising(UserError(f"a.csv: {'9' * 5000} is too large; mend it")), capsys)
+    assert err.startswith("error: a.csv: 999")
+    assert err.endswith("is too large; mend it\n")
+    assert len(err) < 1020
+
+
+def test_sigterm_is_status_143(capsys):
+    assert outcome(lambda: os.kill(os.getpid(), signal.SIGTERM), capsys) == (143, "terminated\n")
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
 def test_an_interrupt_is_status_130(capsys):
