@@ -109,7 +109,10 @@ class VideoFile(Video):
             start = (container.start_time or 0) / AV_TIME_BASE
             # Matroska counts its duration from 0, others from the start: the later end holds.
             end = start + container.duration / AV_TIME_BASE if container.duration else None
-            return Header((stream.codec_context.width, stream.codec_context.height), start, end)
+            size = (stream.codec_context.width, stream.codec_context.height)
+            if 0 in size:
+                raise UserError(f"{self.path}: does not say how large its pictures are; damaged?")
+            return Header(size, start, end)
 
     @cached_property
     def table(self) -> FrameTable:
@@ -220,10 +223,11 @@ class VideoFile(Video):
                 yield container, stream
 
     def _open(self) -> tuple[InputContainer, VideoStream]:
-        container = av.open(str(self.path))
-        if not container.streams.video:
+        container = av.open(str(self.path), metadata_errors="replace")
+        # Of a codec that is not known there is no context.
+        if not container.streams.video or container.streams.video[0].codec_context is None:
             container.close()
-            raise UserError(f"{self.path}: no video in this file")
+            raise UserError(f"{self.path}: no video that can be decoded in this file")
         stream = container.streams.video[0]
         stream.codec_context.thread_count = 1  # the loader's workers use the other cores
         return container, stream
