@@ -163,7 +163,7 @@ def locked(folder: str | Path, what: str, leftovers: str = ".tmp-*") -> Iterator
         folder.mkdir(parents=True, exist_ok=True)
         file = _lock(path)
     except OSError as error:
-        raise UserError(f"{path}: cannot be written: {error.strerror or error}") from error
+        raise UserError(f"{folder}: cannot write here: {error.strerror or error}") from error
     if file is None:
         raise UserError(
             f"{folder}: {_holder(path)} is writing there now ({what}); wait until it has ended, or "

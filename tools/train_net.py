@@ -86,6 +86,7 @@ def main(argv: list[str] | None = None) -> int:
             "to start from CLIP alone set MODEL.WEIGHT '', to start from a checkpoint leave the "
             "option out"
         )
+    check_trainable(cfg)
     device = choose_device(cfg.MODEL.DEVICE)
     with (
         process_group(device),
@@ -96,7 +97,6 @@ def main(argv: list[str] | None = None) -> int:
 
 def train(cfg: CfgNode, args: argparse.Namespace, device: torch.device) -> int:
     """Put the parts together and run."""
-    check_trainable(cfg)
     output_dir = Path(cfg.OUTPUT_DIR)
     last = latest_checkpoint(output_dir)
     if not args.resume and (last is not None or (output_dir / "metrics.jsonl").exists()):

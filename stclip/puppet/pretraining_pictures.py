@@ -121,8 +121,9 @@ def draw_cache(folder: Path, samples: int, seed: int, size: int, workers: int) -
                 for task in as_completed(tasks):
                     task.result()
                     bar.update(SAMPLES_PER_PART)
-        finally:  # an interrupt does not wait for what has not been begun
+        except BaseException:  # an interrupt does not wait for what has not been begun
             pool.shutdown(cancel_futures=True)
+            raise
     pictures, shown = [], []
     for part in range(count):
         pictures.append(np.load(_part_path(folder, part, ".npy"), mmap_mode="r"))

@@ -111,7 +111,7 @@ def test_image_towers(configs: Path, tmp_path: Path) -> None:
         (["--subsets", "space"], "'space': choices are time,crowd,context,multi,backbone"),
         (["--seeds", "1,1"], "distinct numbers from 0"),
         (["--jobs", "0"], "1 or more expected, found 0"),
-        (["--config-dir", "nowhere"], "nowhere/time.yaml: config file cannot be read"),
+        (["--config-dir", "nowhere"], "nowhere/time.yaml: there is no such config file"),
     ],
 )
 def test_mistakes_are_one_line(

@@ -78,7 +78,7 @@ def test_the_whole_benchmark(
         (["--seeds", "1,1"], "distinct numbers from 0"),
         (["--jobs", "0"], "--jobs: 1 or more expected"),
         (["--ablations", "temporal,attention"], "'attention': choices are temporal,prompt"),
-        (["--config-dir", "nowhere"], "nowhere/split_1.yaml: config file cannot be read"),
+        (["--config-dir", "nowhere"], "nowhere/split_1.yaml: there is no such config file"),
     ],
 )
 def test_mistakes_are_one_line(
