@@ -193,9 +193,7 @@ def test_resuming_goes_on_as_without_the_break(device: torch.device) -> None:
 
 @on_each_device
 def test_several_labels(device: torch.device) -> None:
-    criterion: Criterion = GroupedFocalCriterion(
-        ["pose", "object", "person"], ["pose", "object", "person"]
-    )
+    criterion: Criterion = GroupedFocalCriterion(["pose", "object", "person"])
     batch = random_batch([2, 1], classes=3)
     batch.labels = torch.tensor([[1.0, 1, 0], [0, 1, 1], [0, 0, 0]])
     losses = []

@@ -158,9 +158,7 @@ def train(cfg: CfgNode, args: argparse.Namespace, device: torch.device) -> int:
         criterion=(
             FocalCriterion(solver.FOCAL_GAMMA)
             if groups is None
-            else GroupedFocalCriterion(
-                [groups[name] for name in labels], list(groups.values()), solver.FOCAL_GAMMA
-            )
+            else GroupedFocalCriterion([groups[name] for name in labels], solver.FOCAL_GAMMA)
         ),
         optimizer=build_optimizer(
             model,

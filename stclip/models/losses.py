@@ -60,21 +60,18 @@ class GroupedFocalCriterion:
 
     The softmax focal loss over the pose classes, of the persons who have one, with weight 1; the
     sigmoid focal loss over the classes of ``object`` and over those of ``person``, of all persons,
-    each weighted by how many classes the group has in the whole label map (AVA: 49 and 17). A group
-    without any class in the vocabulary is no part.
+    each weighted by how many classes the group has in the vocabulary: mean times weight is the sum
+    over them. A group without any class in the vocabulary is no part.
 
     Args:
         groups: the group of each of the C classes.
-        all_groups: the group of each class of the whole label map.
         gamma: of every part.
     """
 
-    def __init__(
-        self, groups: Sequence[str], all_groups: Sequence[str], gamma: float = 2.0
-    ) -> None:
+    def __init__(self, groups: Sequence[str], gamma: float = 2.0) -> None:
         self.gamma = gamma
         self.columns = {g: found for g in GROUPS if (found := columns(groups, g))}
-        self.weights = {g: 1 if g == POSE else all_groups.count(g) for g in self.columns}
+        self.weights = {g: 1 if g == POSE else len(found) for g, found in self.columns.items()}
 
     def __call__(self, logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """Weighted sums over persons, by part, from logits (N, C) and labels (N, C).
