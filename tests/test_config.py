@@ -383,3 +383,33 @@ def test_every_key_is_read_somewhere() -> None:
 @pytest.mark.parametrize("path", sorted((REPOSITORY / "configs").rglob("*.yaml")), ids=str)
 def test_shipped_configs_load(path: Path) -> None:
     load_config(path)
+
+
+@pytest.mark.parametrize(
+    ("file", "pairs"),
+    [
+        *(
+            (file, "MODEL.TEMPORAL.INIT_STD 0.01 SOLVER.SCHEDULE cosine SOLVER.MAX_ITER 400")
+            for file in ("puppet/split_1.yaml", "puppet/multi.yaml", "puppet/xclip_split_1.yaml")
+        ),
+        ("puppet/multi_its.yaml", "MODEL.INTEREST_TOKENS.INCLUDE_PERSON True"),
+        ("ava/split_1.yaml", "MODEL.INTEREST_TOKENS.INCLUDE_PERSON False"),
+        ("ava/split_1.yaml", "SOLVER.STEPS (20000,25000)"),
+        ("jhmdb/split_1.yaml", "MODEL.TEMPORAL.INIT_STD 1.0 SOLVER.STEPS (20000,25000)"),
+        ("ucf24/xclip_split_1.yaml", "MODEL.XCLIP.UNIT video TEST.SINGLE_ACTION True"),
+        ("ucf24/xclip_window_split_1.yaml", "MODEL.XCLIP.UNIT window TEST.SINGLE_ACTION True"),
+    ],
+)  # fmt: skip
+def test_what_shipped_configs_say(file: str, pairs: str) -> None:
+    """Published numbers stand on these values, whatever the defaults are."""
+    path = REPOSITORY / "configs" / file
+    assert load_config(path) == load_config(path, pairs.split())
+
+
+def test_a_start_that_weights_overwrite_is_no_other_scale(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    pairs = ["MODEL.TEMPORAL.INIT_STD", "0.01", "MODEL.TEMPORAL.STRIDE", "2"]
+    warn_scales(load_config(None, pairs), load_config().dump(), "a.pth")
+    (record,) = caplog.records
+    assert "MODEL.TEMPORAL.STRIDE 1 -> 2" in record.getMessage()

@@ -15,7 +15,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from stclip.models.clip import HEAD_WIDTH
-from stclip.models.context_prompting import projects_names
+from stclip.models.context_prompting import ContextPrompt, projects_names
 from stclip.models.context_tokens import projects_frames
 from stclip.models.cross_frame import CrossFrameCLIP
 from stclip.models.stclip import STCLIP
@@ -50,6 +50,9 @@ class Sizes:
         spotting: whether the interest tokens are chosen by attention, and not simply all.
         messages: 1 if frames exchange messages in every block, as in X-CLIP; otherwise 0.
         mixing: whether the patches of a window are mixed to context tokens.
+        temporal_depth: blocks of attention over time.
+        prompt_layers: after how many of the layers the text is prompted; None: all.
+        prompt_depth: blocks of each prompt.
     """
 
     image_size: int
@@ -62,6 +65,9 @@ class Sizes:
     spotting: bool = False
     messages: int = 0
     mixing: bool = True
+    temporal_depth: int = 1
+    prompt_layers: int | None = None
+    prompt_depth: int = 1
 
     @property
     def patches(self) -> int:
@@ -78,6 +84,9 @@ class Sizes:
         if interest is not None:
             chosen = interest.top_k or len(visual.positional_embedding)
             tokens = chosen + interest.include_person
+        context, prompts = model.context_tokens, model.context_prompting.prompts
+        first = next(iter(prompts.values()))
+        assert isinstance(first, ContextPrompt)
         ranks = [len(p) for name, p in visual.named_parameters() if name.endswith("lora_A")]
         return cls(
             image_size=visual.image_size,
@@ -89,7 +98,10 @@ class Sizes:
             interest_tokens=tokens,
             spotting=interest is not None and interest.top_k > 0,
             messages=int(isinstance(model.clip, CrossFrameCLIP)),
-            mixing=model.context_tokens is not None,
+            mixing=context is not None,
+            temporal_depth=1 if context is None else 1 + len(context.deeper),
+            prompt_layers=len(prompts),
+            prompt_depth=len(first.decoder),
         )
 
 
@@ -179,6 +191,7 @@ def count_flops(sizes: Sizes, load: Load, training: bool = False) -> dict[str, i
             total.add("spotting", load.keyframes * entering, width, width, 0)
             total.add("spotting", load.keyframes * load.most, width, entering, 0)
         _block(total, "interaction", sizes, load.keyframes, length)
+    for _ in range(sizes.layers if sizes.prompt_layers is None else sizes.prompt_layers):
         if sizes.interest_tokens:
             _prompt(total, sizes, load.persons, sizes.interest_tokens, load.classes)
         else:
@@ -244,6 +257,14 @@ def _context(total: _Sum, sizes: Sizes, load: Load) -> None:
     """Section 3; the frames are frozen, and each projected once if windows share them."""
     part, width, frames = "context tokens", sizes.width, load.window
     tokens = load.keyframes * sizes.patches
+    if sizes.temporal_depth > 1:  # block by block
+        for _ in range(sizes.temporal_depth):
+            total.add(part, tokens * frames, width, 3 * width, 2)  # queries, keys and values
+            total.add(part, tokens * frames, width, frames, 2)
+            total.add(part, tokens * frames, frames, width, 2)
+            total.add(part, tokens * frames, width, width, 2)  # output projection
+        total.add(part, tokens, frames, width, 1)  # the mean over the frames
+        return
     if projects_frames(load.frames, load.keyframes * frames):
         total.add(part, load.frames * sizes.patches, width, frames, 1)
         total.add(part, load.frames * sizes.patches, width, 2 * width, 1)
@@ -264,15 +285,16 @@ def _prompt(total: _Sum, sizes: Sizes, rows: int, tokens: int, classes: int) -> 
     """Sections 5 and 6: ``tokens`` visual tokens prompt each of ``rows`` texts of C names."""
     part, width, names = "prompts", sizes.embed_dim, rows * classes
     total.add(part, rows * tokens, sizes.width, width, 2)  # projector
-    total.add(part, names, width, width, 2)  # queries
     heads = width // HEAD_WIDTH
-    if projects_names(classes, tokens, heads, width):
-        total.add(part, names, width, 2 * width, 2)  # queries to keys, and what is seen to values
-        attending = names * heads
-    else:
-        total.add(part, rows * tokens, width, 2 * width, 2)  # keys and values
-        attending = names
-    total.add(part, attending, width, tokens, 2)
-    total.add(part, attending, tokens, width, 2)
-    total.add(part, names, width, width, 2)  # output projection
-    total.add(part, names, width, 8 * width, 2)  # E to 4E and back
+    for _ in range(sizes.prompt_depth):
+        total.add(part, names, width, width, 2)  # queries
+        if projects_names(classes, tokens, heads, width):
+            total.add(part, names, width, 2 * width, 2)  # queries to keys, what is seen to values
+            attending = names * heads
+        else:
+            total.add(part, rows * tokens, width, 2 * width, 2)  # keys and values
+            attending = names
+        total.add(part, attending, width, tokens, 2)
+        total.add(part, attending, tokens, width, 2)
+        total.add(part, names, width, width, 2)  # output projection
+        total.add(part, names, width, 8 * width, 2)  # E to 4E and back

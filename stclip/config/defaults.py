@@ -80,6 +80,12 @@ _C.MODEL.TEMPORAL.BEFORE_XCLIP = False
 _C.MODEL.TEMPORAL.FRAMES = 9
 # From one frame of the window to the next: 1 takes consecutive ones.
 _C.MODEL.TEMPORAL.STRIDE = 1
+# Blocks of self-attention over the frames.
+_C.MODEL.TEMPORAL.DEPTH = 1
+# The temporal embedding starts with this standard deviation, 1 as in the reference, where it is far
+# larger than the patch embeddings that it is added to. A small model with a short training, such as
+# Puppet's, starts better with 0.01.
+_C.MODEL.TEMPORAL.INIT_STD = 1.0
 
 # Context prompting of the class names, after every vision block. Without it they stay CLIP's.
 _C.MODEL.PROMPT = CfgNode()
@@ -88,14 +94,21 @@ _C.MODEL.PROMPT.ALPHA = 0.2  # initial value of the learned scale
 # The prompts' weights start with this standard deviation. What they add to the text then grows with
 # their width; in a narrow model it is next to nothing.
 _C.MODEL.PROMPT.INIT_STD = 0.02
+# Vision blocks after which the class names are prompted, counted from 1, such as (10, 11, 12); ():
+# after all.
+_C.MODEL.PROMPT.LAYERS = ()
+# Blocks of cross-attention and MLP in each prompt.
+_C.MODEL.PROMPT.DEPTH = 1
 
 # Interest token spotting: each person's class names are prompted only by the tokens that the person
 # attends to most. It has no parameters; needs PERSON_TOKENS and PROMPT.
 _C.MODEL.INTEREST_TOKENS = CfgNode()
 _C.MODEL.INTEREST_TOKENS.ENABLED = False
-# How many of the class and patch tokens (197 in ViT-B/16). 0: all.
+# How many of the class and patch tokens (197 in ViT-B/16). 0: all. The paper does not say how many
+# it takes; 20 is a guess.
 _C.MODEL.INTEREST_TOKENS.TOP_K = 20
-_C.MODEL.INTEREST_TOKENS.INCLUDE_PERSON = True  # the person's own token prompts too
+# Whether the person's own token prompts too; in the paper only context tokens do.
+_C.MODEL.INTEREST_TOKENS.INCLUDE_PERSON = False
 
 # X-CLIP as a baseline.
 _C.MODEL.XCLIP = CfgNode()
@@ -148,9 +161,10 @@ _C.SOLVER.MOMENTUM = 0.9
 # Of adamw: not of vectors and of CLIP's and X-CLIP's positions.
 _C.SOLVER.WEIGHT_DECAY = 1e-7
 _C.SOLVER.MAX_ITER = 3000
-# step (times GAMMA at each of STEPS) or cosine (half a period, to zero at MAX_ITER).
+# step (times GAMMA at each of STEPS) or cosine (half a period, to zero at MAX_ITER). The released
+# steps lie beyond MAX_ITER: after the warm-up the rate is constant.
 _C.SOLVER.SCHEDULE = "step"
-_C.SOLVER.STEPS = (1500, 2250)
+_C.SOLVER.STEPS = (20000, 25000)
 _C.SOLVER.GAMMA = 0.1
 _C.SOLVER.WARMUP_ON = True
 _C.SOLVER.WARMUP_FACTOR = 0.25

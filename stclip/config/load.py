@@ -59,6 +59,8 @@ CHOICES: dict[str, tuple[str, ...]] = {
 POSITIVE = (
     "MODEL.TEMPORAL.FRAMES",
     "MODEL.TEMPORAL.STRIDE",
+    "MODEL.TEMPORAL.DEPTH",
+    "MODEL.PROMPT.DEPTH",
     "MODEL.XCLIP.FRAMES",
     "MODEL.XCLIP.STRIDE",
     "MODEL.HEAD.TEMPERATURE",
@@ -73,6 +75,8 @@ POSITIVE = (
 NOT_NEGATIVE = (
     "SEED",
     "MODEL.LORA.RANK",
+    "MODEL.TEMPORAL.INIT_STD",
+    "MODEL.PROMPT.INIT_STD",
     "MODEL.INTEREST_TOKENS.TOP_K",
     "DATALOADER.NUM_WORKERS",
     "DATALOADER.STORE_GB",
@@ -210,7 +214,7 @@ def warn_scales(cfg: CfgNode, saved: str | None, path: str | Path) -> None:
     """
     keys = (
         "MODEL.LORA.ALPHA ",
-        "MODEL.TEMPORAL.",
+        *(f"MODEL.TEMPORAL.{name} " for name in ("ENABLED", "BEFORE_XCLIP", "FRAMES", "STRIDE")),
         "MODEL.HEAD.TEMPERATURE ",
         "MODEL.INTEREST_TOKENS.",
         "MODEL.XCLIP.",

@@ -1,7 +1,7 @@
 """From config keys and weights to a model."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import reduce
 from operator import getitem
 from typing import Any
@@ -146,8 +146,37 @@ def config_of_state(state: dict[str, Tensor]) -> dict[str, Any]:
     temporal = state.get("context_tokens.temporal_embedding")
     if temporal is not None:
         found["TEMPORAL.FRAMES"] = len(temporal)
+        found["TEMPORAL.DEPTH"] = 1 + len(_numbers(state, "context_tokens.deeper."))
+    prompting = _numbers(state, "context_prompting.prompts.")
+    if prompting:
+        layers = len(_numbers(state, "clip.visual.transformer.resblocks."))
+        found["PROMPT.LAYERS"] = _layer_names(prompting, layers)
+        first = f"context_prompting.prompts.{prompting[0]}.decoder."
+        found["PROMPT.DEPTH"] = len(_numbers(state, first))
     lora = state.get("clip.visual.transformer.resblocks.0.mlp.c_fc.lora_A")
     return found | {"LORA.RANK": 0 if lora is None else len(lora)}
+
+
+def _numbers(state: dict[str, Tensor], prefix: str) -> list[int]:
+    """The numbers that follow a prefix in the names of a state dict, ascending."""
+    rest = (name.removeprefix(prefix) for name in state if name.startswith(prefix))
+    return sorted({int(word) for name in rest if (word := name.partition(".")[0]).isdigit()})
+
+
+def _layer_names(prompting: Sequence[int], layers: int) -> tuple[int, ...]:
+    """Vision layers, counted from 0, as MODEL.PROMPT.LAYERS says them."""
+    return () if list(prompting) == list(range(layers)) else tuple(n + 1 for n in prompting)
+
+
+def _prompt_layers(cfg: CfgNode, layers: int) -> list[int]:
+    """The vision layers that prompt, counted from 0."""
+    chosen = cfg.MODEL.PROMPT.LAYERS
+    if any(not 1 <= number <= layers for number in chosen):
+        raise UserError(
+            f"MODEL.PROMPT.LAYERS: numbers from 1 to {layers} expected, which is what this CLIP "
+            f"has, found {chosen}; () takes all"
+        )
+    return sorted({number - 1 for number in chosen}) or list(range(layers))
 
 
 def _build_stclip(cfg: CfgNode, state: dict[str, Tensor] | None) -> STCLIP:
@@ -166,6 +195,10 @@ def _build_stclip(cfg: CfgNode, state: dict[str, Tensor] | None) -> STCLIP:
         mix_context=cfg.MODEL.TEMPORAL.BEFORE_XCLIP,
         train_messages=cfg.MODEL.TRAIN_MESSAGES,
         prompt_init_std=cfg.MODEL.PROMPT.INIT_STD,
+        prompt_layers=_prompt_layers(cfg, len(clip.visual.transformer.resblocks)),
+        prompt_depth=cfg.MODEL.PROMPT.DEPTH,
+        temporal_depth=cfg.MODEL.TEMPORAL.DEPTH,
+        temporal_init_std=cfg.MODEL.TEMPORAL.INIT_STD,
     )
     if state is not None:
         load_state(model, state, "MODEL.WEIGHT")
@@ -263,6 +296,9 @@ def _check_against_config(cfg: CfgNode, state: dict[str, Tensor]) -> None:
         )
     for key, in_file in config_of_state(state).items():
         in_config = reduce(getitem, key.split("."), keys)
+        if key == "PROMPT.LAYERS":
+            layers = len(_numbers(state, "clip.visual.transformer.resblocks."))
+            in_config = _layer_names(_prompt_layers(cfg, layers), layers)
         if in_file != in_config:
             raise UserError(
                 f"MODEL.{key} is {in_config}, but the file of MODEL.WEIGHT has {in_file}; "

@@ -4,6 +4,7 @@ B rows of text (keyframes), S tokens of a layer, C class names, W vision width, 
 R vision layers.
 """
 
+from collections.abc import Iterable
 from functools import partial
 
 import torch
@@ -122,27 +123,44 @@ class ContextPrompt(nn.Module):
 
 
 class ContextPrompting(nn.Module):
-    """For each of R vision layers a projector and a prompt of its own."""
+    """For each of some vision layers a projector and a prompt of its own.
+
+    Args:
+        layers: the vision layers that prompt, counted from 0.
+        width: W.
+        embed_dim: E.
+        alpha: initial scale of the prompts.
+        init_std: standard deviation that their weights start with.
+        depth: blocks of each prompt.
+    """
 
     def __init__(
         self,
-        layers: int,
+        layers: Iterable[int],
         width: int,
         embed_dim: int,
         alpha: float = 0.2,
         init_std: float = 0.02,
+        depth: int = 1,
     ) -> None:
         super().__init__()
-        self.projectors = nn.ModuleList(Linear(width, embed_dim) for _ in range(layers))
-        self.prompts = nn.ModuleList(
-            ContextPrompt(embed_dim, alpha=alpha, init_std=init_std) for _ in range(layers)
+        names = [str(layer) for layer in layers]
+        self.projectors = nn.ModuleDict({name: Linear(width, embed_dim) for name in names})
+        self.prompts = nn.ModuleDict(
+            {name: ContextPrompt(embed_dim, depth, alpha, init_std) for name in names}
         )
 
     def forward(
         self, layer: int, text: Tensor, tokens: Tensor, key_mask: Tensor | None = None
     ) -> Tensor:
-        """Text (B, C, E) prompted by all output tokens (B, S, W) of vision block ``layer``."""
-        return self.prompts[layer](text, self.projectors[layer](tokens), key_mask)
+        """Text (B, C, E) prompted by all output tokens (B, S, W) of vision block ``layer``.
+
+        The text comes back as it is if that layer does not prompt.
+        """
+        name = str(layer)
+        if name not in self.prompts:
+            return text
+        return self.prompts[name](text, self.projectors[name](tokens), key_mask)
 
 
 def initialise_linear(module: nn.Module, std: float = 0.02) -> None:

@@ -13,16 +13,36 @@ from stclip.models.products import apply_linear
 from stclip.models.transformer import Attention, LayerNorm
 
 
-class ContextTokens(nn.Module):
-    """One pre-norm self-attention over the T frames at each patch position, then their mean."""
+class TemporalBlock(nn.Module):
+    """A pre-norm self-attention with its residual, and without a feed-forward part."""
 
-    def __init__(self, width: int, frames: int = 9) -> None:
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.ln_1 = LayerNorm(width)
+        self.attn = Attention(width, heads=width // 64)
+
+    def forward(self, x: Tensor, key_mask: Tensor | None = None) -> Tensor:
+        """(B, T, W) -> (B, T, W); key_mask (B, T) bool, False for frames that are not there."""
+        return x + self.attn(self.ln_1(x), key_mask)
+
+
+class ContextTokens(nn.Module):
+    """Pre-norm self-attention over the T frames at each patch position, then their mean.
+
+    Args:
+        width: W, a multiple of 64.
+        frames: T.
+        depth: blocks of self-attention. The first is this module's own ``ln_1`` and ``attn``.
+        init_std: standard deviation that the temporal embedding starts with.
+    """
+
+    def __init__(self, width: int, frames: int = 9, depth: int = 1, init_std: float = 1.0) -> None:
         super().__init__()
         self.temporal_embedding = nn.Parameter(torch.empty(frames, width))
         self.ln_1 = LayerNorm(width)
         self.attn = Attention(width, heads=width // 64)
-        # The embedding starts small against the patch embeddings that it is added to.
-        nn.init.normal_(self.temporal_embedding, std=0.01)
+        self.deeper = nn.ModuleList(TemporalBlock(width) for _ in range(depth - 1))
+        nn.init.normal_(self.temporal_embedding, std=init_std)
 
     def forward(self, patches: Tensor, window: Tensor, short: bool = True) -> Tensor:
         """Context tokens of each keyframe.
@@ -37,6 +57,8 @@ class ContextTokens(nn.Module):
         """
         present = window >= 0  # (B, T)
         share = present / present.sum(dim=1, keepdim=True)  # of each frame in the mean over time
+        if self.deeper:
+            return self._block_by_block(patches, window, present, share)
         window = window.clamp(min=0)
         positions, heads = patches.shape[1], self.attn.heads
         # LayerNorm's scale and shift are put into the projections: three small tensors then have
@@ -73,6 +95,19 @@ class ContextTokens(nn.Module):
         mean = (seen_by_head.transpose(0, 1) @ value.transpose(1, 2)).transpose(0, 1).flatten(1)
         mean = (mean + bias[rows:].to(mean.dtype)).unflatten(0, (positions, -1)).transpose(0, 1)
         return self._mean_input(patches, window, share) + self.attn.out_proj(mean)  # (B, L, W)
+
+    def _block_by_block(
+        self, patches: Tensor, window: Tensor, present: Tensor, share: Tensor
+    ) -> Tensor:
+        """Any number of blocks, in plain operations; see ``forward``."""
+        frames = patches.transpose(0, 1)[:, window.clamp(min=0)]  # (L, B, T, W)
+        x = frames + self.temporal_embedding[: window.shape[1]].to(patches.dtype)
+        x, key_mask = x.flatten(0, 1), present.repeat(len(frames), 1)  # (L * B, T, W), (L * B, T)
+        x = x + self.attn(self.ln_1(x), key_mask)
+        for block in self.deeper:
+            x = block(x, key_mask)
+        mean = (share.to(x.dtype).repeat(len(frames), 1)[:, None] @ x)[:, 0]  # (L * B, W)
+        return mean.unflatten(0, (len(frames), -1)).transpose(0, 1)
 
     def _project_frames(
         self, patches: Tensor, window: Tensor, weight: Tensor, bias: Tensor

@@ -25,7 +25,7 @@ class InterestTokens:
     """
 
     top_k: int = 0
-    include_person: bool = True
+    include_person: bool = False
 
     @torch.no_grad()  # which tokens are chosen has no gradient; what they say has
     def spot(

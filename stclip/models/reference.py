@@ -36,6 +36,7 @@ _RENAMED = (
     ("context_prompting.prompts.{}.", "clipmodel.visual.transformer.prompts_generator.{}."),
     ("clip.", "clipmodel."),
 )
+_BLOCKS = "clip.visual.transformer.resblocks."
 # What the reference cannot be without.
 _PARTS = ("person_tokens.", "context_tokens.", "context_prompting.")
 # The second half of the temporal block, which the reference builds and never calls.
@@ -82,6 +83,18 @@ def to_reference(state: StateDict, unused: StateDict | None = None) -> StateDict
         raise UserError(
             "found X-CLIP's image tower: it has no counterpart in the reference; it stays in our "
             "format"
+        )
+    if any(name.startswith("context_tokens.deeper.") or ".decoder.1." in name for name in state):
+        raise UserError(
+            "found more than one block over time or in a prompt (MODEL.TEMPORAL.DEPTH, "
+            "MODEL.PROMPT.DEPTH): the reference has one; it stays in our format"
+        )
+    prompts = {name.split(".")[2] for name in state if name.startswith("context_prompting.pr")}
+    blocks = {name.split(".")[4] for name in state if name.startswith(_BLOCKS)}
+    if prompts and prompts != blocks:
+        raise UserError(
+            f"found prompts after {len(prompts)} of {len(blocks)} vision blocks "
+            "(MODEL.PROMPT.LAYERS): in the reference all prompt; it stays in our format"
         )
     lacking = [name for name in _PARTS if not any(key.startswith(name) for key in state)]
     if lacking:

@@ -10,6 +10,7 @@ of its window exchange messages in every block, and this takes the place of sect
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -73,6 +74,10 @@ class STCLIP(nn.Module):
         frames: T, the length of the windows.
         prompt_alpha: initial scale of the prompts.
         prompt_init_std: standard deviation that the weights of the prompts start with.
+        prompt_layers: the vision layers that prompt, counted from 0; None: all.
+        prompt_depth: blocks of each prompt.
+        temporal_depth: blocks of attention over time.
+        temporal_init_std: standard deviation that the temporal embedding starts with.
         temperature: the cosines are divided by it.
         temporal: False: only the keyframe is looked at; the context tokens are its own patches.
         prompt: False: the text features stay CLIP's.
@@ -98,6 +103,10 @@ class STCLIP(nn.Module):
         mix_context: bool = False,
         train_messages: bool = True,
         prompt_init_std: float = 0.02,
+        prompt_layers: Sequence[int] | None = None,
+        prompt_depth: int = 1,
+        temporal_depth: int = 1,
+        temporal_init_std: float = 1.0,
     ) -> None:
         super().__init__()
         assert interest_tokens is None or (prompt and person_tokens), (
@@ -108,9 +117,14 @@ class STCLIP(nn.Module):
         layers = len(clip.visual.transformer.resblocks)
         self.person_tokens = PersonTokens(width) if person_tokens else None
         mixing = temporal and (mix_context or not isinstance(clip, CrossFrameCLIP))
-        self.context_tokens = ContextTokens(width, frames) if mixing else None
+        self.context_tokens = (
+            ContextTokens(width, frames, temporal_depth, temporal_init_std) if mixing else None
+        )
+        prompting = range(layers) if prompt_layers is None else prompt_layers
         self.context_prompting = (
-            ContextPrompting(layers, width, clip.embed_dim, prompt_alpha, prompt_init_std)
+            ContextPrompting(
+                prompting, width, clip.embed_dim, prompt_alpha, prompt_init_std, prompt_depth
+            )
             if prompt
             else None
         )

@@ -15,11 +15,11 @@ from tests.helpers import random_batch
 CLASSES = 7
 
 
-def small(kind=CLIP, interest=None):
+def small(kind=CLIP, interest=None, **depths):
     """Large enough for the products, which are counted, to dwarf LoRA's sums, which are not."""
     torch.manual_seed(0)
     clip = kind(112, 16, 192, 3, 64, 1, 128, vocab_size=50, lora_rank=4)
-    return STCLIP(clip, interest_tokens=interest)
+    return STCLIP(clip, interest_tokens=interest, **depths)
 
 
 def counted_by_torch(model, batch, training):
@@ -43,13 +43,21 @@ def test_agrees_with_torch(kind, persons, training):
     assert sum(found.values()) == pytest.approx(counted_by_torch(model, batch, training), rel=0.02)
 
 
-@pytest.mark.parametrize("interest", [InterestTokens(5), InterestTokens(0, include_person=False)])
+@pytest.mark.parametrize("interest", [InterestTokens(5, include_person=True), InterestTokens(0)])
 @pytest.mark.parametrize("training", [False, True])
 def test_agrees_with_interest_tokens(interest, training):
     model, batch = small(interest=interest), random_batch([3, 3], classes=CLASSES, size=112)
     found = count_flops(Sizes.of(model), Load.of(batch, CLASSES), training)
     assert sum(found.values()) == pytest.approx(counted_by_torch(model, batch, training), rel=0.02)
     assert (found["spotting"] > 0) == (interest.top_k > 0)
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_agrees_with_torch_at_other_depths(training):
+    model = small(prompt_layers=[0, 2], prompt_depth=2, temporal_depth=3)
+    batch = random_batch([3, 3], classes=CLASSES, size=112)
+    found = count_flops(Sizes.of(model), Load.of(batch, CLASSES), training)
+    assert sum(found.values()) == pytest.approx(counted_by_torch(model, batch, training), rel=0.02)
 
 
 def test_keyframes_without_persons_cost_their_frames_only():

@@ -3,10 +3,11 @@ from typing import Any
 import pytest
 import torch
 
+from stclip.config import load_config
 from stclip.engine.optim import build_optimizer, learning_rate
 from stclip.models.xclip import XCLIP
 from stclip.models.xclip_start import is_new
-from tests.helpers import tiny_model
+from tests.helpers import REPOSITORY, tiny_model
 
 
 def rate(iteration: int, **changes: object) -> float:
@@ -28,6 +29,25 @@ def rate(iteration: int, **changes: object) -> float:
 )
 def test_step(iteration: int, expected: float) -> None:
     assert rate(iteration) == pytest.approx(expected, rel=1e-4)
+
+
+def test_the_released_rate_is_constant_after_the_warm_up() -> None:
+    solver = load_config(REPOSITORY / "configs/base.yaml").SOLVER
+    assert solver == load_config().SOLVER
+    rates = [
+        rate(
+            iteration,
+            base_lr=solver.BASE_LR,
+            schedule=solver.SCHEDULE,
+            max_iter=solver.MAX_ITER,
+            steps=solver.STEPS,
+            gamma=solver.GAMMA,
+            warmup_iters=solver.WARMUP_ITERS,
+            warmup_factor=solver.WARMUP_FACTOR,
+        )
+        for iteration in (0, 800, 2999)
+    ]
+    assert rates == pytest.approx([6.25e-5, 2.5e-4, 2.5e-4])
 
 
 def test_cosine_is_half_a_period() -> None:

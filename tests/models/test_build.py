@@ -61,9 +61,48 @@ def test_a_state_dict_tells_the_config(clip_file: str) -> None:
         "PERSON_TOKENS.ENABLED": True,
         "TEMPORAL.ENABLED": True,
         "TEMPORAL.FRAMES": 5,
+        "TEMPORAL.DEPTH": 1,
         "PROMPT.ENABLED": False,
         "LORA.RANK": 3,
     }
+
+
+ABLATED = ("MODEL.PROMPT.LAYERS", "[2]", "MODEL.PROMPT.DEPTH", "2", "MODEL.TEMPORAL.DEPTH", "3")
+
+
+def test_prompts_of_some_layers_and_deeper_parts(clip_file: str) -> None:
+    model = build("MODEL.CLIP", clip_file, *ABLATED)
+    names = {name.rpartition(".")[0] for name, _ in model.named_parameters()}
+    assert {name.split(".")[2] for name in names if name.startswith("context_prompting.")} == {"1"}
+    assert "context_prompting.prompts.1.decoder.1.norm1" in names
+    assert "context_tokens.deeper.1.ln_1" in names
+    logits = model.train()(random_batch([2, 1], frames=6), TEXT).logits
+    logits.square().sum().backward()
+    for name, parameter in model.named_parameters():
+        assert (parameter.grad is not None) == parameter.requires_grad, name
+
+    state = model.state_dict()
+    found = config_of_state(state)
+    keys = ("PROMPT.LAYERS", "PROMPT.DEPTH", "TEMPORAL.DEPTH")
+    assert [found[key] for key in keys] == [(2,), 2, 3]
+    again = build(*ABLATED, state=state).eval()(random_batch([2, 1], frames=6), TEXT).logits
+    torch.testing.assert_close(again, logits)
+    with pytest.raises(UserError, match=r"MODEL.TEMPORAL.DEPTH is 1, but the file .* has 3"):
+        build(*ABLATED[:4], state=state)
+    with pytest.raises(UserError, match=r"MODEL.PROMPT.LAYERS is \(\), but the file .* has \(2,\)"):
+        build(*ABLATED[2:], state=state)
+    with pytest.raises(UserError, match=r"numbers from 1 to 2 expected.*found \(0, 3\)"):
+        build("MODEL.CLIP", clip_file, "MODEL.PROMPT.LAYERS", "(0, 3)")
+    every = build("MODEL.CLIP", clip_file, "MODEL.PROMPT.LAYERS", "(2, 1)").state_dict()
+    assert every.keys() == build("MODEL.CLIP", clip_file, state=every).state_dict().keys()
+
+
+def test_the_temporal_embedding_starts_as_the_released_one(clip_file: str) -> None:
+    stds = [
+        build("MODEL.CLIP", clip_file, *pairs).context_tokens.temporal_embedding.std().item()
+        for pairs in ((), ("MODEL.TEMPORAL.INIT_STD", "0.01"))
+    ]
+    assert stds == pytest.approx([1, 0.01], rel=0.2)
 
 
 def test_with_everything_off_clip_is_left(clip_file: str) -> None:
@@ -102,9 +141,11 @@ def test_a_baseline_of_weights_without_clip(clip_file: str) -> None:
 def test_interest_tokens(clip_file: str) -> None:
     pairs = ("MODEL.CLIP", clip_file, "MODEL.INTEREST_TOKENS.ENABLED", "True")
     key = "MODEL.INTEREST_TOKENS.TOP_K"
-    model = build(*pairs, key, "3", "MODEL.INTEREST_TOKENS.INCLUDE_PERSON", "False")
+    model = build(*pairs, key, "3")
     assert model.interest_tokens.top_k == 3
-    assert not model.interest_tokens.include_person
+    assert not model.interest_tokens.include_person  # the figure marks context tokens only
+    also = build(*pairs, key, "3", "MODEL.INTEREST_TOKENS.INCLUDE_PERSON", "True")
+    assert also.interest_tokens.include_person
     assert build(*pairs, key, "10").interest_tokens.top_k == 10
     with pytest.raises(UserError, match=f"{key}: at most the 10 class and patch tokens .* 11"):
         build(*pairs, key, "11")

@@ -76,13 +76,15 @@ def test_initial_values_are_the_papers() -> None:
     weight = prompt.decoder[0].mlp.c_fc.weight
     assert 0.019 < weight.std() < 0.021
     assert not prompt.decoder[0].cross_attn.proj.bias.any()
-    wider = ContextPrompting(2, 64, 512, init_std=0.15).prompts[1].decoder[0].mlp.c_fc.weight
+    wider = (
+        ContextPrompting(range(2), 64, 512, init_std=0.15).prompts["1"].decoder[0].mlp.c_fc.weight
+    )
     assert 0.14 < wider.std() < 0.16
 
 
 def test_masked_tokens_do_not_count() -> None:
     torch.manual_seed(0)
-    prompting = ContextPrompting(layers=2, width=64, embed_dim=128)
+    prompting = ContextPrompting(layers=range(2), width=64, embed_dim=128)
     text, tokens = torch.randn(1, 3, 128), torch.randn(1, 6, 64)
     mask = torch.tensor([[True, True, False, True, False, True]])
     kept = prompting(1, text, tokens[:, mask[0]])
@@ -90,7 +92,7 @@ def test_masked_tokens_do_not_count() -> None:
 
 
 def test_each_layer_has_its_own_weights() -> None:
-    prompting = ContextPrompting(layers=2, width=64, embed_dim=64)
+    prompting = ContextPrompting(layers=range(2), width=64, embed_dim=64)
     text, tokens = torch.randn(1, 3, 64), torch.randn(1, 6, 64)
     assert not torch.allclose(prompting(0, text, tokens), prompting(1, text, tokens))
 

@@ -67,3 +67,19 @@ def test_one_frame_is_itself_plus_attention_to_itself() -> None:
     patches = torch.randn(1, 3, 64)
     result = module(patches, torch.tensor([[0]]))
     torch.testing.assert_close(result, patches + module.temporal_embedding[0])
+
+
+@pytest.mark.parametrize("length", [9, 4])
+def test_block_by_block_equals_the_fast_form(length: int) -> None:
+    torch.manual_seed(0)
+    model = ContextTokens(128, init_std=0.5)
+    nn.init.normal_(model.ln_1.weight)
+    nn.init.normal_(model.ln_1.bias)
+    patches = torch.randn(12, 5, 128)
+    window = torch.full((4, 9), -1)
+    window[:, :length] = torch.arange(length) + torch.arange(4)[:, None]
+    expected = model(patches, window)
+    present = window >= 0
+    share = present / present.sum(dim=1, keepdim=True)
+    found = model._block_by_block(patches, window, present, share)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)

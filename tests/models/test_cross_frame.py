@@ -29,7 +29,7 @@ def cross_frame_model(seed: int = 0, **switches) -> STCLIP:
 
 
 def spotting(**switches) -> STCLIP:
-    return cross_frame_model(interest_tokens=InterestTokens(3), **switches)
+    return cross_frame_model(interest_tokens=InterestTokens(3, include_person=True), **switches)
 
 
 def attention(module: nn.Module, tokens: Tensor) -> tuple[Tensor, Tensor]:

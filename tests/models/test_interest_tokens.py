@@ -117,9 +117,9 @@ def test_gathering_takes_the_tokens_that_were_spotted() -> None:
     layout = PersonLayout.of(torch.tensor([0, 1, 1]), torch.zeros(2, 1))
     x, layout = lay_out(context, persons, layout)
     spotted = torch.tensor([[0, 3], [1, 2], [3, 0]])
-    with_person = InterestTokens(2).gather(x, layout, spotted)[..., 0]
+    with_person = InterestTokens(2, include_person=True).gather(x, layout, spotted)[..., 0]
     assert with_person.tolist() == [[10, 0, 3], [20, 5, 6], [21, 7, 4]]
-    without = InterestTokens(2, include_person=False).gather(x, layout, spotted)[..., 0]
+    without = InterestTokens(2).gather(x, layout, spotted)[..., 0]
     assert without.tolist() == [[0, 3], [5, 6], [7, 4]]
 
 

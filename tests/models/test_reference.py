@@ -1,8 +1,11 @@
+from typing import Any
+
 import pytest
 import torch
 
 from stclip.errors import UserError
 from stclip.models.reference import PREFIX, from_reference, is_reference, to_reference
+from stclip.models.stclip import STCLIP
 from tests.helpers import tiny_model
 
 
@@ -36,3 +39,17 @@ def test_a_model_without_a_part_is_refused(part: str) -> None:
     state = tiny_model().state_dict()
     with pytest.raises(UserError, match=f"no parameters {part}"):
         to_reference({name: t for name, t in state.items() if not name.startswith(part)})
+
+
+@pytest.mark.parametrize(
+    ("depths", "key"),
+    [
+        ({"temporal_depth": 2}, "MODEL.TEMPORAL.DEPTH"),
+        ({"prompt_depth": 2}, "MODEL.PROMPT.DEPTH"),
+        ({"prompt_layers": [1]}, "MODEL.PROMPT.LAYERS"),
+    ],
+)
+def test_other_depths_are_refused(depths: dict[str, Any], key: str) -> None:
+    state = STCLIP(tiny_model().clip, **depths).state_dict()
+    with pytest.raises(UserError, match=f"{key}.* stays in our format"):
+        to_reference(state)

@@ -28,7 +28,7 @@ ABLATIONS = {
     "lora": ("ST-CLIP without LoRA", ("MODEL.LORA.RANK", "0")),
     "interest_tokens": (
         "ST-CLIP with interest token spotting",
-        ("MODEL.INTEREST_TOKENS.ENABLED", "True"),
+        ("MODEL.INTEREST_TOKENS.ENABLED", "True", "MODEL.INTEREST_TOKENS.INCLUDE_PERSON", "True"),
     ),
 }
 # Keyframes a second on two cores, roughly; for the time left.
