@@ -1,4 +1,4 @@
-"""Builds the AVA v2.2 dataset from its csv files and its videos in any form (data.md).
+"""Builds the AVA v2.2 dataset from its csv files and its videos in any form (DATA.md, "AVA v2.2").
 
 Annotations, excluded timestamps, label map and person boxes are looked for in ``<DATA_DIR>/ava``
 and its ``annotations/``; the videos as ``ava_videos`` describes.

@@ -1,4 +1,4 @@
-"""Detected persons for AVA, from the two kinds of files that people hold (data.md)."""
+"""Detected persons for AVA, from either of two kinds of files (DATA.md, "AVA's files")."""
 
 import re
 from collections.abc import Iterator, Mapping

@@ -1,4 +1,4 @@
-"""AVA's own files: annotations, excluded timestamps, label map, person boxes (data.md)."""
+"""AVA's own files (DATA.md, "AVA's files"): annotations, excluded seconds, label map, boxes."""
 
 import csv
 import re

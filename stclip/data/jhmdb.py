@@ -1,4 +1,6 @@
-"""Builds the J-HMDB dataset, and others in its layout, from whatever files there are (data.md).
+"""Builds the J-HMDB dataset, and others in its layout, from whatever files there are.
+
+DATA.md, "J-HMDB", says what is needed.
 
 Everything is looked for under ``<DATA_DIR>/<name>``: annotations and detections there or in
 ``annotations/``; frames as ``videos/<video>/00001.png`` (flattened), or in class folders as the

@@ -1,4 +1,6 @@
-"""J-HMDB's annotations, from either of the files that they are released in (data.md).
+"""J-HMDB's annotations, from either of the files that they are released in.
+
+DATA.md, "J-HMDB's files", has the formats.
 
 ``JHMDB-GT.pkl`` holds everything; ``jhmdb_{train,test}_gt_min.json`` hold one part each, and the
 ids that detection files call the frames by.

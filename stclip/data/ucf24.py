@@ -1,4 +1,4 @@
-"""Builds the UCF101-24 dataset from whatever files there are (data.md).
+"""Builds the UCF101-24 dataset from whatever files there are (DATA.md, "UCF101-24").
 
 Everything is looked for under ``<DATA_DIR>/ucf24``: annotations, lists and detections there, in
 ``annotations/`` or in ``splitfiles/``; frames as ``rgb-images/<class>/<video>/00001.jpg``, or the

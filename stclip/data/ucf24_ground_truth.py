@@ -1,4 +1,6 @@
-"""UCF101-24's annotations, from either of the files that they are released in (data.md).
+"""UCF101-24's annotations, from either of the files that they are released in.
+
+DATA.md, "UCF101-24's files", has the formats.
 
 ``UCF101v2-GT.pkl`` (the format of ACT-detector) holds everything, the train and test lists too.
 ``pyannot.pkl`` (the corrected annotations) is a dict ``{class/video: {"annotations": [{"label",

@@ -1,4 +1,4 @@
-"""The metric of the AVA challenge (evaluation.md, "AVA").
+"""The metric of the AVA challenge (docs/evaluation.md, "AVA").
 
 It is frame mAP with seconds for frames and boxes as fractions of the picture: the same matching
 (``stclip.evaluation.matching``), the same average precision, and classes without ground truth left

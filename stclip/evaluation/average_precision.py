@@ -1,4 +1,4 @@
-"""All-point interpolated average precision (evaluation.md, "Frame mAP")."""
+"""All-point interpolated average precision (docs/evaluation.md, "Frame mAP")."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The benchmark table (evaluation.md, "Benchmark table").
+"""The benchmark table (docs/evaluation.md, "Benchmark table").
 
 A row for each method; in its columns the unseen mAP of every split, the mean over the splits, the
 mean over the splits on seen classes, and the harmonic mean of these two.

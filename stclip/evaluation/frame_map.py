@@ -1,4 +1,4 @@
-"""Frame mAP of J-HMDB and UCF101-24 (evaluation.md, "Frame mAP").
+"""Frame mAP of J-HMDB and UCF101-24 (docs/evaluation.md, "Frame mAP").
 
 The rules that detections are matched by are in ``stclip.evaluation.matching``.
 """

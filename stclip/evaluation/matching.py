@@ -1,4 +1,4 @@
-"""Greedy matching of detections with ground truth: frame mAP's, and AVA's (evaluation.md).
+"""Greedy matching of detections with ground truth: frame mAP's, and AVA's (docs/evaluation.md).
 
 For each class, detections are ranked by score. A detection matches the ground truth of its frame
 and class that it overlaps most, if the overlap reaches the threshold and no higher-ranked

@@ -1,4 +1,4 @@
-"""The paper's results table with our own runs in it (evaluation.md, "Benchmark table").
+"""The paper's results table with our own runs in it (docs/evaluation.md, "Benchmark table").
 
 Columns: the unseen mAP of every split; ``avg``, their mean; ``H``, the harmonic mean of ``avg`` and
 of the mean over the splits on seen classes; ``avg*`` and ``H*``, the same with annotated boxes in

@@ -1,4 +1,6 @@
-"""Reading result files: ours (evaluation.md, "Result file") and AVA's, and what is wrong with one.
+"""Reading result files: ours and AVA's, and what is wrong with one.
+
+The formats are in docs/evaluation.md, "Result files" and "AVA".
 
 Both have the columns ``video, frame, x1, y1, x2, y2, label, score``; AVA's boxes are fractions of
 the picture, its frames are seconds, and its ground truth has no score.

@@ -1,7 +1,7 @@
 """Result files: what a test run writes, and reading it back.
 
 ``result_<dataset>.csv`` and ``detections/*.txt`` have the format that people already exchange
-(evaluation.md, "Result file").
+(docs/evaluation.md, "Result files").
 """
 
 from __future__ import annotations

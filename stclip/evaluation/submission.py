@@ -1,4 +1,4 @@
-"""Detections in the format that the AVA challenge takes (evaluation.md, "AVA")."""
+"""Detections in the format that the AVA challenge takes (docs/evaluation.md, "AVA")."""
 
 from __future__ import annotations
 

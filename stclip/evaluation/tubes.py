@@ -1,4 +1,4 @@
-"""Linking detections to tubes (evaluation.md, "Video mAP").
+"""Linking detections to tubes (docs/evaluation.md, "Video mAP").
 
 In every frame of a video and for every class, boxes that overlap a higher-scoring one are dropped,
 and the ten best of the others kept. Frame after frame, each live tube then takes the

@@ -1,4 +1,4 @@
-"""Video mAP (evaluation.md, "Video mAP"): tubes are matched with tubes as boxes for frame mAP."""
+"""Video mAP (docs/evaluation.md, "Video mAP"): tubes are matched as boxes are for frame mAP."""
 
 from __future__ import annotations
 

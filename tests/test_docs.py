@@ -1,0 +1,116 @@
+"""What pages and comments refer to is there: files, config keys, options, sections."""
+
+import re
+from collections.abc import Iterator
+from functools import reduce
+from operator import getitem
+from pathlib import Path
+
+import pytest
+
+from stclip.config import get_cfg_defaults
+from tests.helpers import REPOSITORY, load_tool
+
+PAGES = ("docs/method.md", "docs/evaluation.md")
+FOLDERS = "stclip|tools|configs|tests|docs|benchmarks|data/label_splits"
+TITLED = re.compile(r"""(\w+\.md)`?(?:,| \()\s?(["'])(.+?)\2""")
+SECTIONS = re.compile(r"method\.md sections? (\d+(?:(?:, | to | and )\d+)*)")
+
+
+def read(page: str | Path) -> str:
+    return (REPOSITORY / page).read_text(encoding="utf-8")
+
+
+def headings(page: str | Path) -> list[str]:
+    return re.findall(r"^#+ (.+)$", read(page), flags=re.MULTILINE)
+
+
+def code_spans(page: str) -> list[str]:
+    return re.findall(r"`([^`]+)`", read(page))
+
+
+def anchor(heading: str) -> str:
+    return re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
+
+
+def sources() -> Iterator[tuple[Path, str]]:
+    """Code and pages, each as one line without the signs of comments."""
+    found = [*REPOSITORY.glob("*.md")]
+    for folder, kind in (("docs", "md"), ("stclip", "py"), ("tools", "py"), ("configs", "yaml")):
+        found += (REPOSITORY / folder).rglob(f"*.{kind}")
+    for path in sorted(found):
+        yield path, re.sub(r"\s*\n[\s#]*", " ", read(path))
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_files_of_a_page_exist(page: str) -> None:
+    named = re.findall(rf"(?<![\w/])(?:{FOLDERS})/[\w./-]*\w", read(page))
+    assert len(named) > 20
+    assert [name for name in named if not (REPOSITORY / name).exists()] == []
+    for target in re.findall(r"\]\(([^)]+)\)", read(page)):
+        path, _, heading = target.partition("#")
+        if path.startswith("https:"):
+            continue
+        other = (REPOSITORY / page).parent / path if path else REPOSITORY / page
+        assert other.exists(), target
+        assert not heading or heading in map(anchor, headings(other)), target
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_config_keys_of_a_page_exist(page: str) -> None:
+    keys = {
+        key
+        for span in code_spans(page)
+        for key in re.findall(r"(?<![\w./-])[A-Z][A-Z\d]*(?:[._][A-Z\d]+)+(?![\w/-])", span)
+    }
+    assert len(keys) > 5
+    for key in keys:
+        reduce(getitem, key.split("."), get_cfg_defaults())  # KeyError: there is no such key
+
+
+def test_every_section_of_the_method_names_its_files_and_keys() -> None:
+    _, *sections = re.split(r"^## ", read("docs/method.md"), flags=re.MULTILINE)
+    for section in sections:
+        assert re.search(r"^- Code: `", section, flags=re.MULTILINE), section[:40]
+        assert re.search(r"^- Keys: `", section, flags=re.MULTILINE), section[:40]
+
+
+def test_options_of_the_commands_exist(capsys: pytest.CaptureFixture[str]) -> None:
+    page = read("docs/evaluation.md").replace("\\\n", " ")
+    commands = re.findall(r"^    python tools/(\w+)\.py (.+)$", page, flags=re.MULTILINE)
+    assert {words.split()[0] for tool, words in commands if tool == "evaluate"} == {
+        "frame-map", "video-map", "ava", "vote"
+    }  # fmt: skip
+    for tool, words in commands:
+        command = words.split()[:1] if tool == "evaluate" else []
+        with pytest.raises(SystemExit):
+            load_tool(tool).main([*command, "--help"])
+        known = set(re.findall(r"--[\w-]+", capsys.readouterr().out))
+        assert set(re.findall(r"--[\w-]+", words)) <= known, words
+
+
+def test_cited_sections_of_the_method_exist() -> None:
+    numbers = {int(n) for n in re.findall(r"^## (\d+)\. ", read("docs/method.md"), re.MULTILINE)}
+    assert numbers == set(range(1, 11))
+    cited = 0
+    for path, text in sources():
+        for words in SECTIONS.findall(text):
+            found = [int(number) for number in re.findall(r"\d+", words)]
+            cited += 1
+            assert set(found) <= numbers, f"{path}: {words}"
+    assert cited > 20
+
+
+def test_cited_pages_and_titles_exist() -> None:
+    pages = [*REPOSITORY.glob("*.md"), *REPOSITORY.glob("docs/*.md")]
+    titles = {page.name: headings(page) for page in pages}
+    cards = {path.name for path in (REPOSITORY / "stclip").rglob("*.md")}
+    cited = 0
+    for path, text in sources():
+        for page, _, title in TITLED.findall(text):
+            cited += 1
+            assert any(known.startswith(title) for known in titles[page]), f"{path}: {page} {title}"
+        if path.suffix != ".md" and path.parent.name != "tools":  # those name what they write
+            unknown = set(re.findall(r"\b\w+\.md\b", text)) - titles.keys() - cards
+            assert not unknown, f"{path}: {unknown}"
+    assert cited > 10
