@@ -105,6 +105,10 @@ class AvaFile(Video):
         """The frame that many seconds after second 900; the rate is always 30."""
         return round(seconds * FPS) + 1
 
+    def irregularities(self) -> list[str]:
+        """See ``Video``; its frames are counted as the file has them."""
+        return self._file.irregularities()
+
     def fingerprints(self, frames: Sequence[int]) -> list[bytes]:
         """See ``Video``; the whole file is read at the first call."""
         return self._file.fingerprints(self._numbers(frames))

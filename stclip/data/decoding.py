@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 from av.container import InputContainer
+from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
@@ -34,7 +35,8 @@ class Decoder:
         self._table = table
         self._seek = seek
         self._frames: Iterator[VideoFrame] = container.decode(stream)
-        self._last = -1  # the 0-based frame that came out last
+        self._last = -1  # the 0-based picture that came out last
+        self._held: VideoFrame | None = None  # and it itself
         self._sought = False
         self._process = os.getpid()
 
@@ -44,11 +46,11 @@ class Decoder:
         return self._process != os.getpid()
 
     def reaches(self, position: int) -> bool:
-        """Whether a 0-based frame can be read."""
-        return not self.is_foreign and (self._seek or position > self._last)
+        """Whether a 0-based picture can be read."""
+        return not self.is_foreign and (self._seek or position >= self._last)
 
     def read(self, wanted: Sequence[int]) -> dict[int, Picture]:
-        """The pictures of ascending 0-based frames; those that do not come out are left out."""
+        """Pictures by ascending 0-based number; those that do not come out are left out."""
         found: dict[int, Picture] = {}
         for position in wanted:
             if self._seek:
@@ -70,19 +72,22 @@ class Decoder:
             return
         self._container.seek(int(self._table.stamps[start]), stream=self._stream)
         self._frames = self._container.decode(self._stream)
-        self._last, self._sought = -1, True
+        self._last, self._held, self._sought = -1, None, True
 
     def _next(self, position: int) -> VideoFrame | None:
-        """Decode up to a frame; None if it does not come."""
+        """Decode up to a picture; None if it does not come."""
         counted = not len(self._table.stamps)
+        if position == self._last:
+            return self._held
         for frame in self._frames:
             place = self._last + 1 if counted else self._table.position(frame.pts)
-            self._last = max(self._last, place)
+            self._last, self._held = max(self._last, place), frame
             if place == position:
                 return frame
             if place > position:
                 return None
-        self._last = len(self._table)  # nothing comes after the end, whatever is asked for
+        # Nothing comes after the end, whatever is asked for.
+        self._last, self._held = len(self._table), None
         return None
 
 
@@ -105,6 +110,7 @@ def packets(
     """
     low, high = -math.inf, math.inf
     sought = False
+    vp8 = stream.codec_context.name in ("vp8", "libvpx")
     if span is not None:
         unit = float(stream.time_base or 1)
         low, high = (seconds / unit for seconds in span)
@@ -113,7 +119,7 @@ def packets(
             container.seek(math.floor(low), stream=stream)
     found: list[tuple[int | None, bool]] = []
     for packet in container.demux(stream):
-        if packet.size and not packet.is_discard:
+        if packet.size and not packet.is_discard and not (vp8 and _is_hidden(packet)):
             if packet.dts is not None and packet.dts > high:
                 break  # no later packet is shown before this one
             found.append((packet.pts, packet.is_keyframe))
@@ -124,6 +130,11 @@ def packets(
     if sought and first > low:  # some containers seek to a later place than they were asked to
         return None
     return [row for row in found if row[0] is not None and first <= row[0] <= high]
+
+
+def _is_hidden(packet: Packet) -> bool:
+    """Whether a VP8 packet is not shown: it is an alternate reference (RFC 6386, 9.1)."""
+    return not memoryview(packet)[0] & 0x10
 
 
 def upright(frame: VideoFrame) -> Picture:

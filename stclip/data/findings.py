@@ -37,6 +37,12 @@ PAST_END = Kind(
     "keyframes past the end of their video",
     "timestamps are seconds since the first frame; see that they, and fps, are of this video",
 )
+TIMES = Kind(
+    "videos with missing pictures or gaps in time",
+    "nothing, if that is how they were recorded: frames are found by their own times, and those of "
+    ".avi files numbered as ffmpeg extracts them",
+    problem=False,
+)
 TWICE = Kind("frames that are annotated twice", "put the boxes of a frame into one keyframe")
 READING = Kind(
     "boxes whose numbers seem to mean something else",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,14 +17,19 @@ class FrameTable:
     Attributes:
         seconds: (n,) float64, the time that each frame is shown at on the file's own clock,
             ascending.
+        pictures: (n,) int64, the picture of each frame, counted from 0 in the order in which they
+            come out of a decoder; ascending, and one is repeated where a file says so.
         stamps: (n,) int64 presentation time stamps, ascending; empty if the file's cannot be relied
-            on, and frames have to be counted from the start.
+            on, and pictures have to be counted from the start.
         starts: 0-based frames where decoding can start, ascending.
+        cut: how many packets before the first key frame cannot be decoded and are left out.
     """
 
     seconds: NDArray[np.float64]
-    stamps: NDArray[np.int64]
-    starts: NDArray[np.int64]
+    pictures: NDArray[np.int64]
+    stamps: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    starts: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    cut: int = 0
 
     def __len__(self) -> int:
         """How many frames there are."""
@@ -92,19 +97,78 @@ class FrameTable:
 def table_of_packets(packets: Sequence[tuple[int | None, bool]], unit: float) -> FrameTable | None:
     """The table that the packets of a video stream make, one picture each.
 
+    What comes before the first key frame, in the order of decoding or of showing, is left out: no
+    decoder can make a picture of it.
+
     Args:
-        packets: presentation time stamp, and whether decoding can start here, in any order.
+        packets: presentation time stamp, and whether decoding can start here, in the order of the
+            file.
         unit: seconds of a stamp's unit.
 
     Returns:
-        None if the stamps do not tell all frames apart, or the first picture needs others that are
-        not there.
+        None if the stamps do not tell all frames apart.
     """
-    stamps = sorted(stamp for stamp, _ in packets if stamp is not None)
-    keys = {stamp for stamp, is_key in packets if is_key}
-    if not (len(set(stamps)) == len(packets) > 0 and stamps[0] in keys):
+    first = next((index for index, (_, is_key) in enumerate(packets) if is_key), len(packets))
+    rows = [(stamp, is_key) for stamp, is_key in packets[first:] if stamp is not None]
+    if len(rows) != len(packets) - first or not rows:
         return None
+    stamps = sorted(stamp for stamp, _ in rows if stamp >= rows[0][0])
+    if len(set(stamps)) != len(stamps):
+        return None
+    keys = {stamp for stamp, is_key in rows if is_key}
     array = np.array(stamps, dtype=np.int64)
     starts = [position for position, stamp in enumerate(stamps) if stamp in keys]
     seconds = array.astype(np.float64) * np.float64(unit)
-    return FrameTable(seconds, array, np.array(starts, dtype=np.int64))
+    return FrameTable(
+        seconds,
+        np.arange(len(array)),
+        array,
+        np.array(starts, dtype=np.int64),
+        len(packets) - len(stamps),
+    )
+
+
+def table_of_pictures(stamps: Sequence[int | None], unit: float, rate: float) -> FrameTable:
+    """The table of pictures that were all decoded, for files whose packets do not make one.
+
+    Args:
+        stamps: presentation time stamp of each picture, as it came out of the decoder; one that has
+            none is shown an interval after the one before.
+        unit: seconds of a stamp's unit.
+        rate: pictures a second. Where the stamps do not ascend, they are shown at this rate.
+    """
+    seconds = np.zeros(len(stamps))
+    for index, stamp in enumerate(stamps):
+        if stamp is not None:
+            seconds[index] = stamp * unit
+        elif index:
+            seconds[index] = seconds[index - 1] + 1 / rate
+    if (np.diff(seconds) <= 0).any():
+        seconds = np.arange(len(stamps)) / rate
+    return FrameTable(seconds, np.arange(len(stamps)))
+
+
+def table_at_constant_rate(stamps: Sequence[int | None], unit: float, rate: float) -> FrameTable:
+    """The table of a file that shows pictures at a constant rate and can skip some: an AVI.
+
+    Frames are numbered, and pictures repeated, as ``ffmpeg`` does when it extracts the file into
+    picture files: the place of a skipped picture is filled by the picture before it, but the last
+    of several, or a single one, by the picture after (ffmpeg 2.3 to 9.0).
+
+    Args:
+        stamps: decoding time stamp of each picture, as it came out of the decoder; the last ones may
+            have none.
+        unit: seconds of a stamp's unit.
+        rate: frames a second.
+    """
+    shown: list[int] = []
+    first = next((stamp for stamp in stamps if stamp is not None), 0)
+    place = -1
+    for picture, stamp in enumerate(stamps):
+        place = place + 1 if stamp is None else round((stamp - first) * unit * rate)
+        gap = place - len(shown)
+        if gap < -2:  # too late to be shown at all
+            continue
+        shown += [max(picture - 1, 0)] * max(gap - 1, 0)
+        shown += [picture] * (2 if gap >= 1 else 1)
+    return FrameTable(np.arange(len(shown)) / rate, np.array(shown, dtype=np.int64))

@@ -58,6 +58,10 @@ class Video(ABC):
             fps: frames a second, used where the frames carry no time themselves.
         """
 
+    def irregularities(self) -> list[str]:
+        """What is unusual about when the frames are shown, a text each, without decoding them."""
+        return []
+
     def read(self, frames: Sequence[int]) -> list[Picture]:
         """Decode frames; each distinct one is decoded once.
 

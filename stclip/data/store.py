@@ -29,7 +29,7 @@ from stclip.errors import UserError
 logger = logging.getLogger(__name__)
 
 # To be raised with every change of the pixels that the same file and box give.
-_VERSION = 1
+_VERSION = 2
 _METHOD = (
     f"stclip {_VERSION}, pillow {PIL.__version__}, av {av.__version__}, torch {torch.__version__}"
 )

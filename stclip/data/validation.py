@@ -27,12 +27,17 @@ _CHUNK = 32  # frames that are decoded at once
 
 
 def usable(part: str, dataset: DetectionDataset, findings: Findings) -> DetectionDataset:
-    """The dataset without the videos whose length or size cannot be found out."""
+    """The dataset without the videos whose length or size cannot be found out.
+
+    What is unusual about the times of the others is noted.
+    """
     videos: dict[str, Video] = {}
     for name, video in tqdm(dataset.videos.items(), desc=f"opening {part}", disable=None):
         with reporting(findings.report(kinds.VIDEOS)):
             if min(len(video), *video.size) < 1:
                 raise UserError(f"{video.path}: there is no frame in it")
+            for text in video.irregularities():
+                findings.add(kinds.TIMES, f"{video.path}: {text}")
             videos[name] = video
     keyframes = [keyframe for keyframe in dataset.keyframes if keyframe.key.video in videos]
     return replace(dataset, videos=videos, keyframes=keyframes)

@@ -20,11 +20,17 @@ from av.container import InputContainer
 from av.video.stream import VideoStream
 
 from stclip.data.decoding import Decoder, packets, quarter_turns
-from stclip.data.frame_table import FrameTable, table_of_packets
+from stclip.data.frame_table import (
+    FrameTable,
+    table_at_constant_rate,
+    table_of_packets,
+    table_of_pictures,
+)
 from stclip.data.frames import Picture, Video
 from stclip.errors import UserError
 
 AV_TIME_BASE = 1_000_000  # units of a container's times in a second
+MAX_PIXELS = 1 << 27  # of a picture, refused before it is decoded: 16384 x 8192
 
 
 @dataclass(frozen=True)
@@ -47,9 +53,11 @@ class VideoFile(Video):
     """A video file (mp4, avi, mkv, webm, ...), frame-exact.
 
     Frame n is the n-th picture shown. A table of time stamps, made once by reading the packets
-    without decoding them, says where each one is; reading seeks to the key frame before it. Where a
-    file has no reliable stamps (AVI keeps the order of decoding only), frames are counted from
-    the start. Pictures that are stored on their side are turned as the file says.
+    without decoding them, says where each one is; reading seeks to the key frame before it. Where
+    packets have no reliable stamps, all pictures are decoded once for theirs, and counted from the
+    start. In an AVI, which has a constant rate and may skip pictures, frame n is what
+    ``ffmpeg -i FILE %05d.png`` calls n. Pictures that are stored on their side are turned as the
+    file says.
 
     Args:
         path: the file.
@@ -118,19 +126,48 @@ class VideoFile(Video):
     def table(self) -> FrameTable:
         """When every frame is shown; made at the first use, by reading all packets of the span."""
         with self._opened() as (container, stream):
-            table = None
-            if container.format.name != "avi":
-                packets = self._packets(container, stream)
-                table = table_of_packets(packets, float(stream.time_base or 0))
-            rate = float(stream.average_rate or 25)
-        if table is not None:
+            unit = float(stream.time_base or 0)
+            rate = float(stream.guessed_rate or stream.average_rate or 25)
+            counted = container.format.name == "avi"
+            packets = [] if counted else self._packets(container, stream)
+        table = table_of_packets(packets, unit)
+        if table is not None and (not table.cut or self._begins_with(int(table.stamps[0]))):
             return table
         with self._opened() as (container, stream):
-            count = sum(1 for _ in container.decode(stream))
-        if count == 0:
+            # An AVI has no other stamps than those of decoding; others are made up for it.
+            stamps = [frame.dts if counted else frame.pts for frame in container.decode(stream)]
+        if not stamps:
             raise UserError(f"{self.path}: no frame of this video can be decoded")
-        none = np.zeros(0, dtype=np.int64)
-        return FrameTable(np.arange(count) / rate, none, none)
+        make = table_at_constant_rate if counted else table_of_pictures
+        return make(stamps, unit, rate)
+
+    def _begins_with(self, stamp: int) -> bool:
+        """Whether this is the first picture that comes out of a decoder."""
+        with self._opened() as (container, stream):
+            first = next(container.decode(stream), None)
+            return first is not None and first.pts == stamp
+
+    def irregularities(self) -> list[str]:
+        """What the time stamps tell that somebody should know, a text each: nothing mostly."""
+        table, found = self.table, []
+        repeated = len(table) - len(np.unique(table.pictures))
+        if repeated:
+            found.append(
+                f"{repeated} of {len(table)} frames were skipped when it was made, the first is "
+                f"frame {int(np.flatnonzero(np.diff(table.pictures) == 0)[0]) + 2}; a neighbour is "
+                "repeated for each"
+            )
+        if table.cut:
+            found.append(f"{table.cut} pictures before the first key frame cannot be decoded")
+        usual = table.interval
+        gaps = np.flatnonzero(np.diff(table.seconds) > 1.5 * usual) if usual else []
+        if len(gaps):
+            longest = float(np.diff(table.seconds).max())
+            found.append(
+                f"{len(gaps)} gaps between its frames, which are mostly {usual:.3f} s apart: the "
+                f"first after frame {int(gaps[0]) + 1}, the longest of {longest:.3f} s"
+            )
+        return found
 
     def _packets(
         self, container: InputContainer, stream: VideoStream
@@ -162,8 +199,14 @@ class VideoFile(Video):
     def fingerprints(self, frames: Sequence[int]) -> list[bytes]:
         """See ``Video``; the whole file is read at the first call."""
         self._check(frames)
-        times = self.table.seconds.tolist()  # not numbers: they depend on the span
-        return [self._digest + struct.pack("<d", times[frame - 1]) for frame in frames]
+        table = self.table
+        first = np.searchsorted(table.pictures, self._pictures(frames))  # of those that repeat it
+        times = table.seconds[first].tolist()  # not numbers: they depend on the span
+        return [self._digest + struct.pack("<d", time) for time in times]
+
+    def _pictures(self, frames: Sequence[int]) -> list[int]:
+        """The 0-based pictures of frames."""
+        return [int(self.table.pictures[frame - 1]) for frame in frames]
 
     @cached_property
     def _digest(self) -> bytes:
@@ -183,20 +226,20 @@ class VideoFile(Video):
 
     def _decode(self, frames: list[int]) -> list[Picture]:
         self._check(frames)
-        wanted = [frame - 1 for frame in frames]
+        wanted = self._pictures(frames)
         try:
-            found = self._read(wanted) if wanted else {}
+            found = self._read(sorted(set(wanted))) if wanted else {}
         finally:
             self.keep_open(self._keep)
-        for position in wanted:
-            if position not in found:
+        for frame, picture in zip(frames, wanted, strict=True):
+            if picture not in found:
                 raise UserError(
-                    f"{self.path}: frame {position + 1} cannot be decoded; is the file damaged?"
+                    f"{self.path}: frame {frame} cannot be decoded; is the file damaged?"
                 )
-        return [found[position] for position in wanted]
+        return [found[picture] for picture in wanted]
 
     def _read(self, wanted: list[int]) -> dict[int, Picture]:
-        """Frames by 0-based position, from the open file if it can be; not all may be found."""
+        """Pictures by 0-based number, from the open file if it can be; not all may be found."""
         found: dict[int, Picture] = {}
         table = self.table
         with self._errors():
@@ -223,13 +266,22 @@ class VideoFile(Video):
                 yield container, stream
 
     def _open(self) -> tuple[InputContainer, VideoStream]:
+        # Titles and names in other encodings than UTF-8 are common, and nobody reads them here.
         container = av.open(str(self.path), metadata_errors="replace")
         # Of a codec that is not known there is no context.
         if not container.streams.video or container.streams.video[0].codec_context is None:
             container.close()
             raise UserError(f"{self.path}: no video that can be decoded in this file")
         stream = container.streams.video[0]
-        stream.codec_context.thread_count = 1  # the loader's workers use the other cores
+        context = stream.codec_context
+        if context.width * context.height > MAX_PIXELS:
+            container.close()
+            raise UserError(
+                f"{self.path}: its pictures are {context.width} x {context.height}, which is more "
+                f"than {MAX_PIXELS} pixels; scale the video down, or is the file damaged?"
+            )
+        context.options = {"max_pixels": str(MAX_PIXELS)}  # a stream may change its size
+        context.thread_count = 1  # the loader's workers use the other cores
         return container, stream
 
     @contextmanager

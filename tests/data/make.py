@@ -46,6 +46,7 @@ def write_video(
     sound: range | None = None,
     degrees: int = 0,
     size: tuple[int, int] = (128, 32),
+    title: str = "",
 ) -> Path:
     """Frame n (from 1) shows n, or the n-th number, at ``times[n - 1] / rate`` seconds.
 
@@ -53,6 +54,8 @@ def write_video(
     counter-clockwise by so many degrees.
     """
     with av.open(str(path), "w") as container:
+        if title:
+            container.metadata["title"] = title
         stream = container.add_stream(codec, rate=rate, options=options or {})
         stream.width, stream.height = size
         stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"

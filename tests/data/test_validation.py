@@ -296,6 +296,19 @@ def test_videos_that_turn_out_to_be_damaged_are_left_out(root: Path) -> None:
     assert "c.mp4" in found.places[kinds.VIDEOS][0]
 
 
+def test_missing_pictures_and_gaps_are_noted(root: Path) -> None:
+    dataset, found = read(root, content())
+    assert dataset is not None
+    times = [0, 1, 2, 6, 7, 8, 9]
+    for name, codec in (("skipping.avi", "mpeg4"), ("gaps.mp4", "libx264")):
+        path = write_video(root / name, times, codec)
+        usable("test", replace(dataset, videos={"a": open_video(path)}), found)
+    skipping, gaps = found.places[kinds.TIMES]
+    assert "skipping.avi: 3 of 10 frames were skipped when it was made, the first is" in skipping
+    assert "gaps.mp4: 1 gaps between its frames, which are mostly 0.040 s apart: the f" in gaps
+    assert found.problems == 0
+
+
 def test_the_selection_chooses_videos(root: Path) -> None:
     (root / "annotations.json").write_text(json.dumps(content()))
     found = Findings(keep=5)

@@ -1,4 +1,7 @@
+import shutil
+import subprocess
 import zipfile
+from fractions import Fraction
 
 import av
 import numpy as np
@@ -8,6 +11,7 @@ from PIL import Image
 from stclip.data.video import FrameArchive, FrameFolder, FrameList, VideoFile, open_video
 from stclip.errors import UserError
 from tests.data.make import number_of, numbered, write_frames, write_video
+from tests.helpers import shared_path
 
 
 def numbers(video, frames):
@@ -144,6 +148,7 @@ CASES = {
     "avi, H.264 with B-frames": ("v.avi", range(N), "libx264", B_FRAMES),
     "avi, motion JPEG": ("v.avi", range(N), "mjpeg", {}),
     "webm": ("v.webm", range(N), "libvpx", {"g": "9"}),
+    "no stamps at all": ("v.h264", range(N), "libx264", B_FRAMES),
 }  # fmt: skip
 
 
@@ -244,3 +249,172 @@ def test_damaged_video_files_are_named(tmp_path):
     text.write_text("no video")
     with pytest.raises(UserError, match=f"{text}: this video cannot be read"):
         VideoFile(text).read([1])
+
+
+# ------------------------------------------------------------------ files without a stamp table
+
+# Which pictures of 20 are skipped, and what ffmpeg 5.1 and 9.0 extract.
+SKIPPED = {
+    "one": ({3}, [0, 1, 2, 4, 4, 5]),
+    "two": ({3, 4}, [0, 1, 2, 2, 5, 5, 6]),
+    "three": ({3, 4, 5}, [0, 1, 2, 2, 2, 6, 6, 7]),
+    "every sixth": ({3, 9, 15}, [0, 1, 2, 4, 4, 5, 6, 7, 8, 10, 10, 11, 12, 13, 14, 16, 16, 17]),
+}
+
+
+def write_skipping(path, skipped, codec, options):
+    times = [time for time in range(20) if time not in skipped]
+    numbers = [time + 1 for time in times]
+    return write_video(path, times, codec, rate=10, options=options, numbers=numbers)
+
+
+@pytest.mark.parametrize("skipped", SKIPPED)
+@pytest.mark.parametrize(
+    ("codec", "options"),
+    [("mjpeg", {}), ("mpeg4", {"bf": "0"}), ("mpeg4", {"bf": "2"}), ("libx264", {"bf": "0"})],
+    ids=["mjpeg", "mpeg4", "mpeg4 with B-frames", "h264"],
+)
+def test_an_avi_is_numbered_as_ffmpeg_extracts_it(tmp_path, skipped, codec, options):
+    left_out, begins = SKIPPED[skipped]
+    path = write_skipping(tmp_path / "v.avi", left_out, codec, options)
+    video = VideoFile(path)
+    expected = [time + 1 for time in [*begins, *range(len(begins), 20)]]
+    assert numbers(video, range(1, len(video) + 1)) == expected
+    assert [video.frame_at(second, 25) for second in (0, 1.0, 1.9, 2.2)] == [1, 11, 20, 21]
+    assert numbers(video, [11]) == [11]  # whatever was skipped before it
+    assert numbers(video, [6, 4, 5, 6]) == [expected[n - 1] for n in (6, 4, 5, 6)]
+    (text,) = video.irregularities()
+    assert text.startswith(f"{len(left_out)} of 20 frames were skipped when it was made")
+    same = video.fingerprints(range(1, 21))
+    assert len(set(same)) == 20 - len(left_out)
+    if codec == "mjpeg" and skipped == "three" and shutil.which("ffmpeg"):
+        subprocess.run(["ffmpeg", "-v", "error", "-i", path, tmp_path / "%05d.png"], check=True)
+        assert numbers(FrameFolder(tmp_path), range(1, 21)) == expected
+
+
+def test_a_repeated_picture_is_decoded_once(tmp_path, decoded):
+    video = VideoFile(write_skipping(tmp_path / "v.avi", {3, 4, 5, 6}, "mpeg4", {}))
+    assert len(video) == 20
+    decoded.clear()
+    video.keep_open(True)
+    assert [number_of(video.read([n])[0]) for n in (3, 4, 5, 6, 7, 8, 9)] == [
+        3, 3, 3, 3, 8, 8, 9,
+    ]  # fmt: skip
+    assert len(decoded) == 5
+    video.keep_open(False)
+
+
+def test_a_real_avi_has_the_frames_of_its_annotations():
+    video = VideoFile(shared_path("footage/v_SoccerJuggling_g23_c01.avi"))
+    assert (len(video), video.size, video.irregularities()) == (240, (320, 240), [])
+
+
+VARIABLE = [n + n // 7 * 5 for n in range(N)]
+
+
+def test_alternate_references_of_vp8_are_no_frames(tmp_path):
+    """Packets that are never shown; without decoding, as films are long."""
+    path = tmp_path / "v.webm"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libvpx", rate=25, options={"g": "1"})
+        stream.width, stream.height, stream.pix_fmt = 128, 32, "yuv420p"
+        encoder = av.CodecContext.create("libvpx", "w")
+        encoder.width, encoder.height, encoder.pix_fmt = 128, 32, "yuv420p"
+        encoder.time_base, encoder.options = Fraction(1, 25), {"g": "1"}
+        other = av.VideoFrame.from_ndarray(numbered(99), format="rgb24").reformat(format="yuv420p")
+        other.pts, other.time_base = 0, Fraction(1, 25)
+        content = bytearray(bytes([*encoder.encode(other), *encoder.encode()][0]))
+        content[0] &= ~0x10
+        for number, time in enumerate(VARIABLE, start=1):
+            frame = av.VideoFrame.from_ndarray(numbered(number), format="rgb24")
+            frame.pts, frame.time_base = time, Fraction(1, 25)
+            for packet in stream.encode(frame):
+                hidden = av.Packet(bytes(content))
+                hidden.stream, hidden.time_base = stream, packet.time_base
+                hidden.pts = hidden.dts = packet.pts
+                if number % 10 == 4:
+                    container.mux(hidden)
+                container.mux(packet)
+        container.mux(stream.encode())
+    video = VideoFile(path)
+    assert len(video) == N == len(video.table.stamps)
+    assert numbers(video, range(1, N + 1)) == list(range(1, N + 1))
+    assert [video.frame_at(time / 25, 25) for time in VARIABLE] == list(range(1, N + 1))
+
+
+@pytest.mark.parametrize("codec", ["libx264", "mpeg2video"])
+def test_a_transport_stream_cut_anywhere(tmp_path, codec):
+    """The pictures that can be made of it, at their own times."""
+    whole = write_video(tmp_path / "v.ts", VARIABLE, codec, options=B_FRAMES).read_bytes()
+    path = tmp_path / "cut.ts"
+    path.write_bytes(whole[len(whole) // 188 // 4 * 188 + 100 :])
+    with av.open(str(path)) as container:
+        shown = [number_of(f.to_ndarray(format="rgb24")) for f in container.decode(video=0)]
+    assert 20 < len(shown) < 35
+    video = VideoFile(path)
+    assert numbers(video, range(1, len(video) + 1)) == shown
+    assert len(video.table.stamps)  # so that frames are sought
+    assert numbers(video, [len(video)]) == [N]
+    begin = VARIABLE[shown[0] - 1]
+    for index, number in enumerate(shown, start=1):
+        assert video.frame_at((VARIABLE[number - 1] - begin) / 25, 25) == index
+    cut, gaps = video.irregularities()
+    assert "before the first key frame cannot be decoded" in cut
+    assert "gaps between its frames, which are mostly 0.040 s apart" in gaps
+    assert "the longest of 0.240 s" in gaps
+
+
+def test_times_are_those_of_the_decoded_pictures(tmp_path, monkeypatch):
+    """Where packets make no table, the pictures do."""
+    path = write_video(tmp_path / "v.mp4", VARIABLE, options=B_FRAMES)
+    monkeypatch.setattr("stclip.data.video_file.table_of_packets", lambda *_: None)
+    video = VideoFile(path)
+    assert len(video.table.stamps) == 0
+    assert numbers(video, range(1, N + 1)) == list(range(1, N + 1))
+    assert [video.frame_at(time / 25, 25) for time in VARIABLE] == list(range(1, N + 1))
+
+
+def test_a_title_that_is_not_utf8(tmp_path):
+    path = write_video(tmp_path / "v.avi", range(3), "mpeg4", title="TITLE")
+    path.write_bytes(path.read_bytes().replace(b"TITLE", b"\xd3\xc4\xff\xfe\xd3"))
+    assert numbers(VideoFile(path), [1, 2, 3]) == [1, 2, 3]
+
+
+def test_pictures_are_bounded_before_they_are_decoded(tmp_path, monkeypatch):
+    path = write_video(tmp_path / "v.mp4", range(3))
+    monkeypatch.setattr("stclip.data.video_file.MAX_PIXELS", 128 * 32 - 1)
+    with pytest.raises(UserError, match=f"{path}: its pictures are 128 x 32, which is more than"):
+        len(VideoFile(path))
+
+
+# ------------------------------------------------------------------ colours
+
+COLOUR = (192, 32, 64)
+WEIGHTS = {"bt709": (0.2126, 0.0722), "smpte170m": (0.299, 0.114)}  # of red and blue in luma
+
+
+@pytest.mark.parametrize("full", [False, True], ids=["limited", "full"])
+@pytest.mark.parametrize("matrix", WEIGHTS)
+def test_colours_are_those_that_the_file_means(tmp_path, matrix, full):
+    """Videos of 720 lines and more have other weights than small ones; the file says which."""
+    red, blue = WEIGHTS[matrix]
+    r, g, b = (value / 255 for value in COLOUR)
+    luma = red * r + (1 - red - blue) * g + blue * b
+    chroma = ((b - luma) / (2 - 2 * blue), (r - luma) / (2 - 2 * red))
+    low, scales = (0, (255, 255)) if full else (16, (219, 224))
+    planes = [low + scales[0] * luma, *(128 + scales[1] * value for value in chroma)]
+    values = np.repeat(np.round(planes).astype(np.uint8), [64 * 64, 32 * 32, 32 * 32])
+    options = {
+        "qp": "0",
+        "x264-params": f"colormatrix={matrix}:fullrange={'on' if full else 'off'}",
+    }
+    path = tmp_path / "v.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25, options=options)
+        stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p"
+        frame = av.VideoFrame.from_ndarray(values.reshape(96, 64), format="yuv420p")
+        frame.pts = 0
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    (picture,) = VideoFile(path).read([1])
+    assert np.abs(picture.astype(int) - COLOUR).max() <= 3
