@@ -26,7 +26,9 @@ setup(
     packages=find_packages(include=["stclip", "stclip.*"]),
     package_data={"stclip": ["assets/*"]},
     install_requires=[
-        "av",
+        # Earlier ones convert pictures of BT.709, as most large videos are, with BT.601's weights:
+        # off by up to 22 of 255. Before 14.2 they also do not say how a picture is turned.
+        "av>=17",
         "ftfy",
         "numpy",
         "pillow",

@@ -12,6 +12,8 @@ videos/[trainval/]<video>.mp4, .mkv or .webm: the films. Second 0 is where the e
     the file begins, sound included, as ``ffmpeg -ss`` has it.
 videos_15min/<video>.mp4, .mkv or .webm: films cut to minutes 15 to 30, whose second 0 is 900.
 
+ffmpeg's versions round differently, by up to one picture; DATA.md has what was measured.
+
 A file that begins past second 450 was cut with its time stamps kept (``ffmpeg -copyts``); its
 stamps are then AVA's seconds.
 """
