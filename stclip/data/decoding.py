@@ -132,7 +132,7 @@ def packets(
     return [row for row in found if row[0] is not None and first <= row[0] <= high]
 
 
-def _is_hidden(packet: Packet) -> bool:
+def _is_hidden(packet: Packet[VideoStream]) -> bool:
     """Whether a VP8 packet is not shown: it is an alternate reference (RFC 6386, 9.1)."""
     return not memoryview(packet)[0] & 0x10
 

@@ -156,8 +156,8 @@ def table_at_constant_rate(stamps: Sequence[int | None], unit: float, rate: floa
     of several, or a single one, by the picture after (ffmpeg 2.3 to 9.0).
 
     Args:
-        stamps: decoding time stamp of each picture, as it came out of the decoder; the last ones may
-            have none.
+        stamps: decoding time stamp of each picture, as it came out of the decoder; the last ones
+            may have none.
         unit: seconds of a stamp's unit.
         rate: frames a second.
     """

@@ -160,7 +160,7 @@ class VideoFile(Video):
         if table.cut:
             found.append(f"{table.cut} pictures before the first key frame cannot be decoded")
         usual = table.interval
-        gaps = np.flatnonzero(np.diff(table.seconds) > 1.5 * usual) if usual else []
+        gaps = np.flatnonzero(np.diff(table.seconds) > 1.5 * (usual or 0))
         if len(gaps):
             longest = float(np.diff(table.seconds).max())
             found.append(

@@ -49,7 +49,7 @@ def test_one_frame() -> None:
 
 
 def test_what_comes_before_the_first_key_frame_is_left_out() -> None:
-    """In the order of decoding (4, 6, 5), and in that of showing (8): it needs what is not there."""
+    """In the order of decoding (4, 6, 5) and in that of showing (8)."""
     packets = [(4, False), (6, False), (5, False), (9, True), (8, False), (10, False), (12, True)]
     table = table_of_packets(packets, unit=1)
     assert table is not None
