@@ -7,6 +7,7 @@ import os
 import platform
 import re
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -77,6 +78,7 @@ def read_json(path: str | Path) -> Any:
         UserError: the file is missing, unreadable or not JSON (cut short, say).
     """
     path = Path(path)
+    check_regular(path)
     try:
         # utf-8-sig: some editors put a byte order mark in front, which json refuses.
         text = path.read_text(encoding="utf-8-sig")
@@ -125,6 +127,27 @@ def _number(digits: str) -> int | float:
     """Beyond 64 bits a float, which no reader takes for a count; int() refuses 5,000 digits."""
     number = int(digits) if len(digits) <= 20 else 1 << 64
     return number if -(1 << 63) <= number < 1 << 63 else float(digits)
+
+
+def check_regular(path: str | Path) -> None:
+    """Refuse named pipes, sockets and devices: opening or reading one may wait for ever.
+
+    What cannot be found is left to the opening of the file.
+
+    Raises:
+        UserError: there is such a thing, or the path holds a NUL character.
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except OSError:
+        return
+    except ValueError as error:  # a NUL in it
+        raise UserError(f"{_shown(path)}: cannot be read: {error}") from error
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        kind = {stat.S_IFIFO: "named pipe", stat.S_IFSOCK: "socket"}.get(stat.S_IFMT(mode))
+        raise UserError(
+            f"{path}: a {kind or 'device'}, but a file was expected; copy the data into a file"
+        )
 
 
 def file_names(videos: Iterable[str]) -> dict[str, str]:
@@ -216,6 +239,13 @@ def retire(path: Path) -> None:
         number += 1
     os.rename(path, old)
     logger.info("%s: what an earlier run left is kept as %s", path, old.name)
+
+
+def _shown(path: str | Path) -> str:
+    """A path for messages: without control characters, and of a length that can be read."""
+    text = str(path)
+    text = text if text.isprintable() else repr(text)[1:-1]
+    return text if len(text) <= 300 else f"{text[:300]}..."
 
 
 def _umask() -> int:

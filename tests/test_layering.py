@@ -75,7 +75,7 @@ def test_models_and_engine_see_no_config_and_models_no_disk(path: Path) -> None:
 def test_frames_are_opened_in_two_files() -> None:
     opening = re.compile(r"\bImage\.open\(|\bav\.open\(|\bcv2\.(?:imread|VideoCapture)\b")
     found = {name(p) for p in SOURCES if p.parts[-2] != "tools" and opening.search(p.read_text())}
-    assert found == {"stclip/data/video.py", "stclip/data/video_file.py"}
+    assert found == {"stclip/data/picture_files.py", "stclip/data/video_file.py"}
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=name)

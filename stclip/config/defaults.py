@@ -143,6 +143,8 @@ _C.DATALOADER.NUM_WORKERS = 2
 # were made with it) or torch (faster; a few values come out higher or lower by 1 of 255, seldom 2;
 # tools/benchmark_pictures.py measures both). X-CLIP's clips (MODEL.NAME xclip) have their own.
 _C.DATALOADER.RESIZE = "pillow"
+# Larger picture files (width times height; at most 178956970) are refused before being decoded.
+_C.DATALOADER.MAX_PIXELS = 67108864
 # A folder that keeps preprocessed frames and crops for later epochs and runs, which may share it.
 # "": none is kept. X-CLIP's clips (MODEL.NAME xclip) are not.
 _C.DATALOADER.STORE = ""

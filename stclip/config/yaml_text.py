@@ -7,6 +7,7 @@ import yaml
 
 from stclip.config.reference_keys import short
 from stclip.errors import UserError
+from stclip.files import check_regular
 
 # Far above any config, and low enough that the slow parser of PyYAML stays within seconds.
 _CHARACTERS, _NODES, _DEPTH = 200_000, 20_000, 30
@@ -19,6 +20,7 @@ def read_yaml(path: Path) -> Any:
     Raises:
         UserError: the file cannot be read, or ``parse_yaml`` refuses it.
     """
+    check_regular(path)
     try:
         with open(path, encoding="utf-8-sig") as file:
             text = file.read(_CHARACTERS + 1)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stclip.errors import Report, UserError, fail, reporting
+from stclip.files import check_regular
 from stclip.structures.boxes import LARGEST
 
 # A video and one of its seconds.
@@ -128,6 +129,7 @@ def read_label_map(path: str | Path) -> dict[int, str]:
     Raises:
         UserError: the file cannot be read or is cut short, has no such items, or an id twice.
     """
+    check_regular(path)
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
@@ -198,6 +200,7 @@ def read_box_csv(
 
 def _rows(path: Path) -> Iterator[tuple[str, list[str]]]:
     """Where a row stands, and its columns without spaces around them; blank lines are skipped."""
+    check_regular(path)
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
             for number, row in enumerate(csv.reader(file), start=1):

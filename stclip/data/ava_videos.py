@@ -167,6 +167,10 @@ class AvaClips(Video):
     @property
     def size(self) -> tuple[int, int]:
         """Width and height in pixels."""
+        return self._size
+
+    @cached_property
+    def _size(self) -> tuple[int, int]:
         return VideoFile(self._clips[min(self._clips)]).size
 
     def missing(self, expected: int = 0) -> list[int]:

@@ -138,6 +138,8 @@ def build_dataset(cfg: CfgNode, part: Part, report: Report = fail) -> DetectionD
             f"DATASETS.{part.upper()}: {name!r} is no dataset; choices: {', '.join(NAMES)}, "
             f"{UCF24}, {AVA}, or the path of a .json file in the annotations format"
         )
+    for video in dataset.videos.values():
+        video.max_pixels = cfg.DATALOADER.MAX_PIXELS
     if part == "train":
         dataset = _keep_vocabulary(cfg, dataset, vocabulary, report)
     _check_boxes(cfg, part, dataset, report)

@@ -9,8 +9,13 @@ from numpy.typing import NDArray
 
 from stclip.errors import UserError
 
-# 00001.png, or anything_000001.jpg as ffmpeg users name them. Hidden files are none of ours.
-_FRAME_NAME = re.compile(r"(?!\.)(?:.*_)?(\d+)\.(?:png|jpe?g|bmp|webp)", re.IGNORECASE)
+# 00001.png, frame0001.tif, img-0001.jpg, or anything_000001.jpg as ffmpeg users name them. Hidden
+# files are none of ours.
+_FRAME_NAME = re.compile(
+    r"(?!\.)(?:.*[^0-9])?([0-9]+)\.(?:png|jpe?g|bmp|webp|tiff?)", re.IGNORECASE
+)
+_DIGITS = 9  # of a frame's number, leading zeros aside
+RULE = "frames are pictures whose names end in their number, from 1 on (00001.png)"
 
 
 class FrameNames:
@@ -33,6 +38,8 @@ class FrameNames:
             match = _FRAME_NAME.fullmatch(PurePosixPath(file).name)
             if match is None:
                 continue
+            if len(match[1].lstrip("0")) > _DIGITS:
+                raise UserError(f"{path}: {file:.100}: at most {_DIGITS} digits; {RULE}")
             number = int(match[1])
             if number == 0:
                 raise UserError(f"{path}: {file}: frames count from 1; rename the files")
@@ -46,7 +53,7 @@ class FrameNames:
         self._digits = 0
         if found:
             name = found[int(self._numbers[0])]
-            self._before, digits, self._after = re.split(r"(\d+)(?=\.\w+$)", name)
+            self._before, digits, self._after = re.split(r"([0-9]+)(?=\.\w+$)", name)
             self._digits = len(digits)
         self._others = {n: file for n, file in found.items() if file != self._regular(n)}
 

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from stclip.errors import UserError
 
 Picture = NDArray[np.uint8]
+# The default of DATALOADER.MAX_PIXELS.
+MAX_PIXELS = 2**26
 
 
 class Video(ABC):
@@ -24,9 +26,11 @@ class Video(ABC):
         name: how messages and results call it; the file's name without its ending by default.
         in_sequence: whether frames are decoded one after the other, so that going back costs more
             than going on.
+        max_pixels: larger pictures are refused before they are decoded.
     """
 
     in_sequence: ClassVar[bool] = False
+    max_pixels: int = MAX_PIXELS
 
     def __init__(self, path: str | Path, name: str | None) -> None:
         self.path = Path(path)

@@ -11,7 +11,7 @@ from stclip.data.jhmdb_ground_truth import CLASSES, read_ground_truth
 from stclip.data.ucf24_ground_truth import read_tube_file, worded
 from stclip.data.video import VideoFile
 from stclip.errors import UserError
-from stclip.files import read_json
+from stclip.files import check_regular, read_json
 from stclip.structures import FrameKey
 
 
@@ -94,6 +94,7 @@ def _frame(video: VideoEntry, seconds: float, opened: dict[str, VideoFile]) -> i
 
 
 def _is_json(path: Path) -> bool:
+    check_regular(path)
     try:
         with open(path, "rb") as file:
             return file.read(64).lstrip(b"\xef\xbb\xbf \t\r\n")[:1] in (b"{", b"[")

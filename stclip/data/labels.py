@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from stclip.errors import UserError
+from stclip.files import check_regular
 from stclip.structures.groups import GROUPS
 
 logger = logging.getLogger(__name__)
@@ -125,6 +126,7 @@ def warn_overlap(train_names: Sequence[str], test_names: Sequence[str]) -> None:
 def _lines(path: str | Path, key: str) -> list[str]:
     if not str(path):
         raise UserError(f"{key or 'label file'}: is empty; set it to a text file, one name a line")
+    check_regular(path)
     try:
         # utf-8-sig: editors on Windows put a byte order mark in front, which is not text.
         text = Path(path).read_text(encoding="utf-8-sig")

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stclip.errors import Report, UserError, fail, reporting
-from stclip.files import parse_json, read_json
+from stclip.files import check_regular, parse_json, read_json
 from stclip.structures import FrameKey
 from stclip.structures.boxes import LARGEST
 
@@ -154,6 +154,7 @@ def read_jsonl_detections(
     Raises:
         UserError: the file cannot be read, or a line is malformed or belongs to no known video.
     """
+    check_regular(path)
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
     except OSError as error:

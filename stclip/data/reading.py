@@ -10,6 +10,7 @@ from torch import Tensor
 from stclip.data.frames import Picture, Video
 from stclip.data.store import PictureStore, Stored
 from stclip.data.transforms import crop_box, preprocess, rounded
+from stclip.errors import UserError
 
 Prepare = Callable[[Picture, int], Tensor]
 
@@ -48,6 +49,7 @@ class FrameReader:
         self._prepare = prepare
         self._video: Video | None = None
         self._size = 0
+        self._shape: tuple[int, int] | None = None  # width and height of the video's frames
         self._reached = 0  # the last frame of the video that was decoded
         self._frames: dict[int, Frame] = {}
 
@@ -66,6 +68,7 @@ class FrameReader:
             self.keep(())
             video.keep_open(True)
             self._video, self._size, self._reached = video, size, 0
+            self._shape = None
         lacking = [number for number in numbers if number not in self._frames]
         sources = video.fingerprints(lacking) if self._store is not None else None
         source_of = dict(zip(lacking, sources, strict=True)) if sources is not None else {}
@@ -93,7 +96,23 @@ class FrameReader:
             )
             self._put(frame, frame.pixels)
             self._frames[number] = frame
+        self._check_size(video, numbers)
         return {number: self._frames[number] for number in numbers}
+
+    def _check_size(self, video: Video, numbers: Sequence[int]) -> None:
+        """Boxes are meant for one size, so that those of other frames would be lost or misplaced."""
+        for number in numbers:
+            frame = self._frames[number]
+            if self._shape is None:  # to ask a file for its size would decode one more picture
+                own = (frame.width, frame.height)
+                self._shape = own if video.in_sequence else video.size
+            if (frame.width, frame.height) != self._shape:
+                width, height = self._shape
+                raise UserError(
+                    f"{video.path}: frame {number} has {frame.width} x {frame.height} pixels, "
+                    f"others {width} x {height}; boxes are meant for one size: write or extract "
+                    "the video again"
+                )
 
     def crops(self, wanted: Sequence[tuple[int, NDArray[np.floating]]]) -> list[Tensor]:
         """Persons cut out and preprocessed, (3, S, S) uint8 each.

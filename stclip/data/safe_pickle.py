@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from stclip.errors import UserError
+from stclip.files import check_regular
 
 # Booleans, whole and other numbers, texts; not objects, records or raw memory.
 _DTYPE = re.compile(r"[biufcSU][0-9]+")
@@ -28,6 +29,7 @@ def load_pickle(path: str | Path) -> Any:
         UserError: the file cannot be read, is not a pickle or is cut short, or asks for any other
             class or function; nothing of such a file is run.
     """
+    check_regular(path)
     try:
         with open(path, "rb") as file:
             return _Reader(file, encoding="latin1").load()

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from stclip.errors import UserError
 from stclip.evaluation.frame_map import FrameMapEvaluator
 from stclip.evaluation.matching import AnnotatedFrame
+from stclip.files import check_regular
 from stclip.structures import Detections, FrameKey
 from stclip.structures.boxes import LARGEST
 
@@ -50,6 +51,7 @@ def read_predictions(path: str | Path) -> tuple[Detections, tuple[str, ...]]:
     Raises:
         UserError: the file cannot be read, lacks an array, or has one of the wrong kind or shape.
     """
+    check_regular(path)
     try:
         with np.load(path, allow_pickle=False) as arrays:
             found = {name: arrays[name] for name in _ARRAYS}

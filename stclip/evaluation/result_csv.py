@@ -27,6 +27,7 @@ from tqdm import tqdm
 
 from stclip.errors import UserError
 from stclip.evaluation.rows import DetectionRows
+from stclip.files import check_regular
 from stclip.structures import FrameKey
 from stclip.structures.boxes import LARGEST
 
@@ -294,6 +295,7 @@ def _number(text: str) -> float:
 @contextmanager
 def _open_text(path: Path) -> Iterator[TextIO]:
     """Open a plain or gzipped text file; whatever goes wrong while reading it names the file."""
+    check_regular(path)
     try:
         with open(path, "rb") as raw:
             zipped = raw.peek(2)[:2] == _GZIP_MAGIC

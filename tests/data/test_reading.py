@@ -238,7 +238,7 @@ def test_pictures_are_decoded_if_they_are_not_stored(tmp_path, monkeypatch):
     store = PictureStore(tmp_path / "store")
     FrameReader(store).frames(video, [1, 2, 4], SIZE)
     read = []
-    monkeypatch.setattr(video, "_decode", lambda frames: read.extend(frames) or [numbered(1)])
+    monkeypatch.setattr(video, "_decode", lambda f: read.extend(f) or [numbered(1, 40, 30)])
     FrameReader(store).frames(video, [1, 2, 3, 4], SIZE)
     assert read == [3]
 
