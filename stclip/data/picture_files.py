@@ -66,10 +66,9 @@ def decode_picture(data: bytes, where: str, max_pixels: int) -> Picture:
     """
     try:
         picture = _open(data, where, max_pixels)
-        if picture.format != "MPO" and getattr(picture, "n_frames", 1) > 1:
-            raise UserError(
-                f"{where}: {picture.n_frames} pictures in one file; one a file was expected"
-            )
+        count = getattr(picture, "n_frames", 1)
+        if picture.format != "MPO" and count > 1:
+            raise UserError(f"{where}: {count} pictures in one file; one a file was expected")
         if picture.mode in ("I", "I;16", "I;16B", "I;16L") and _is_16_bit(picture):
             values = np.asarray(ImageOps.exif_transpose(picture))
             gray = (values.astype(np.int64) >> 8).astype(np.uint8)

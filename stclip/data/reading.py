@@ -100,7 +100,7 @@ class FrameReader:
         return {number: self._frames[number] for number in numbers}
 
     def _check_size(self, video: Video, numbers: Sequence[int]) -> None:
-        """Boxes are meant for one size, so that those of other frames would be lost or misplaced."""
+        """Boxes are meant for one size; those of other frames would be lost or misplaced."""
         for number in numbers:
             frame = self._frames[number]
             if self._shape is None:  # to ask a file for its size would decode one more picture
