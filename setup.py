@@ -9,6 +9,11 @@ ROOT = Path(__file__).parent
 VERSION = re.search(r'^__version__ = "(.+)"$', (ROOT / "stclip/__init__.py").read_text(), re.M)
 assert VERSION, "stclip/__init__.py states no version"
 
+SHIPPED = {
+    "stclip.shipped.configs": "configs",
+    "stclip.shipped.data.label_splits": "data/label_splits",
+}
+
 setup(
     name="stclip",
     version=VERSION[1],
@@ -23,8 +28,11 @@ setup(
         "Topic :: Scientific/Engineering :: Artificial Intelligence",
     ],
     python_requires=">=3.10",
-    packages=find_packages(include=["stclip", "stclip.*"]),
-    package_data={"stclip": ["assets/*"]},
+    # Configs and label splits stand at the top of the repository, where people look for them; in an
+    # installed package they lie in stclip/shipped.
+    packages=[*find_packages(include=["stclip", "stclip.*"]), *SHIPPED],
+    package_dir=SHIPPED,
+    package_data={"stclip": ["assets/*"], **{name: ["**/*.yaml", "**/*.txt"] for name in SHIPPED}},
     install_requires=[
         # Earlier ones convert pictures of BT.709, as most large videos are, with BT.601's weights:
         # off by up to 22 of 255. Before 14.2 they also do not say how a picture is turned.

@@ -230,6 +230,29 @@ def _holder(path: Path) -> str:
     return "another process"
 
 
+def shipped(path: str | Path) -> Path:
+    """A file that the user has, or the one of that name among the configs and label splits here.
+
+    Args:
+        path: as a config or the command line says it; a relative one is looked for from the current
+            folder first.
+
+    Returns:
+        Where the file is; ``path`` itself if it is nowhere.
+    """
+    path = Path(path)
+    if path.is_absolute() or path.exists():
+        return path
+    return next((root / path for root in shipped_roots() if (root / path).exists()), path)
+
+
+def shipped_roots() -> list[Path]:
+    """What holds ``configs`` and ``data/label_splits``: a clone, or the package itself."""
+    package = Path(__file__).resolve().parent
+    roots = [package.parent, package / "shipped"]
+    return [root for root in roots if (root / "configs" / "base.yaml").exists()]
+
+
 def retire(path: Path) -> None:
     """Rename a file or folder to the next free ``<name>.old-N``, if it exists."""
     if not path.exists():

@@ -28,7 +28,7 @@ from stclip.config.reference_keys import (
 from stclip.config.reference_keys import groups as reference_groups
 from stclip.config.yaml_text import parse_yaml, read_yaml
 from stclip.errors import UserError
-from stclip.files import write_text
+from stclip.files import shipped, shipped_roots, write_text
 
 logger = logging.getLogger(__name__)
 
@@ -141,19 +141,29 @@ def save_config(cfg: CfgNode, path: str | Path) -> None:
     write_text(path, cfg.dump())
 
 
+def find_config(path: Path) -> Path:
+    """A config file: by its path, or one that comes with the package by its name.
+
+    ``jhmdb/split_1`` is the file ``configs/jhmdb/split_1.yaml``.
+    """
+    try:
+        if path.exists():
+            return path
+        name = path.parent / (path.name if path.suffix == ".yaml" else f"{path.name}.yaml")
+        found = shipped(Path("configs") / name) if path.parts[:1] != ("configs",) else shipped(name)
+        return found if found.exists() else path
+    except (OSError, ValueError):  # whoever opens it says what is wrong with it
+        return path
+
+
 def shipped_configs() -> str:
-    """The configs of this checkout, for an error message; "" if they are not beside the package."""
-    root = Path(__file__).resolve().parents[2] / "configs"
-    folders: dict[Path, list[str]] = {}
-    for path in sorted(root.glob("*/*.yaml")):
-        if path.stem != "base":
-            folders.setdefault(path.parent, []).append(path.stem)
-    here = Path.cwd()
-    return ", ".join(
-        f"{folder.relative_to(here) if folder.is_relative_to(here) else folder}/"
-        f"{{{','.join(names)}}}.yaml"
-        for folder, names in folders.items()
-    )
+    """The configs that come with the package by their names, for an error message."""
+    names: dict[str, list[str]] = {}
+    for root in shipped_roots()[:1]:
+        for path in sorted((root / "configs").glob("*/*.yaml")):
+            if path.stem != "base":
+                names.setdefault(path.parent.name, []).append(path.stem)
+    return ", ".join(f"{folder}/{{{','.join(found)}}}" for folder, found in names.items())
 
 
 def saved_config(saved: str | Path | None, source: str = _KEPT) -> CfgNode:
@@ -236,6 +246,7 @@ def flatten(cfg: CfgNode, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 def _read_files(path: Path, seen: tuple[Path, ...]) -> list[Source]:
     """A yaml file and those that it starts from, the first of them first."""
+    path = find_config(path)
     try:
         real, exists = path.resolve(), path.exists()
     except (OSError, RuntimeError, ValueError) as error:  # a loop of links; a NUL

@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from stclip.errors import UserError
-from stclip.files import check_regular
+from stclip.files import check_regular, shipped
 from stclip.structures.groups import GROUPS
 
 logger = logging.getLogger(__name__)
@@ -129,7 +129,7 @@ def _lines(path: str | Path, key: str) -> list[str]:
     check_regular(path)
     try:
         # utf-8-sig: editors on Windows put a byte order mark in front, which is not text.
-        text = Path(path).read_text(encoding="utf-8-sig")
+        text = shipped(path).read_text(encoding="utf-8-sig")
     except OSError as error:
         raise UserError(
             f"{_where(path, key)}: cannot be read: {error.strerror or error}"

@@ -116,7 +116,7 @@ def test_without_a_config_the_configs_are_named(capsys: pytest.CaptureFixture[st
         (line,) = text.splitlines()
         assert line.startswith("error: ")
         assert "--config-file" in line
-        assert "configs/jhmdb/{split_1,split_2,split_3,split_4," in line
+        assert "jhmdb/{split_1,split_2,split_3,split_4," in line
         assert "base" not in line
 
 
