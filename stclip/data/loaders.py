@@ -2,6 +2,7 @@
 
 import atexit
 import signal
+import threading
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -264,10 +265,14 @@ class BatchLoader:
                 if isinstance(item, _Failure):
                     raise UserError(item.message)
                 yield item
-        except (RuntimeError, OSError) as error:
+        except (RuntimeError, OSError, EOFError) as error:
             message = machine_fault(error)
+            if isinstance(error, ConnectionError | EOFError):  # it was killed while it sent a batch
+                message = machine_fault(RuntimeError(f"DataLoader worker (pid unknown): {error!r}"))
             if message is None:
                 raise
+            # torch's handler would raise an error for the killed process wherever we are by then.
+            _let_children_end_quietly()
             raise UserError(message) from error
 
 
@@ -298,6 +303,11 @@ def _unchanged(item: Any) -> Any:
     return item
 
 
+def _let_children_end_quietly() -> None:
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+
+
 @atexit.register  # before multiprocessing's own, which would wait for them for ever
 def end_workers() -> None:
     """Kill the loader processes that are left, which take no other signal, before this one ends.
@@ -305,9 +315,8 @@ def end_workers() -> None:
     Some are left when an error still holds the loop that they were reading for.
     """
     running = [worker for worker in _WORKERS if worker.pid is not None and worker.is_alive()]
-    if running:
-        # torch's handler would raise an error in the main thread for each that dies of a signal.
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    if running:  # torch's handler would raise an error for each
+        _let_children_end_quietly()
     for worker in running:
         worker.kill()
         worker.join()
