@@ -137,6 +137,14 @@ _C.DATASETS.TEST = "jhmdb"
 # DATA.md).
 _C.DATASETS.DETECTIONS = ""
 
+# How time is counted in data in AVA's form; the defaults are AVA's own.
+_C.DATASETS.AVA = CfgNode()
+# The first and the last second that is annotated; rows of others are left out with a warning.
+_C.DATASETS.AVA.SECONDS = (902, 1798)
+# The second that frame 1 shows, and frames a second from there on.
+_C.DATASETS.AVA.START = 900
+_C.DATASETS.AVA.FPS = 30
+
 _C.DATALOADER = CfgNode()
 _C.DATALOADER.NUM_WORKERS = 2
 # Whose arithmetic resizes frames and crops: pillow (as CLIP and the reference; published weights

@@ -20,7 +20,7 @@ from stclip.data.ava_files import (
     read_moments,
     read_videos,
 )
-from stclip.data.ava_videos import find_videos, frame_of
+from stclip.data.ava_videos import AVA, Grid, find_videos
 from stclip.data.jhmdb_ground_truth import beside, spelt
 from stclip.data.selection import Part, Selection
 from stclip.errors import Report, UserError, fail
@@ -33,8 +33,6 @@ LABEL_MAP = "ava_action_list_v2.2.pbtxt"
 # AVA's names of the parts; videos of each.
 _PARTS = {"train": "train", "test": "val"}
 _COUNTS = {"train": 235, "test": 64}
-# The seconds that AVA annotates.
-_SECONDS = range(902, 1799)
 
 
 def build_ava(
@@ -45,6 +43,7 @@ def build_ava(
     *,
     unseen: Collection[str] = (),
     box_threshold: float = 0.0,
+    grid: Grid = AVA,
     report: Report = fail,
 ) -> DetectionDataset:
     """The keyframes that a selection asks for, with their videos found on disk.
@@ -63,6 +62,7 @@ def build_ava(
             none.
         unseen: the labels that no training video may hold.
         box_threshold: boxes that the detector scored lower make no keyframe.
+        grid: how seconds and frames are counted.
         report: gets what is wrong with a row or with the videos, which are then left out.
 
     Raises:
@@ -82,24 +82,24 @@ def build_ava(
     excluded = _excluded(root, part)
     seconds: dict[str, list[int]] = {video: [] for video in chosen}
     annotated = set()
-    for moment in _usable(truth.boxes, excluded, truth.path):
+    for moment in _usable(truth.boxes, excluded, grid, truth.path):
         if moment[0] in seconds and (part == "test" or len(truth.boxes[moment])):
             annotated.add(moment)
             seconds[moment[0]].append(moment[1])
-    videos = find_videos(root, seconds, report)
+    videos = find_videos(root, seconds, report, grid)
     annotated = {moment for moment in annotated if moment[0] in videos}
     sizes = {name: video.size for name, video in videos.items()}
     proposals = None
     if detections is not None:
-        found = read_boxes(root, detections, sizes, box_threshold, report)
-        usable = _usable(found, excluded, None)
-        proposals = {_key(moment): found[moment] for moment in sorted(usable)}
+        found = read_boxes(root, detections, sizes, box_threshold, report, grid)
+        usable = _usable(found, excluded, grid)
+        proposals = {_key(moment, grid): found[moment] for moment in sorted(usable)}
         if not proposals:
             logger.warning("%s: no detection in any of the %d videos", root, len(videos))
         annotated |= usable
-    keyframes = [_keyframe(moment, truth, sizes) for moment in sorted(annotated)]
+    keyframes = [_keyframe(moment, truth, sizes, grid) for moment in sorted(annotated)]
     numbers = AvaNumbers(
-        {_key(moment): moment[1] for moment in annotated},
+        {_key(moment, grid): moment[1] for moment in annotated},
         {name: id_ for id_, name in names.items()},
     )
     boxes_from = None if detections is None else find_boxes(root, detections)
@@ -147,15 +147,27 @@ def _excluded(root: Path, part: Part) -> set[Moment]:
     return set() if path is None else read_moments(path)
 
 
-def _usable(moments: Iterable[Moment], excluded: set[Moment], path: Path | None) -> set[Moment]:
-    """Without the excluded ones and those outside of AVA's seconds; a file gets a warning."""
+def _usable(
+    moments: Iterable[Moment], excluded: set[Moment], grid: Grid, path: Path | None = None
+) -> set[Moment]:
+    """Without the excluded ones and those outside of the annotated seconds.
+
+    A file of ground truth gets a warning, and is refused if nothing is left.
+    """
     wanted = set(moments) - excluded
-    inside = {moment for moment in wanted if moment[1] in _SECONDS}
-    if path is not None and len(inside) < len(wanted):
-        logger.warning(
-            "%s: %d seconds are left out, they are not from %d to %d (first: %s)",
-            path, len(wanted) - len(inside), _SECONDS[0], _SECONDS[-1], min(wanted - inside),
-        )  # fmt: skip
+    inside = {moment for moment in wanted if grid.first <= moment[1] <= grid.last}
+    if path is None or len(inside) == len(wanted):
+        return inside
+    outside = [second for _, second in wanted - inside]
+    text = (
+        f"{path}: {len(outside)} of {len(wanted)} seconds are outside of {grid.first} to "
+        f"{grid.last} (they are from {min(outside)} to {max(outside)}) and left out; "
+        "DATASETS.AVA.SECONDS says which are annotated, DATASETS.AVA.START and FPS which frame "
+        "shows them"
+    )
+    if not inside:
+        raise UserError(text)
+    logger.warning("%s", text)
     return inside
 
 
@@ -175,10 +187,12 @@ def _without_unseen(
     return kept
 
 
-def _keyframe(moment: Moment, truth: AvaTruth, sizes: Mapping[str, tuple[int, int]]) -> Keyframe:
-    boxes = truth.boxes.get(moment, np.zeros((0, 4)))
-    return Keyframe(_key(moment), in_pixels(boxes, sizes[moment[0]]), truth.labels.get(moment, ()))
+def _keyframe(
+    moment: Moment, truth: AvaTruth, sizes: Mapping[str, tuple[int, int]], grid: Grid
+) -> Keyframe:
+    boxes = in_pixels(truth.boxes.get(moment, np.zeros((0, 4))), sizes[moment[0]])
+    return Keyframe(_key(moment, grid), boxes, truth.labels.get(moment, ()))
 
 
-def _key(moment: Moment) -> FrameKey:
-    return FrameKey(moment[0], frame_of(moment[1]))
+def _key(moment: Moment, grid: Grid) -> FrameKey:
+    return FrameKey(moment[0], grid.frame_of(moment[1]))

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stclip.data.ava_files import Moment, read_box_csv
-from stclip.data.ava_videos import frame_of, second_of
+from stclip.data.ava_videos import AVA, Grid
 from stclip.data.box_formats import look_like_shares
 from stclip.data.jhmdb_ground_truth import beside
 from stclip.data.proposals import Proposals, read_coco_detections
@@ -39,6 +39,7 @@ def read_boxes(
     sizes: Mapping[str, tuple[int, int]],
     threshold: float,
     report: Report = fail,
+    grid: Grid = AVA,
 ) -> dict[Moment, Proposals]:
     """The detected persons of some videos, in pixels of their pictures.
 
@@ -48,13 +49,14 @@ def read_boxes(
         sizes: width and height in pixels of each of the videos; rows of others are left out.
         threshold: boxes that score lower are left out.
         report: gets what is wrong with a row, which is then left out.
+        grid: how frames are counted.
 
     Raises:
         UserError: the file is missing or malformed.
     """
     path = find_boxes(root, detections)
     if path.suffix == ".json":
-        found = _from_json(path, root, sizes, report)
+        found = _from_json(path, root, sizes, report, grid)
     elif path.suffix == ".csv":
         found = {
             moment: Proposals(in_pixels(boxes, sizes[moment[0]]), scores.astype(np.float32))
@@ -95,22 +97,26 @@ def find_boxes(root: Path, detections: str) -> Path:
 class _ImageIds(dict[Any, FrameKey]):
     """The moment of every image id: of the numbers that are listed, and of texts that say it."""
 
+    def __init__(self, grid: Grid) -> None:
+        super().__init__()
+        self._grid = grid
+
     def __missing__(self, image_id: Any) -> FrameKey:
         match = _IMAGE_ID.fullmatch(image_id) if isinstance(image_id, str) else None
         if match is None:
             raise KeyError(image_id)
-        return FrameKey(match[1], frame_of(int(match[2])))
+        return FrameKey(match[1], self._grid.frame_of(int(match[2])))
 
 
 def _from_json(
-    path: Path, root: Path, sizes: Mapping[str, tuple[int, int]], report: Report
+    path: Path, root: Path, sizes: Mapping[str, tuple[int, int]], report: Report, grid: Grid
 ) -> dict[Moment, Proposals]:
     """AlphAction's list of {image_id, bbox (x, y, width, height in pixels), score}."""
     images = beside(root, IMAGES)
-    ids = _ImageIds()
+    ids = _ImageIds(grid)
     stated: dict[FrameKey, tuple[float, float]] = {}
     if images is not None:
-        for id_, key, size in _images(images):
+        for id_, key, size in _images(images, grid):
             ids[id_], stated[key] = key, size
     source = f"{IMAGES}, which is not in {root}," if images is None else f"{images}"
     found: dict[Moment, Proposals] = {}
@@ -129,7 +135,7 @@ def _from_json(
         width, height = sizes[key.video]
         own = stated.get(key, (width, height))
         norm = corners / np.array([*own, *own], dtype=np.float64)
-        moment = (key.video, second_of(key.frame))
+        moment = (key.video, grid.second_of(key.frame))
         if norm.min() < -_SLACK or norm.max() > 1 + _SLACK:
             raise UserError(
                 f"{path}: a box of video {moment[0]}, second {moment[1]} lies outside the picture "
@@ -140,7 +146,7 @@ def _from_json(
     return found
 
 
-def _images(path: Path) -> Iterator[tuple[Any, FrameKey, tuple[float, float]]]:
+def _images(path: Path, grid: Grid) -> Iterator[tuple[Any, FrameKey, tuple[float, float]]]:
     """Id, moment, and width and height of every image."""
     content = read_json(path)
     rows = content.get("images") if isinstance(content, dict) else None
@@ -148,7 +154,7 @@ def _images(path: Path) -> Iterator[tuple[Any, FrameKey, tuple[float, float]]]:
         raise UserError(f"{path}: no list 'images' in it")
     for number, row in enumerate(rows):
         try:
-            key = FrameKey(str(row["movie"]), frame_of(whole_number(row["timestamp"])))
+            key = FrameKey(str(row["movie"]), grid.frame_of(whole_number(row["timestamp"])))
             size = (whole_number(row["width"]), whole_number(row["height"]))
             if min(size) <= 0:
                 raise ValueError

@@ -3,14 +3,16 @@
 AVA annotates seconds 902 to 1798 of films. Frame n of a video is the picture that is shown at
 second 900 + (n - 1) / 30, up to second 1801. That is how the frames are numbered that people
 extract with ``ffmpeg -ss 900 -t 901 -r 30``, and it is used for the other forms too: the same
-second is the same frame, and a window covers the same time, whatever rate a film was made at.
+second is the same frame, and a window covers the same time, whatever rate a film was made at. Other
+data in AVA's form has a ``Grid`` of its own.
 Looked for are, in this order, under ``<DATA_DIR>/ava``:
 
 frames/<video>/<video>_000001.jpg (or rawframes/<video>/img_00001.jpg): those extracted frames.
 clips/[trainval/]<video>/<second>.mp4: clips of one second, each from that second on.
 videos/[trainval/]<video>.mp4, .mkv or .webm: the films. Second 0 is where the earliest stream of
     the file begins, sound included, as ``ffmpeg -ss`` has it.
-videos_15min/<video>.mp4, .mkv or .webm: films cut to minutes 15 to 30, whose second 0 is 900.
+videos_15min/<video>.mp4, .mkv or .webm: films cut to minutes 15 to 30, whose second 0 is 900 (that
+    of the grid's frame 1).
 
 ffmpeg's versions round differently, by up to one picture; DATA.md has what was measured.
 
@@ -20,6 +22,7 @@ stamps are then AVA's seconds.
 
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -27,9 +30,6 @@ from stclip.data.frames import Picture, Video
 from stclip.data.video import FrameFolder, VideoFile
 from stclip.errors import Report, UserError, fail
 
-FPS = 30
-FIRST_SECOND = 900  # that of frame 1
-_FRAMES = 901 * FPS
 _SUFFIXES = (".mp4", ".mkv", ".webm")
 _FOLDERS = ("frames", "rawframes")
 _CLIPS = ("clips", "clips/trainval")
@@ -41,14 +41,37 @@ LAYOUTS = (
 )
 
 
-def frame_of(second: int) -> int:
-    """The frame of a second."""
-    return (second - FIRST_SECOND) * FPS + 1
+@dataclass(frozen=True)
+class Grid:
+    """How seconds and frames are counted; by default AVA's way.
+
+    Attributes:
+        first: the first second that is annotated.
+        last: the last one.
+        start: the second that frame 1 shows.
+        fps: frames a second.
+    """
+
+    first: int = 902
+    last: int = 1798
+    start: int = 900
+    fps: int = 30
+
+    @property
+    def frames(self) -> int:
+        """The most frames of a video: up to three seconds after the last annotated one."""
+        return (self.last + 3 - self.start) * self.fps
+
+    def frame_of(self, second: int) -> int:
+        """The frame of a second."""
+        return (second - self.start) * self.fps + 1
+
+    def second_of(self, frame: int) -> int:
+        """The second that a frame is in."""
+        return self.start + (frame - 1) // self.fps
 
 
-def second_of(frame: int) -> int:
-    """The second that a frame is in."""
-    return FIRST_SECOND + (frame - 1) // FPS
+AVA = Grid()
 
 
 class AvaFile(Video):
@@ -59,7 +82,8 @@ class AvaFile(Video):
     Args:
         path: the file.
         name: see ``Video``.
-        cut: whether the file begins at second 900.
+        cut: whether the file begins with the grid's frame 1.
+        grid: how frames are counted.
 
     Raises:
         UserError: it cannot be read.
@@ -67,16 +91,19 @@ class AvaFile(Video):
 
     in_sequence = True
 
-    def __init__(self, path: str | Path, name: str | None = None, cut: bool = False) -> None:
+    def __init__(
+        self, path: str | Path, name: str | None = None, cut: bool = False, grid: Grid = AVA
+    ) -> None:
         super().__init__(path, name)
+        self._grid = grid
         whole = VideoFile(path)
         header, self._size = whole.header, whole.size
-        begin = FIRST_SECOND if cut else 0
-        # Second 900 on the file's own clock.
-        kept = header.start > FIRST_SECOND / 2
-        self._zero = FIRST_SECOND if kept else header.start + FIRST_SECOND - begin
-        self._end = None if header.end is None else header.end - self._zero + FIRST_SECOND
-        span = (self._zero - 1, self._zero + _FRAMES / FPS + 1)
+        begin = grid.start if cut else 0
+        # The second of frame 1 on the file's own clock.
+        kept = header.start > grid.start / 2 > 0
+        self._zero = grid.start if kept else header.start + grid.start - begin
+        self._end = None if header.end is None else header.end - self._zero + grid.start
+        span = (self._zero - 1, self._zero + grid.frames / grid.fps + 1)
         self._file = VideoFile(path, name, span)
 
     @property
@@ -87,9 +114,10 @@ class AvaFile(Video):
     @cached_property
     def _length(self) -> int:
         table = self._file.table
-        shown = float(table.seconds[-1]) + (table.interval or 1 / FPS) - self._zero
+        fps = self._grid.fps
+        shown = float(table.seconds[-1]) + (table.interval or 1 / fps) - self._zero
         # Up to, not including: a picture is shown until the next one would be.
-        return min(max(math.ceil(shown * FPS - 1e-6), 0), _FRAMES)
+        return min(max(math.ceil(shown * fps - 1e-6), 0), self._grid.frames)
 
     def __len__(self) -> int:
         return self._length
@@ -104,8 +132,8 @@ class AvaFile(Video):
         return list(range(len(self) + 1, expected + 1))
 
     def frame_at(self, seconds: float, fps: float) -> int:
-        """The frame that many seconds after second 900; the rate is always 30."""
-        return round(seconds * FPS) + 1
+        """The frame that many seconds after frame 1; the rate is the grid's."""
+        return round(seconds * self._grid.fps) + 1
 
     def irregularities(self) -> list[str]:
         """See ``Video``; its frames are counted as the file has them."""
@@ -121,15 +149,15 @@ class AvaFile(Video):
 
     def _numbers(self, frames: Sequence[int]) -> list[int]:
         """The frames of the file that are shown at our frames."""
-        table = self._file.table
+        table, grid = self._file.table, self._grid
         found = []
         for frame in frames:
-            after = (frame - 1) / FPS
-            number = table.sampled(self._zero + after, FPS)
+            after = (frame - 1) / grid.fps
+            number = table.sampled(self._zero + after, grid.fps)
             if not 1 <= number <= len(table):
-                shown = table.seconds[[0, -1]] - self._zero + FIRST_SECOND
+                shown = table.seconds[[0, -1]] - self._zero + grid.start
                 raise UserError(
-                    f"{self.path}: frame {frame} (second {FIRST_SECOND + after:.3f}) is not there; "
+                    f"{self.path}: frame {frame} (second {grid.start + after:.3f}) is not there; "
                     f"the pictures are of seconds {shown[0]:.3f} to {shown[1]:.3f}"
                 )
             found.append(number)
@@ -146,8 +174,9 @@ class AvaClips(Video):
         UserError: there is no clip in it.
     """
 
-    def __init__(self, path: str | Path, name: str | None = None) -> None:
+    def __init__(self, path: str | Path, name: str | None = None, grid: Grid = AVA) -> None:
         super().__init__(path, name)
+        self._grid = grid
         self._clips = {
             int(file.stem): file
             for file in self.path.iterdir()
@@ -162,7 +191,7 @@ class AvaClips(Video):
         return self._clips.keys()
 
     def __len__(self) -> int:
-        return min(frame_of(max(self._clips) + 1) - 1, _FRAMES)
+        return min(self._grid.frame_of(max(self._clips) + 1) - 1, self._grid.frames)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -175,18 +204,18 @@ class AvaClips(Video):
 
     def missing(self, expected: int = 0) -> list[int]:
         """The frames whose clip is not there, from the first clip to the expected frame."""
-        first = max(frame_of(min(self._clips)), 1)
+        first = max(self._grid.frame_of(min(self._clips)), 1)
         frames = range(first, max(len(self), expected) + 1)
         return [frame for frame in frames if self._place(frame)[0] not in self._clips]
 
     def frame_at(self, seconds: float, fps: float) -> int:
-        """The frame that many seconds after second 900; the rate is always 30."""
-        return round(seconds * FPS) + 1
+        """The frame that many seconds after frame 1; the rate is the grid's."""
+        return round(seconds * self._grid.fps) + 1
 
     def _place(self, frame: int) -> tuple[int, float]:
         """The clip, and the seconds in it."""
-        second, rest = divmod(frame - 1, FPS)
-        return FIRST_SECOND + second, rest / FPS
+        second, rest = divmod(frame - 1, self._grid.fps)
+        return self._grid.start + second, rest / self._grid.fps
 
     def fingerprints(self, frames: Sequence[int]) -> list[bytes]:
         """See ``Video``; the clips are read."""
@@ -209,7 +238,7 @@ class AvaClips(Video):
             yield (
                 clip,
                 {
-                    frame: clip.table.sampled(begin + self._place(frame)[1], FPS)
+                    frame: clip.table.sampled(begin + self._place(frame)[1], self._grid.fps)
                     for frame in of_second
                 },
             )
@@ -222,7 +251,10 @@ class AvaClips(Video):
 
 
 def find_videos(
-    root: Path, seconds: Mapping[str, Collection[int]], report: Report = fail
+    root: Path,
+    seconds: Mapping[str, Collection[int]],
+    report: Report = fail,
+    grid: Grid = AVA,
 ) -> dict[str, Video]:
     """Open videos and see that what is annotated is there, without listing packets.
 
@@ -231,6 +263,7 @@ def find_videos(
         seconds: the annotated ones of each video; only these must be there, and what a window
             around them needs.
         report: gets that message, which is one for all videos; what can be used is returned.
+        grid: how frames are counted.
 
     Raises:
         UserError: videos are missing, cannot be read or are too short; all in one message.
@@ -241,8 +274,8 @@ def find_videos(
     for name, annotated in seconds.items():
         video: Video | None = None
         try:
-            video = _find_video(root, name)
-            problem = None if video is None else _problem(video, annotated)
+            video = _find_video(root, name, grid)
+            problem = None if video is None else _problem(video, annotated, grid)
         except UserError as error:
             problem = str(error)
         if problem is not None:
@@ -269,22 +302,22 @@ def find_videos(
     return videos
 
 
-def _find_video(root: Path, name: str) -> Video | None:
+def _find_video(root: Path, name: str, grid: Grid) -> Video | None:
     for place in _FOLDERS:
         if (root / place / name).is_dir():
             return FrameFolder(root / place / name, name)
     for place in _CLIPS:
         if (root / place / name).is_dir():
-            return AvaClips(root / place / name, name)
+            return AvaClips(root / place / name, name, grid)
     for place in (*_FILMS, _CUT):
         for suffix in _SUFFIXES:
             path = root / place / f"{name}{suffix}"
             if path.is_file():
-                return AvaFile(path, name, cut=place == _CUT)
+                return AvaFile(path, name, place == _CUT, grid)
     return None
 
 
-def _problem(video: Video, annotated: Collection[int]) -> str | None:
+def _problem(video: Video, annotated: Collection[int], grid: Grid) -> str | None:
     """What of a video is lacking, as far as it shows without going through it."""
     if not annotated:
         return None
@@ -298,15 +331,15 @@ def _problem(video: Video, annotated: Collection[int]) -> str | None:
         )
     if isinstance(video, AvaClips):
         # The window of a second begins in the one before.
-        needed = {n for second in annotated for n in (second - 1, second)}
+        needed = {max(n, grid.start) for second in annotated for n in (second - 1, second)}
         lacking = sorted(needed - video.seconds)
         if not lacking:
             return None
         return f"{video.path} lacks {len(lacking)} of its clips, the first is {lacking[0]}.mp4"
-    gaps = video.missing(expected=frame_of(last))
+    gaps = video.missing(expected=grid.frame_of(last))
     if not gaps:
         return None
     return (
         f"{video.path} lacks {len(gaps)} frames, the first is {gaps[0]} (second "
-        f"{second_of(gaps[0])}); second {last} is annotated"
+        f"{grid.second_of(gaps[0])}); second {last} is annotated"
     )

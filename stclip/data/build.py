@@ -15,6 +15,7 @@ from stclip.data.annotation_dataset import build_annotation_dataset
 from stclip.data.annotations import DetectionDataset, Keyframe
 from stclip.data.ava import NAME as AVA
 from stclip.data.ava import build_ava
+from stclip.data.ava_videos import Grid
 from stclip.data.box_formats import check_boxes
 from stclip.data.chunks import are_visible
 from stclip.data.clips import ClipReader, one_keyframe_a_video
@@ -124,6 +125,7 @@ def build_dataset(cfg: CfgNode, part: Part, report: Report = fail) -> DetectionD
             detections,
             unseen=_unseen(cfg, vocabulary) if part == "train" else (),
             box_threshold=cfg.TEST.BOX_THRESH,
+            grid=_grid(cfg),
             report=report,
         )
     elif name.endswith(".json"):
@@ -144,6 +146,17 @@ def build_dataset(cfg: CfgNode, part: Part, report: Report = fail) -> DetectionD
         dataset = _keep_vocabulary(cfg, dataset, vocabulary, report)
     _check_boxes(cfg, part, dataset, report)
     return dataset
+
+
+def _grid(cfg: CfgNode) -> Grid:
+    keys = cfg.DATASETS.AVA
+    if len(keys.SECONDS) != 2 or not keys.START <= keys.SECONDS[0] <= keys.SECONDS[1]:
+        raise UserError(
+            "DATASETS.AVA.SECONDS: the first and the last annotated second expected, not before "
+            f"DATASETS.AVA.START {keys.START}; found {keys.SECONDS}"
+        )
+    first, last = keys.SECONDS
+    return Grid(first, last, keys.START, keys.FPS)
 
 
 def dataset_name(value: str) -> str:

@@ -10,7 +10,7 @@ import torch
 
 from stclip.data import build_dataset, build_test_loader, build_train_loader, read_vocabulary
 from stclip.data.ava import build_ava
-from stclip.data.ava_videos import frame_of
+from stclip.data.ava_videos import AVA
 from stclip.data.labels import read_label_file
 from stclip.data.selection import Selection, make_selection
 from stclip.data.transforms import preprocess
@@ -47,7 +47,7 @@ def test_training_videos_show_no_unseen_class(root):
     dataset = build_dataset(config(root), "train")
     assert sorted(dataset.videos) == ["other", "seen"]
     assert [keyframe.key for keyframe in dataset.keyframes] == [
-        ("other", frame_of(904)), ("seen", frame_of(902)), ("seen", frame_of(903)),
+        ("other", AVA.frame_of(904)), ("seen", AVA.frame_of(902)), ("seen", AVA.frame_of(903)),
     ]  # fmt: skip
     assert [keyframe.labels for keyframe in dataset.keyframes] == [
         (("watch (a person)",),),
@@ -151,9 +151,9 @@ def test_training_targets_hold_every_label(root):
         names = [vocabulary[column] for column in torch.nonzero(row)[:, 0]]
         found.setdefault(batch.keys[owner], []).append(names)
     assert found == {
-        ("other", frame_of(904)): [["watch (a person)"]],
-        ("seen", frame_of(903)): [["walk"]],
-        ("seen", frame_of(902)): [["stand", "carry/hold (an object)"], ["sit"]],
+        ("other", AVA.frame_of(904)): [["watch (a person)"]],
+        ("seen", AVA.frame_of(903)): [["walk"]],
+        ("seen", AVA.frame_of(902)): [["stand", "carry/hold (an object)"], ["sit"]],
     }
 
 
@@ -201,7 +201,11 @@ def test_seconds_outside_are_left_out_with_a_warning(root, tmp_path, caplog):
     write_annotations(tmp_path, train=lines)
     dataset = build(tmp_path, "train")
     assert list(dataset.ava.seconds.values()) == [902]
-    assert "3 seconds are left out, they are not from 902 to 1798" in caplog.text
+    assert "3 of 4 seconds are outside of 902 to 1798" in caplog.text
+    lines = [f"seen,{second},0,0,1,1,1" for second in (1, 22)]
+    write_annotations(tmp_path, train=lines)
+    with pytest.raises(UserError, match=r"2 of 2 .* from 1 to 22.*DATASETS\.AVA\.SECONDS says"):
+        build(tmp_path, "train")
 
 
 def test_a_nearly_whole_dataset_is_compared_with_the_known_counts(tmp_path, caplog):

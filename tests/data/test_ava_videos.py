@@ -5,7 +5,7 @@ import av
 import numpy as np
 import pytest
 
-from stclip.data.ava_videos import AvaClips, AvaFile, find_videos, frame_of, second_of
+from stclip.data.ava_videos import AVA, AvaClips, AvaFile, find_videos
 from stclip.data.video import FrameFolder, VideoFile
 from stclip.errors import UserError
 from tests.data.make import number_of, write_video
@@ -26,8 +26,8 @@ def numbers(video, frames):
 
 
 def test_seconds_and_frames():
-    assert [frame_of(second) for second in (900, 902, 1798)] == [1, 61, 26941]
-    assert [second_of(frame) for frame in (1, 30, 31, 61, 26941)] == [900, 900, 901, 902, 1798]
+    assert [AVA.frame_of(second) for second in (900, 902, 1798)] == [1, 61, 26941]
+    assert [AVA.second_of(frame) for frame in (1, 30, 31, 61, 26941)] == [900, 900, 901, 902, 1798]
 
 
 def test_the_tests_own_numbers_by_hand():
@@ -61,7 +61,7 @@ def test_a_frame_is_the_same_picture_in_every_layout(tmp_path, name):
     frames = range(31, len(video) + 1)  # the clips begin at second 901
     assert numbers(video, frames) == [number_at(frame) for frame in frames]
     for second in range(901, LAST):  # on the second itself there is no doubt
-        assert numbers(video, [frame_of(second)]) == [(second - 899) * RATE + 1]
+        assert numbers(video, [AVA.frame_of(second)]) == [(second - 899) * RATE + 1]
     assert numbers(video, [200, 61, 61, 95]) == [number_at(n) for n in (200, 61, 61, 95)]
     assert [video.frame_at(seconds, 30) for seconds in (0, 2, 2.034)] == [1, 61, 62]
     assert video.missing(len(video) + 1) == [len(video) + 1]

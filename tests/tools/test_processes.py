@@ -181,9 +181,9 @@ def test_signals_in_the_first_seconds(
     line: str,
     moment: str,
 ) -> None:
-    fifo = tmp_path / "labels.txt"
-    os.mkfifo(fifo)  # reading it waits
-    pairs = ["ALL_LABEL", fifo, "TRAIN_LABEL", fifo, "OUTPUT_DIR", tmp_path / "out"]
+    labels = tmp_path / "labels.txt"
+    labels.write_text("".join(f"{number}\n" for number in range(5_000_000)))  # takes seconds
+    pairs = ["ALL_LABEL", labels, "TRAIN_LABEL", labels, "OUTPUT_DIR", tmp_path / "out"]
     config = REPOSITORY / "configs/jhmdb/split_1.yaml"
     process = start(REPOSITORY / "tools/train_net.py", "--config-file", config, *pairs)
     if moment == "during imports":
