@@ -285,6 +285,7 @@ def test_one_rank_of_many(device: torch.device, monkeypatch: pytest.MonkeyPatch)
         torch.testing.assert_close(value, expected[name], rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_check_runs_on_a_cpu(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["--device", "cpu", "--model", "small", "--keyframes", "2", "--persons", "2"]
     out = tmp_path / "check.json"

@@ -2,10 +2,8 @@
 
 import ast
 import re
-from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
-
-import pytest
 
 from tests.helpers import REPOSITORY
 
@@ -37,39 +35,48 @@ def name(path: Path) -> str:
     return str(path.relative_to(REPOSITORY))
 
 
-def imports(path: Path) -> Iterator[str]:
-    for node in ast.walk(ast.parse(path.read_text())):
+@cache
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
+@cache
+def imports(path: Path) -> tuple[str, ...]:
+    found: list[str] = []
+    for node in ast.walk(tree(path)):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            found += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module:
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            found += [f"{node.module}.{alias.name}" for alias in node.names]
+    return tuple(found)
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=name)
-def test_layers(path: Path) -> None:
-    parts = path.relative_to(REPOSITORY).with_suffix("").parts
-    if parts[0] == "tools" or parts[1] not in ALLOWED:
-        return  # tools, __init__ and detector put things together
-    allowed = ALLOWED[parts[1]] | {parts[1]} | EXCEPTIONS.get(name(path), set())
-    for module in imports(path):
-        if module.startswith("stclip."):
-            assert module.split(".")[1] in allowed, f"{name(path)} imports {module}"
+def test_layers() -> None:
+    for path in SOURCES:
+        parts = path.relative_to(REPOSITORY).with_suffix("").parts
+        if parts[0] == "tools" or parts[1] not in ALLOWED:
+            continue  # tools, __init__ and detector put things together
+        allowed = ALLOWED[parts[1]] | {parts[1]} | EXCEPTIONS.get(name(path), set())
+        for module in imports(path):
+            if module.startswith("stclip."):
+                assert module.split(".")[1] in allowed, f"{name(path)} imports {module}"
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=name)
-def test_only_tools_know_the_drawn_benchmark(path: Path) -> None:
-    if not name(path).startswith(("tools/", "stclip/puppet/")):
-        assert not [module for module in imports(path) if module.startswith("stclip.puppet")]
+def test_only_tools_know_the_drawn_benchmark() -> None:
+    for path in SOURCES:
+        if not name(path).startswith(("tools/", "stclip/puppet/")):
+            found = [module for module in imports(path) if module.startswith("stclip.puppet")]
+            assert not found, f"{name(path)} imports {found}"
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=name)
-def test_models_and_engine_see_no_config_and_models_no_disk(path: Path) -> None:
-    layer = path.relative_to(REPOSITORY).parts[1]
-    modules = {module.split(".")[0] for module in imports(path)}
-    if layer in ("models", "engine", "evaluation", "structures") and path.name != "build.py":
-        assert "yacs" not in modules
-    if layer == "models" and path.name not in MODELS_ON_DISK:
-        assert not modules & DISK
+def test_models_and_engine_see_no_config_and_models_no_disk() -> None:
+    for path in SOURCES:
+        layer = path.relative_to(REPOSITORY).parts[1]
+        modules = {module.split(".")[0] for module in imports(path)}
+        if layer in ("models", "engine", "evaluation", "structures") and path.name != "build.py":
+            assert "yacs" not in modules, name(path)
+        if layer == "models" and path.name not in MODELS_ON_DISK:
+            assert not modules & DISK, name(path)
 
 
 def test_frames_are_opened_in_two_files() -> None:
@@ -78,24 +85,27 @@ def test_frames_are_opened_in_two_files() -> None:
     assert found == {"stclip/data/picture_files.py", "stclip/data/video_file.py"}
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=name)
-def test_calls_that_are_not_made(path: Path) -> None:
-    for node in ast.walk(ast.parse(path.read_text())):
-        if not isinstance(node, ast.Call):
-            continue
-        call = ast.unparse(node.func)
-        keywords = {k.arg: ast.unparse(k.value) for k in node.keywords}
-        where = f"{name(path)}:{node.lineno}"
-        if call == "torch.load":
-            assert keywords.get("weights_only") == "True", where
-        assert call not in ("pickle.load", "pickle.loads", "os.system", "eval", "exec"), where
-        assert not call.startswith("torch.jit."), where
-        assert keywords.get("shell") != "True", where
-        assert keywords.get("strict") != "False" or call == "zip", where
-        if call.endswith(".squeeze"):
-            assert node.args or node.keywords, f"{where}: squeeze() without a dimension"
+def test_calls_that_are_not_made() -> None:
+    for file in SOURCES:
+        for node in ast.walk(tree(file)):
+            if isinstance(node, ast.Call):
+                check_call(node, f"{name(file)}:{node.lineno}")
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=name)
-def test_no_file_is_long(path: Path) -> None:
-    assert len(path.read_text().splitlines()) <= 500
+def check_call(node: ast.Call, where: str) -> None:
+    call = ast.unparse(node.func)
+    keywords = {k.arg: ast.unparse(k.value) for k in node.keywords}
+    if call == "torch.load":
+        assert keywords.get("weights_only") == "True", where
+    assert call not in ("pickle.load", "pickle.loads", "os.system", "eval", "exec"), where
+    assert not call.startswith("torch.jit."), where
+    assert keywords.get("shell") != "True", where
+    assert keywords.get("strict") != "False" or call == "zip", where
+    if call.endswith(".squeeze"):
+        assert node.args or node.keywords, f"{where}: squeeze() without a dimension"
+
+
+def test_no_file_is_long() -> None:
+    assert {
+        name(path): n for path in SOURCES if (n := len(path.read_text().splitlines())) > 500
+    } == {}

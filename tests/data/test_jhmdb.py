@@ -282,7 +282,9 @@ def released(tmp_path_factory):
     return folder.parent
 
 
-@pytest.mark.parametrize("split", SPLITS)
+@pytest.mark.parametrize(
+    "split", [1, *(pytest.param(n, marks=pytest.mark.slow) for n in list(SPLITS)[1:])]
+)
 def test_released_annotations_give_the_counts_of_every_split(released, split, tmp_path, caplog):
     cfg = write_jhmdb(tmp_path)
     cfg.DATASETS.DATA_DIR = str(released)
@@ -348,6 +350,7 @@ def test_a_nearly_whole_release_is_warned_of(released, tmp_path, caplog):
     assert "268 test videos with 9138 frames; split 1 of J-HMDB has 268 with 9139" in caplog.text
 
 
+@pytest.mark.slow
 def test_detections_that_cover_less_than_the_release_are_warned_of(released, tmp_path, caplog):
     cfg = write_jhmdb(tmp_path)
     cfg.DATASETS.DATA_DIR = str(tmp_path / "whole")

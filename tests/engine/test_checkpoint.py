@@ -279,6 +279,7 @@ except UserError as error:
 
 
 @pytest.mark.skipif(not hasattr(resource, "RLIMIT_FSIZE"), reason="needs a limit on file sizes")
+@pytest.mark.slow
 def test_no_space_left_keeps_the_old_checkpoint(tmp_path: Path) -> None:
     path = tmp_path / "a.pth"
     save_checkpoint(path, Checkpoint({"a": torch.ones(3)}))

@@ -42,6 +42,7 @@ only_glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only 
 
 
 @only_glibc
+@pytest.mark.slow
 def test_freed_memory_is_used_again():
     clean = {k: v for k, v in os.environ.items() if k not in ("GLIBC_TUNABLES",)}
     clean["THP_MEM_ALLOC_ENABLE"] = "0"
@@ -55,6 +56,7 @@ def test_freed_memory_is_used_again():
 
 
 @only_glibc
+@pytest.mark.slow
 def test_what_is_free_is_released():
     clean = {k: v for k, v in os.environ.items() if k not in ("GLIBC_TUNABLES",)}
     words = [sys.executable, "-c", RELEASE]

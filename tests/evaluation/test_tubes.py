@@ -179,6 +179,7 @@ def test_equals_the_loops_on_walking_people(monkeypatch):
     check_against_the_loops(entries, ("a", "b"), {"v0": 40})
 
 
+@pytest.mark.slow
 def test_many_rows_are_fast():
     # 470,000 rows of 24 classes in 10 videos; loops over classes and frames would take a minute.
     rng = np.random.default_rng(0)

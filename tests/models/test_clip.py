@@ -30,6 +30,7 @@ def inputs(size: int, images: int = 3) -> tuple[Tensor, Tensor]:
 
 
 @pytest.mark.parametrize("sizes", SIZES)
+@pytest.mark.slow
 def test_equals_open_clip(sizes):
     open_clip = pytest.importorskip("open_clip")
     image_size, patch_size, vision_width, vision_layers, text_width, text_layers, embed_dim = sizes

@@ -156,6 +156,7 @@ def test_open_clips_custom_text_clip(tmp_path, state):
     assert_holds(tmp_path / "a.safetensors", state)
 
 
+@pytest.mark.slow
 def test_open_clip_writes_what_we_read(tmp_path):
     open_clip = pytest.importorskip("open_clip")
     arguments = {
@@ -187,6 +188,7 @@ def test_hugging_face(tmp_path, state, as_folder):
 
 
 @pytest.mark.parametrize("sizes", SIZES)
+@pytest.mark.slow
 def test_transformers_writes_what_we_read(tmp_path, sizes):
     transformers = pytest.importorskip("transformers")
     image_size, patch_size, vision_width, vision_layers, text_width, text_layers, embed_dim = sizes

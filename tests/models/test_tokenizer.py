@@ -47,6 +47,7 @@ def test_golden_ids(text):
 
 @settings(max_examples=300, deadline=None)
 @given(text=texts.filter(lambda text: not has_special_token(text)))
+@pytest.mark.slow
 def test_equals_open_clip(text):
     module = pytest.importorskip("open_clip.tokenizer")
     assert get_tokenizer().encode(text) == module._tokenizer.encode(text)

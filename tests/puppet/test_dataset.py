@@ -161,6 +161,7 @@ def test_multi_loads_as_annotations(puppet):
         assert (built.proposals is None) == (part == "train")
 
 
+@pytest.mark.slow
 def test_equal_arguments_give_equal_files(puppet, tmp_path, blocks):
     again = draw(tmp_path / "again")
     files = sorted(path.relative_to(puppet) for path in puppet.rglob("*") if path.is_file())

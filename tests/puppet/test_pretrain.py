@@ -53,6 +53,7 @@ def test_a_damaged_checkpoint_is_told(tmp_path, part, how):
         trainer(path).resume()
 
 
+@pytest.mark.slow
 def test_it_learns_and_resumes(tmp_path):
     whole = trainer(tmp_path / "whole.pt")
     whole.run(pairs)

@@ -155,6 +155,7 @@ class Held:
         return process
 
 
+@pytest.mark.slow
 def test_jobs_run_together_but_not_before_what_they_need(monkeypatch, config, tmp_path):
     a, b, c = (
         Run(name, "train_net", config, tmp_path / name, ("SEED", str(seed)))

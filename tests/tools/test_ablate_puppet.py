@@ -28,6 +28,7 @@ def configs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_subset(configs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tool = load_tool("ablate_puppet")
     out = tmp_path / "out"
@@ -59,6 +60,7 @@ def test_a_subset(configs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert [cfg.MODEL.TEMPORAL.ENABLED for cfg in trained] == [True, False]
 
 
+@pytest.mark.slow
 def test_of_a_generalised_test_the_unseen_classes_count(configs: Path, tmp_path: Path) -> None:
     text = (configs / "time.yaml").read_text()
     words = "TEST: {GENERALIZED: true, BOXES: ground_truth}"
@@ -85,6 +87,7 @@ def test_of_a_generalised_test_the_unseen_classes_count(configs: Path, tmp_path:
         assert found == switches
 
 
+@pytest.mark.slow
 def test_image_towers(configs: Path, tmp_path: Path) -> None:
     (configs / "time.yaml").rename(configs / "split_1.yaml")
     for name, key in (("xclip_backbone", "BACKBONE"), ("xclip_split_1", "NAME")):

@@ -62,6 +62,7 @@ def test_infer(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("work", [["infer", "--keyframes", "4"], ["train", "--keyframes", "2"]])
+@pytest.mark.slow
 def test_a_profile(tmp_path, work):
     out = tmp_path / "profile.txt"
     tool.main([*work, *SMALL, "--profile", str(out)])
@@ -84,6 +85,7 @@ def test_the_operations_are_those_of_the_batches(tmp_path):
 @pytest.mark.parametrize("backbone", ["clip", "xclip"])
 def test_train(tmp_path, backbone):
     words = ("--keyframes", "2", "--iterations", "3", "--precision", "bf16", "--workers", "1")
+    before = multiprocessing.active_children()
     found = outcome(tmp_path, "train", *SMALL, *words, "--backbone", backbone)
     assert (found["keyframes"], found["iterations"], found["persons"]) == (2, 3, 1)
     assert found["precision"] == "bf16"
@@ -91,9 +93,10 @@ def test_train(tmp_path, backbone):
     assert found["boxes_per_second"] == pytest.approx(found["keyframes_per_second"], rel=0.01)
     assert 0 <= found["later_data_share"] <= 1
     # Workers take no signals: the process would wait for one that is left at its end.
-    assert not multiprocessing.active_children()
+    assert set(multiprocessing.active_children()) <= set(before)
 
 
+@pytest.mark.slow
 def test_ways_to_train_with_less_memory(tmp_path):
     words = ("train", *SMALL, "--keyframes", "4")
     plain = outcome(tmp_path, *words)

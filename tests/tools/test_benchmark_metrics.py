@@ -12,6 +12,7 @@ from tests.helpers import load_tool
 tool = load_tool("benchmark_metrics")
 
 
+@pytest.mark.slow
 def test_video_map(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out.json"
     tool.main(["video-map", "--share", "0.001", "--json", str(out)])

@@ -35,6 +35,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return called
 
 
+@pytest.mark.slow
 def test_the_whole_benchmark(
     tmp_path: Path, calls: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -106,6 +107,7 @@ def quickstart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, calls: list[str]
     return tool
 
 
+@pytest.mark.slow
 def test_quickstart(
     quickstart: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -81,6 +81,7 @@ def test_stages(case_config: Path, reference_checkpoint: Path) -> None:
         assert np.abs(ours - expected).max() / scale < 1e-5, stage  # asked for: 1e-4
 
 
+@pytest.mark.slow
 def test_scores_in_bfloat16(case_config: Path) -> None:
     cfg = load_config(case_config)
     model = build_model(cfg, read_checkpoint(cfg.MODEL.WEIGHT).model)
@@ -129,6 +130,7 @@ def test_train_net(case_config: Path) -> None:
     check_training(case_config)
 
 
+@pytest.mark.slow
 def test_train_net_with_recomputed_activations(case_config: Path) -> None:
     check_training(case_config, "SOLVER.ACTIVATION_CHECKPOINTING", "True")
 
@@ -196,6 +198,7 @@ def as_pickle(data: Path) -> None:
 
 
 @pytest.mark.parametrize("rearrange", [in_class_folders, as_pickle])
+@pytest.mark.slow
 def test_other_layouts_of_the_data(case_config: Path, tmp_path: Path, rearrange: Any) -> None:
     shutil.copytree(CASE / "data", tmp_path / "data")
     rearrange(tmp_path / "data")

@@ -236,11 +236,6 @@ def test_as_a_command(case):
     assert (done.returncode, done.stderr) == (0, "")
     assert "75.00" in done.stdout
     assert json.loads((folder / "new" / "out.json").read_text())["frame_mAP@0.5"] == 75
-    (folder / "result.csv").unlink()
-    done = command(*arguments(folder))
-    assert done.returncode == 2
-    assert done.stderr.startswith("error: ")
-    assert done.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize("extra", [[], ["frame-map"], ["frame-map", "--iou", "x"], ["other"]])

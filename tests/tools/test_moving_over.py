@@ -66,6 +66,7 @@ def test_the_released_yaml_is_the_config_of_the_conformance_case(
     }
 
 
+@pytest.mark.slow
 def test_the_released_yaml_tests_as_the_reference_did(released: Path, tmp_path: Path) -> None:
     done = call(
         f"{REPOSITORY}/tools/test_net.py",

@@ -114,6 +114,7 @@ def test_train_and_test(config: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     assert detector.groups == LABELS
 
 
+@pytest.mark.slow
 def test_testing_unlike_training_gives_a_warning(
     config: Path, reference_checkpoint: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

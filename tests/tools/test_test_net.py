@@ -190,6 +190,7 @@ def test_converting_weights_alone(reference_checkpoint: Path, tmp_path: Path) ->
         assert all(torch.equal(found[key], expected[key]) for key in expected)
 
 
+@pytest.mark.slow
 def test_a_converted_checkpoint_scores_the_same(
     case_config: Path, reference_checkpoint: Path, tmp_path: Path
 ) -> None:
@@ -227,6 +228,7 @@ def test_an_interrupted_test_goes_on(
     assert (folder / "jhmdb/result_jhmdb.csv").read_bytes() == expected
 
 
+@pytest.mark.slow
 def test_other_settings_do_not_go_on_with_an_interrupted_test(
     case_config: Path, tmp_path: Path
 ) -> None:
@@ -244,10 +246,15 @@ def test_other_settings_do_not_go_on_with_an_interrupted_test(
     "pairs",
     [
         ["TEST.MAX_PERSONS", "1"],
-        ["TEST.BOXES", "ground_truth"],
-        ["MODEL.PRECISION", "bf16"],
-        ["MODEL.HEAD.TEMPERATURE", "0.1"],
-        ["SEED", "3", "MODEL.WEIGHT", "", "MODEL.CLIP", "puppet"],
+        *(
+            pytest.param(pairs, marks=pytest.mark.slow)
+            for pairs in (
+                ["TEST.BOXES", "ground_truth"],
+                ["MODEL.PRECISION", "bf16"],
+                ["MODEL.HEAD.TEMPERATURE", "0.1"],
+                ["SEED", "3", "MODEL.WEIGHT", "", "MODEL.CLIP", "puppet"],
+            )
+        ),
     ],
 )
 def test_what_changes_scores_changes_the_fingerprint(case_config: Path, pairs: list[str]) -> None:

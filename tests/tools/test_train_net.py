@@ -82,6 +82,7 @@ def test_a_run_is_not_overwritten(case_config: Path) -> None:
         train(case_config, "SOLVER.MAX_ITER", "1")
 
 
+@pytest.mark.slow
 def test_validation_while_training(case_config: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     pairs = ("SOLVER.EVAL_PERIOD", "2", "SOLVER.MAX_ITER", "3")
@@ -103,6 +104,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_step(case_config: Path, tmp_
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
+@pytest.mark.slow
 def test_autocast_is_close_to_float32(case_config: Path, tmp_path: Path, precision: str) -> None:
     for name, value in (("full", "fp32"), ("half", precision)):
         pairs = ("MODEL.PRECISION", value, "SOLVER.MAX_ITER", "2")
@@ -112,6 +114,7 @@ def test_autocast_is_close_to_float32(case_config: Path, tmp_path: Path, precisi
     assert half[0] != full[0]
 
 
+@pytest.mark.slow
 def test_start_from_clip_alone(case_config: Path, tmp_path: Path) -> None:
     """Without MODEL.WEIGHT the rest is freshly initialised, the same for the same seed."""
     reference = read_checkpoint(load_config(case_config).MODEL.WEIGHT).model
@@ -162,6 +165,7 @@ def test_a_process_without_boxes_and_validation_on_two(case_config: Path, tmp_pa
     assert dict(validated[0]) == pytest.approx(dict(validated[1]))
 
 
+@pytest.mark.slow
 def test_resuming_in_another_precision(case_config: Path, tmp_path: Path) -> None:
     train(case_config, "SOLVER.MAX_ITER", "1")
     changes = ("MODEL.PRECISION", "fp16", "SOLVER.MOMENTUM", "0.5", "SOLVER.MAX_ITER", "2")
@@ -171,6 +175,7 @@ def test_resuming_in_another_precision(case_config: Path, tmp_path: Path) -> Non
     assert training["optimizer"]["param_groups"][0]["momentum"] == 0.5
 
 
+@pytest.mark.slow
 def test_a_validation_that_was_cut_off_is_done_after_resuming(
     case_config: Path, tmp_path: Path
 ) -> None:

@@ -89,6 +89,7 @@ def test_resume_continues_bit_for_bit(config: Path, tmp_path: Path) -> None:
         assert torch.equal(state["exp_avg_sq"], states[1][number]["exp_avg_sq"])
 
 
+@pytest.mark.slow
 def test_what_a_resume_may_change(config: Path, tmp_path: Path) -> None:
     train(config, "SOLVER.MAX_ITER", "1")
     with pytest.raises(UserError, match="'adamw' -> 'sgd'"):
