@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from stclip.config import get_cfg_defaults
-from tests.helpers import REPOSITORY, load_tool
+from tests.helpers import REPOSITORY, load_command
 
 PAGES = ("docs/method.md", "docs/evaluation.md")
 FOLDERS = "stclip|tools|configs|tests|docs|benchmarks|data/label_splits"
@@ -84,7 +84,7 @@ def test_options_of_the_commands_exist(capsys: pytest.CaptureFixture[str]) -> No
     for tool, words in commands:
         command = words.split()[:1] if tool == "evaluate" else []
         with pytest.raises(SystemExit):
-            load_tool(tool).main([*command, "--help"])
+            load_command(tool).main([*command, "--help"])
         known = set(re.findall(r"--[\w-]+", capsys.readouterr().out))
         assert set(re.findall(r"--[\w-]+", words)) <= known, words
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 import torchvision
 
-from tests.helpers import REPOSITORY, load_tool
+from tests.helpers import REPOSITORY, load_command
 
 TITLE = "## Your own data\n"
 SIZE = (96, 64)
@@ -109,7 +109,7 @@ def run_shell(text: str) -> list[str]:
         words = shlex.split(command)
         if words[0] == "python":
             name = Path(words[1]).stem
-            assert not load_tool(name).main([*words[2:], *SPARING])
+            assert not load_command(name).main([*words[2:], *SPARING])
             tools.append(name)
         else:
             subprocess.run(["bash", "-c", command], check=True)

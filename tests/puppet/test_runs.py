@@ -24,17 +24,17 @@ def config(tmp_path):
 
 @pytest.fixture
 def training(config, tmp_path):
-    return Run("a training", "train_net", config, tmp_path / "train", ("SEED", "4"))
+    return Run("a training", "train", config, tmp_path / "train", ("SEED", "4"))
 
 
 @pytest.fixture
 def test(config, tmp_path, training):
-    return Run("a test", "test_net", config, tmp_path / "test", ("SEED", "4"), training)
+    return Run("a test", "test", config, tmp_path / "test", ("SEED", "4"), training)
 
 
 def fill(run, value=50.0):
     """What the tool would leave."""
-    if run.tool == "train_net":
+    if run.tool == "train":
         save_config(run.cfg(), run.folder / "config.yaml")
         run.checkpoint().write_bytes(b"")
     else:
@@ -158,11 +158,11 @@ class Held:
 @pytest.mark.slow
 def test_jobs_run_together_but_not_before_what_they_need(monkeypatch, config, tmp_path):
     a, b, c = (
-        Run(name, "train_net", config, tmp_path / name, ("SEED", str(seed)))
+        Run(name, "train", config, tmp_path / name, ("SEED", str(seed)))
         for seed, name in enumerate("abc")
     )
     tests = [
-        Run(f"test {run.title}", "test_net", config, tmp_path / f"test_{run.title}", run.pairs, run)
+        Run(f"test {run.title}", "test", config, tmp_path / f"test_{run.title}", run.pairs, run)
         for run in (a, b, c)
     ]
     order = [a, tests[0], b, tests[1], c, tests[2]]
@@ -176,7 +176,7 @@ def test_jobs_run_together_but_not_before_what_they_need(monkeypatch, config, tm
 
 
 def test_a_failure_stops_what_runs_beside_it(monkeypatch, config, tmp_path):
-    long, short = (Run(n, "train_net", config, tmp_path / n) for n in ("long", "short"))
+    long, short = (Run(n, "train", config, tmp_path / n) for n in ("long", "short"))
     processes = {}
 
     def start(words, output, jobs):
@@ -209,5 +209,5 @@ def test_clock(seconds, text):
 
 def test_results_of_a_file_in_the_annotations_format_lie_under_its_formats_name(config, tmp_path):
     pairs = ("DATASETS.TEST", "data/own/test.json")
-    run = Run("a test", "test_net", config, tmp_path / "test", pairs)
+    run = Run("a test", "test", config, tmp_path / "test", pairs)
     assert run.results() == tmp_path / "test/inference/annotations"
