@@ -78,7 +78,7 @@ def main(argv: list[str] | None = None) -> int:
     comparisons: list[dict[str, Any]] = []
     for name, model in variants(args.model).items():
         comparisons += compare(name, model, precisions, args, device)
-    # Timed are the faithful method and, of the others, only what differs: see benchmark.py.
+    # Timed are the faithful method and, of the others, only what differs: see stclip benchmark.
     model = variants(args.model)["ST-CLIP"].to(device)
     costs = [cost(model, args, chunk, kind, device) for kind in precisions for chunk in args.chunks]
     counted = {kind: count(model, args, kind, device) for kind in precisions}

@@ -39,7 +39,7 @@ class Size:
 
     Attributes:
         dataset: the folder of the drawn dataset.
-        draw: options of prepare_puppet.py.
+        draw: options of ``stclip puppet draw``.
         pairs: config keys of every run.
         unseen_clips: test clips of each unseen class.
         seen_clips: the same of each seen one.
@@ -119,7 +119,7 @@ def draw(size: Size) -> None:
     print(f"$ {shlex.join(words)}", flush=True)
     status = subprocess.run([sys.executable, "-m", *words], check=False).returncode
     if status:
-        sys.exit(status)  # the tool has said why
+        sys.exit(status)  # the command has said why
 
 
 def describe(cfg: CfgNode, found: dict[str, Any]) -> list[tuple[str, str]]:
