@@ -1,14 +1,13 @@
-"""Draw the benchmark, train ST-CLIP on it, test it on actions it has never seen, write a report.
+"""Draw a benchmark, train ST-CLIP on it, test it on unseen actions, and write a report.
+
+Needs no download. The dataset is drawn once, into data/ of the current folder. Every run writes to
+a new folder, output/quickstart-<n>; report.html in it shows the outcome in a browser.
 
 Examples:
     stclip quickstart
     stclip quickstart --short --floor 25
-
-Needs no download. Every run writes to a new folder, output/quickstart-<n>; the dataset is drawn
-once. report.html in that folder shows the outcome in a browser, and needs nothing beside itself.
 """
 
-import argparse
 import shlex
 import subprocess
 import sys
@@ -65,7 +64,7 @@ SHORT = Size(
 
 def main(argv: list[str] | None = None) -> int:
     """Run the commands that a person would type, and sum up."""
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("--short", action="store_true", help="fewer clips, a shorter training")
     parser.add_argument(
         "--floor", type=float, default=0.0, metavar="MAP",

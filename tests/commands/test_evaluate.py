@@ -236,13 +236,6 @@ def test_argument_errors_are_one_line(extra):
     assert "\n" not in str(caught.value)
 
 
-def test_help_has_an_example(capsys):
-    with pytest.raises(SystemExit) as caught:
-        main(["frame-map", "--help"])
-    assert caught.value.code == 0
-    assert "examples:\n  stclip evaluate frame-map" in capsys.readouterr().out
-
-
 def write_pickle(path, test_lists):
     videos = {"sit/c": 0, "run/a": 1, "wave/b": 2}
     frames = np.array([[i, 0, 0, 10, 10] for i in (1, 2)], dtype=np.float32)
