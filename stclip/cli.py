@@ -14,8 +14,6 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
-import torch.distributed as dist
-
 from stclip.config.load import shipped_configs
 from stclip.errors import UserError, machine_fault
 
@@ -274,7 +272,8 @@ def _leave(status: int) -> NoReturn:
 
 
 def _in_process_group() -> bool:
-    return dist.is_available() and dist.is_initialized()
+    dist = sys.modules.get("torch.distributed")  # to import torch takes seconds
+    return dist is not None and dist.is_available() and dist.is_initialized()
 
 
 def positive(text: str) -> int:
