@@ -57,6 +57,9 @@ _C.MODEL.TRAIN_MESSAGES = True
 _C.MODEL.DEVICE = "auto"
 # fp32, or autocast to bf16 or fp16.
 _C.MODEL.PRECISION = "fp32"
+# Compute in the ways that are fastest for device and precision. False: by the plain formulas, which
+# takes longer and rounds differently; to see whether a result depends on it.
+_C.MODEL.FAST = True
 # Let torch.compile generate code for the blocks of the image tower, which takes a minute at the
 # start of a run, and rounds differently. CONTRIBUTING.md says how to measure whether it gains.
 _C.MODEL.COMPILE = False
@@ -184,8 +187,8 @@ _C.SOLVER.VIDEOS_PER_BATCH = 8
 # Each iteration's keyframes are passed through the model in this many parts.
 _C.SOLVER.ACCUMULATION_STEPS = 1
 # Keep only the input of each block, of the image tower and of the prompts, for the backward pass
-# and compute the rest anew there (but not of the last block of crops and frames, which is small):
-# the same results from less memory, in a third to a half more time on a CPU.
+# and compute the rest anew there: the same results from less memory, in a third to a half more time
+# on a CPU.
 _C.SOLVER.ACTIVATION_CHECKPOINTING = False
 # At most this many ground-truth boxes of a keyframe, drawn anew each time.
 _C.SOLVER.MAX_PERSONS = 10

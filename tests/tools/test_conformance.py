@@ -47,13 +47,15 @@ def check_test(config: Path, *pairs: str) -> None:
     assert metrics["boxes"] == 80
 
 
-def test_test_net(case_config: Path) -> None:
-    check_test(case_config)
+@pytest.mark.parametrize("fast", [True, False])
+def test_test_net(case_config: Path, fast: bool) -> None:
+    check_test(case_config, "MODEL.FAST", str(fast))
 
 
-def test_stages(case_config: Path, reference_checkpoint: Path) -> None:
+@pytest.mark.parametrize("fast", [True, False])
+def test_stages(case_config: Path, reference_checkpoint: Path, fast: bool) -> None:
     stages = np.load(EXPECTED / "eval_stages.npz")
-    cfg = load_config(case_config)
+    cfg = load_config(case_config, ["MODEL.FAST", str(fast)])
     model = build_model(cfg, read_checkpoint(reference_checkpoint).model)
     vocabulary = encode_labels(model, read_vocabulary(cfg, "test"))
     found: dict[str, tuple[torch.Tensor, ...]] = {}
@@ -126,8 +128,9 @@ def check_training(config: Path, *pairs: str) -> None:
         assert head == pytest.approx(values["head"], rel=1e-4, abs=1e-6), name
 
 
-def test_train_net(case_config: Path) -> None:
-    check_training(case_config)
+@pytest.mark.parametrize("fast", [True, False])
+def test_train_net(case_config: Path, fast: bool) -> None:
+    check_training(case_config, "MODEL.FAST", str(fast))
 
 
 @pytest.mark.slow
@@ -140,8 +143,9 @@ def test_train_net_in_parts(case_config: Path) -> None:
     check_training(case_config, "SOLVER.ACCUMULATION_STEPS", "3", "DATALOADER.NUM_WORKERS", "2")
 
 
-def test_gradients(case_config: Path, reference_checkpoint: Path) -> None:
-    cfg = load_config(case_config)
+@pytest.mark.parametrize("fast", [True, False])
+def test_gradients(case_config: Path, reference_checkpoint: Path, fast: bool) -> None:
+    cfg = load_config(case_config, ["MODEL.FAST", str(fast)])
     model = build_model(cfg, read_checkpoint(reference_checkpoint).model).train()
     labels = read_vocabulary(cfg, "train")
     loader = build_train_loader(cfg, build_dataset(cfg, "train"), labels, model.clip.image_size)
