@@ -272,10 +272,16 @@ def _prompt(total: _Sum, sizes: Sizes, rows: int, tokens: int, classes: int) -> 
     """Sections 5 and 6: ``tokens`` visual tokens prompt each of ``rows`` texts of C names."""
     part, width, names = "prompts", sizes.embed_dim, rows * classes
     total.add(part, rows * tokens, sizes.width, width, 2)  # projector
+    heads = width // HEAD_WIDTH
     for _ in range(sizes.prompt_depth):
         total.add(part, names, width, width, 2)  # queries
-        total.add(part, rows * tokens, width, 2 * width, 2)  # keys and values
-        total.add(part, names, width, tokens, 2)
-        total.add(part, names, tokens, width, 2)
+        if 2 * classes * (width + (heads - 1) * tokens) < tokens * width:  # as on a CPU
+            total.add(part, names, width, 2 * width, 2)  # queries to keys, what is seen to values
+            attending = names * heads
+        else:
+            total.add(part, rows * tokens, width, 2 * width, 2)  # keys and values
+            attending = names
+        total.add(part, attending, width, tokens, 2)
+        total.add(part, attending, tokens, width, 2)
         total.add(part, names, width, width, 2)  # output projection
         total.add(part, names, width, 8 * width, 2)  # E to 4E and back

@@ -147,7 +147,9 @@ class Attention(nn.Module):
             length = x.shape[1]
             mask = mask & torch.ones(length, length, dtype=torch.bool, device=x.device).tril()
             mask, causal = mask[:, :, :outputs], False
-        out = fast.attend(query[:, :, :outputs], key, value, mask, causal)  # (B, heads, S, D)
+        if outputs is not None:  # a slice of all would be copied in the backward pass
+            query = query[:, :, :outputs]
+        out = fast.attend(query, key, value, mask, causal)  # (B, heads, S or outputs, D)
         return self.out_proj(out.transpose(1, 2).flatten(2))
 
     def weights(self, x: Tensor, queries: slice, key_mask: Tensor | None = None) -> Tensor:
@@ -214,7 +216,8 @@ class Block(nn.Module):
         outputs: int | None = None,
     ) -> Tensor:
         """(B, S, W) -> (B, S or outputs, W); the arguments are Attention's."""
-        x = x[:, :outputs] + self.attn(self.ln_1(x), key_mask, causal, outputs)
+        wanted = x if outputs is None else x[:, :outputs]
+        x = wanted + self.attn(self.ln_1(x), key_mask, causal, outputs)
         return x + self.mlp(self.ln_2(x))
 
     def attention_weights(

@@ -4,8 +4,7 @@ Each function says in its first line what it computes, and computes just that. W
 (``use``, MODEL.FAST) it does so in the way that is fastest for device and precision; with the
 switch off it is the formula, in PyTorch's own operations. Results differ by rounding only.
 
-What a trick gains is measured in benchmarks/; one that gains less than 2 % of a test or of a step
-of training does not stay here.
+A trick that gains less than 2 % of a test or of a step of training does not stay here.
 
 Shape letters: N rows, I features in, O features out, B sequences, S tokens of a sequence, T frames,
 W width, D width of a head, R rank.
@@ -162,22 +161,13 @@ def attend(
     mask: Tensor | None = None,
     causal: bool = False,
 ) -> Tensor:
-    """softmax(Q K' / sqrt(D)) V.
+    """softmax(Q K' / sqrt(D)) V: (..., Q, D), twice (..., S, D) -> (..., Q, D).
 
-    On CPUs PyTorch's own function has a slow backward in bfloat16: two matrix products with a
-    softmax (its sums are float32) between them took 0.6 of its time forward, 0.4 with the backward.
-    In float32, and on GPUs, PyTorch's own is the faster one and keeps less memory.
+    On CPUs PyTorch's own function is slow in bfloat16: two matrix products with a softmax between
+    them (its sums are float32) took 0.6 of its time forward, 0.4 with the backward.
 
-    Args:
-        query: (..., Q, D).
-        key: (..., S, D).
-        value: (..., S, D).
-        mask: bool, broadcast to (..., Q, S), False where a query must not look; not together
-            with ``causal``.
-        causal: whether a query sees only keys up to its own place.
-
-    Returns:
-        (..., Q, D).
+    ``mask``: bool, broadcast to (..., Q, S), False where a query must not look. ``causal``: a query
+    sees only keys up to its own place; not together with a mask.
     """
     if not _on or query.device.type != "cpu" or query.dtype != torch.bfloat16:
         return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=causal)
@@ -209,17 +199,11 @@ def mean_attention(
     first, and value and output projection then work on one token, not on T of them. That is half of
     the operations.
 
-    Args:
-        attention: self-attention.
-        x: (B, T, W), its input.
-        share: (B, T), of each token in the mean; its sum is 1.
-        key_mask: (B, T) bool, False for tokens that are not there; their share is 0.
-
-    Returns:
-        (B, W).
+    Returns (B, W) for the input x (B, T, W), the share of each token in the mean (B, T), and a
+    key_mask (B, T), which is False for tokens that are not there.
     """
     if not _on:
-        return _weighted_sum(share, attention(x, key_mask))
+        return (share.to(x.dtype)[:, None] @ attention(x, key_mask))[:, 0]
     width, heads = x.shape[-1], attention.heads
     weight, bias = attention.in_proj_weight, attention.in_proj_bias
     projected = linear(x, weight[: 2 * width], bias[: 2 * width]).unflatten(-1, (2, heads, -1))
@@ -235,9 +219,38 @@ def mean_attention(
     return attention.out_proj(mean + bias[2 * width :].to(mean.dtype))
 
 
-def _weighted_sum(share: Tensor, x: Tensor) -> Tensor:
-    """(B, T), (B, T, W) -> (B, W)."""
-    return (share.to(x.dtype)[:, None] @ x)[:, 0]
+def cross_attention(
+    query: Tensor,
+    tokens: Tensor,
+    k_proj: nn.Linear,
+    v_proj: nn.Linear,
+    heads: int,
+    mask: Tensor | None = None,
+) -> Tensor:
+    """Multi-head ``attend`` from (B, Q, W) to (B, S, W), projected without bias: -> (B, Q, W).
+
+    For few queries, q (t Wk')' is computed as (q Wk) t', and the weighted sum of t Wv' likewise:
+    for every head the queries are projected then, and not the tokens. ``mask`` is that of attend.
+    """
+    size, length, width = query.shape[:2], tokens.shape[1], query.shape[2]
+    # Where it takes half of the operations, because its products are narrow; on CPUs only, because
+    # GPUs have no fast kernel for heads as wide as the tokens.
+    few = 2 * size[1] * (width + (heads - 1) * length) < length * width
+    if not (_on and few and query.device.type == "cpu"):
+        query, key, value = (
+            x.unflatten(-1, (heads, -1)).transpose(1, 2)
+            for x in (query, k_proj(tokens), v_proj(tokens))
+        )
+        return attend(query, key, value, mask).transpose(1, 2).flatten(2)
+    query = query.unflatten(-1, (heads, -1))  # (B, Q, heads, D)
+    keys = _cast(k_proj.weight, query.dtype).unflatten(0, (heads, -1))  # (heads, D, W)
+    values = _cast(v_proj.weight, query.dtype).unflatten(0, (heads, -1))
+    query = query.permute(2, 0, 1, 3).flatten(1, 2) @ keys  # (heads, B * Q, W)
+    query = query.unflatten(1, size).transpose(0, 1).flatten(1, 2)  # (B, heads * Q, W)
+    query, tokens = (heads**0.5 * query)[:, None], tokens[:, None]  # attend divides by sqrt(W)
+    seen = attend(query, tokens, tokens, mask)[:, 0].unflatten(1, (heads, -1))
+    out = seen.transpose(0, 1).flatten(1, 2) @ values.transpose(1, 2)  # (heads, B * Q, D)
+    return out.unflatten(1, size).permute(1, 2, 0, 3).flatten(2)
 
 
 # ---------------------------------------------------------------- LayerNorm, QuickGELU
@@ -296,19 +309,15 @@ def _merged(
     dtype = _dtype(x)
 
     def weight() -> Tensor:
-        # In float32: 16 bits would not resolve what LoRA adds.
-        with torch.autocast(x.device.type, enabled=False):
-            return _with_lora(layer, factor).to(dtype)
+        if not isinstance(layer, LoRALinear):
+            return (factor * layer.weight).to(dtype)
+        scale = factor * layer.scale
+        with torch.autocast(x.device.type, enabled=False):  # 16 bits would not resolve the sum
+            a, b = layer.lora_A, layer.lora_B
+            return torch.addmm(layer.weight, b, a, beta=factor, alpha=scale).to(dtype)
 
     bias = _prepared(layer.bias, (bias_factor, dtype), lambda: (bias_factor * layer.bias).to(dtype))
     return _prepared(layer, (factor, dtype), weight), bias
-
-
-def _with_lora(layer: nn.Linear, factor: float) -> Tensor:
-    if isinstance(layer, LoRALinear):
-        scale = factor * layer.scale
-        return torch.addmm(layer.weight, layer.lora_B, layer.lora_A, beta=factor, alpha=scale)
-    return factor * layer.weight
 
 
 class _LoRAMLP(torch.autograd.Function):
@@ -381,7 +390,7 @@ def _lora_forward(
 ) -> tuple[Tensor, Tensor]:
     """Compute factor (x W' + scale x A' B') + bias_factor bias, and x A' (N, R)."""
     low = linear(x, a)
-    if _merges(x, weight):
+    if x.dtype == weight.dtype and x.dtype.itemsize >= 4:  # 16 bits would not resolve the sum
         merged = torch.addmm(weight, b, a, beta=factor, alpha=factor * scale)
         return linear(x, merged, bias_factor * bias), low
     if convolves(x):
@@ -397,14 +406,9 @@ def _lora_backward(
     grad: Tensor, low: Tensor, weight: Tensor, a: Tensor, b: Tensor, scale: float
 ) -> Tensor:
     """Compute grad W + scale low A, where low is grad B."""
-    if _merges(grad, weight):
+    if grad.dtype == weight.dtype and grad.dtype.itemsize >= 4:
         return _input_gradient(grad, torch.addmm(weight, b, a, alpha=scale))
     return _input_gradient(grad, weight).addmm_(low, a.to(grad.dtype), alpha=scale)
-
-
-def _merges(x: Tensor, weight: Tensor) -> bool:
-    """Whether LoRA's part may be added to the weight: 16 bits would not resolve it."""
-    return x.dtype == weight.dtype and x.dtype.itemsize >= 4
 
 
 def _outer(low: Tensor, wide: Tensor, dtype: torch.dtype, scale: float) -> Tensor:
@@ -421,10 +425,9 @@ _Kept = dict[tuple[int, Hashable], tuple[object, Tensor]]
 
 
 class FixedWeights:
-    """While it is entered, and no gradients are taken, weights are prepared once and then kept.
+    """While it is entered, and no gradients are taken, weights are cast, and LoRA added, only once.
 
-    Preparing is to cast them, and to add LoRA to them. They must not change from the first time
-    that it is entered to the last; it can be left and entered again.
+    They must not change from the first time that it is entered to the last.
     """
 
     def __init__(self) -> None:
@@ -460,9 +463,8 @@ def _cast(weight: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 # ---------------------------------------------------------------- memory
-# A forward on a CPU makes and frees tensors of many megabytes. Left to itself the C library returns
-# each to the system and asks for it anew, and the system clears it page by page: about a tenth of
-# the time of a test.
+# Left to itself the C library returns each large tensor to the system when it is freed, and the
+# system clears its pages anew for the next: about a tenth of the time of a test on a CPU.
 _M_TRIM_THRESHOLD, _M_MMAP_MAX, _NEVER = -1, -4, -1  # of malloc.h
 
 
@@ -481,11 +483,10 @@ def keep_freed_memory() -> None:
 
 
 def release_freed_memory() -> None:
-    """Give back once what is free; best called before processes are forked.
+    """Give back once what is free, if glibc keeps it; best called before processes are forked.
 
-    What is there at a fork belongs to both processes, and is copied, in small pages, when one of
-    them writes to it: 7 % of the time of a short test that follows another one. Only with glibc on
-    Linux.
+    Else both processes have it, and copy it in small pages when one writes to it: 7 % of the time
+    of a short test that follows another one.
     """
     malloc_trim = _from_c("malloc_trim") if _on else None
     if malloc_trim is not None:

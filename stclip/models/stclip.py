@@ -34,7 +34,7 @@ from stclip.models.clip import (
     Linear,
     normalize_pixels,
 )
-from stclip.models.fast import attend, mean_attention
+from stclip.models.fast import cross_attention, mean_attention
 from stclip.structures import ClipBatch, PersonLayout
 
 
@@ -168,13 +168,9 @@ class CrossAttention(nn.Module):
 
     def forward(self, text: Tensor, tokens: Tensor, key_mask: Tensor | None = None) -> Tensor:
         """(A, C, E) from text (A, C, E) and tokens (A, S, E)."""
-        query, key, value = (
-            x.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (A, heads, C or S, 64)
-            for x in (self.q_proj(text), self.k_proj(tokens), self.v_proj(tokens))
-        )
+        query = self.q_proj(text)
         mask = None if key_mask is None else key_mask[:, None, None]  # (A, 1, 1, S)
-        out = attend(query, key, value, mask)  # (A, heads, C, 64)
-        return self.proj(out.transpose(1, 2).flatten(2))
+        return self.proj(cross_attention(query, tokens, self.k_proj, self.v_proj, self.heads, mask))
 
 
 class PromptBlock(nn.Module):

@@ -148,9 +148,9 @@ class CrossFrameBlock(Block):
             (B, S or outputs, W); the message, once read, is gone.
         """
         assert not causal, "the tokens of a frame have no order"
-        outputs = x.shape[1] if outputs is None else outputs
         entering, key_mask = self._with_message(x, message, key_mask)
-        x = x[:, :outputs] + self.attn(self.ln_1(entering), key_mask, outputs=outputs)
+        x = x if outputs is None else x[:, :outputs]
+        x = x + self.attn(self.ln_1(entering), key_mask, outputs=x.shape[1])
         return x + self.mlp(self.ln_2(x))
 
     def attention_weights(

@@ -14,7 +14,7 @@ from stclip.models import fast
 from stclip.models.clip import CLIP, MLP, CLIPSizes
 from stclip.models.fast import FixedWeights, _prepared, attend, convolves, linear
 from stclip.models.losses import FocalCriterion
-from stclip.models.stclip import InterestTokens
+from stclip.models.stclip import CrossAttention, InterestTokens
 from stclip.models.xclip import CrossFrameCLIP
 from tests.helpers import random_batch, tiny_model
 
@@ -369,3 +369,25 @@ def test_what_is_free_is_released():
     assert int(held) > 16000  # of 16,384 pages
     assert int(left) < 1000
     assert float(total) == 16 << 20
+
+
+@pytest.mark.parametrize("names", [1, 6, 60])
+def test_cross_attention_of_few_and_many_names_gives_what_torch_gives(both_ways, names) -> None:
+    torch.manual_seed(0)
+    module, width = CrossAttention(128, heads=2), 128
+    torch.nn.init.normal_(module.proj.bias)
+    reference = torch.nn.MultiheadAttention(width, 2, batch_first=True)
+    projections = (module.q_proj.weight, module.k_proj.weight, module.v_proj.weight)
+    reference.in_proj_weight.data = torch.cat(projections).detach()
+    reference.out_proj.load_state_dict(module.proj.state_dict())
+    query = torch.randn(3, names, width, requires_grad=True)
+    tokens = torch.randn(3, 50, width, requires_grad=True)
+    mask = torch.rand(3, 50) < 0.7
+    found = module(query, tokens, mask)
+    expected, _ = reference(query, tokens, tokens, key_padding_mask=~mask)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    direction = torch.randn(found.shape)
+    ours = torch.autograd.grad(found, [query, tokens, *projections], direction)
+    theirs = torch.autograd.grad(expected, [query, tokens, reference.in_proj_weight], direction)
+    expected_gradients = (*theirs[:2], *theirs[2].chunk(3))
+    torch.testing.assert_close(ours, expected_gradients, rtol=1e-4, atol=1e-4)
