@@ -32,6 +32,7 @@ setup(
     # installed package they lie in stclip/shipped.
     packages=[*find_packages(include=["stclip", "stclip.*"]), *SHIPPED],
     package_dir=SHIPPED,
+    entry_points={"console_scripts": ["stclip = stclip.commands:main"]},
     package_data={"stclip": ["assets/*"], **{name: ["**/*.yaml", "**/*.txt"] for name in SHIPPED}},
     install_requires=[
         # Earlier ones convert pictures of BT.709, as most large videos are, with BT.601's weights:

@@ -9,10 +9,34 @@ The public surface::
     scores = detector.score(frames, boxes, keyframe=12)
 """
 
-from stclip.detector import Detector, load
-from stclip.errors import UserError
-from stclip.models.tokenizer import tokenize
-from stclip.models.weights import load_clip, load_xclip
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from stclip.detector import Detector, load
+    from stclip.errors import UserError
+    from stclip.models.tokenizer import tokenize
+    from stclip.models.weights import load_clip, load_xclip
 
 __version__ = "0.1.0"
 __all__ = ["Detector", "UserError", "__version__", "load", "load_clip", "load_xclip", "tokenize"]
+
+# Imported when first used: torch takes seconds, which `stclip --help` need not wait for.
+_PLACES = {
+    "Detector": "stclip.detector",
+    "UserError": "stclip.errors",
+    "load": "stclip.detector",
+    "load_clip": "stclip.models.weights",
+    "load_xclip": "stclip.models.weights",
+    "tokenize": "stclip.models.tokenizer",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PLACES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_PLACES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

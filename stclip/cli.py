@@ -26,8 +26,8 @@ _NEEDLESS = {
     "--adjust-lr": "the SOLVER keys of the config hold after --resume too",
     "--use-tfboard": "TensorBoard events are always written",
     "--tfboard": "TensorBoard events are always written",
-    "--skip-final-test": "a training ends without a test; tools/test_net.py tests",
-    "--skip-test": "a training ends without a test; tools/test_net.py tests",
+    "--skip-final-test": "a training ends without a test; stclip test tests",
+    "--skip-test": "a training ends without a test; stclip test tests",
 }
 
 
@@ -141,7 +141,7 @@ class Terminated(BaseException):
 
 @contextmanager
 def _raising_signals() -> Iterator[None]:
-    """Let SIGINT and SIGTERM be raised as errors, which ``tools/signals.py`` has not done so far.
+    """Let SIGINT and SIGTERM be raised as errors; until now they ended the process at once.
 
     Under torchrun SIGTERM ends the process at once, as ever: one that waits for other ranks would
     not come to run a handler of Python's.

@@ -123,7 +123,7 @@ def load(
     """Read a checkpoint, ours or the reference's, and give it a vocabulary.
 
     Args:
-        checkpoint: a file that ``tools/train_net.py`` or the reference wrote.
+        checkpoint: a file that ``stclip train`` or the reference wrote.
         labels: C action names.
         device: auto, cpu or cuda.
         groups: the groups of some of the names, see ``Detector``. If the weights were trained with
@@ -143,7 +143,7 @@ def load(
     if trained.NAME == "xclip":
         raise UserError(
             f"{checkpoint}: found X-CLIP as a baseline, expected ST-CLIP: score a dataset with "
-            "it by tools/test_net.py, or give X-CLIP's own weights to stclip.load_xclip"
+            "it by stclip test, or give X-CLIP's own weights to stclip.load_xclip"
         )
     for group, names in _WITHOUT_SHAPE.items():
         for name in names:

@@ -174,7 +174,7 @@ def locked(folder: str | Path, what: str, leftovers: str = ".tmp-*") -> Iterator
 
     Args:
         folder: is made if it is not there.
-        what: is done there, such as ``train_net``; other things may be done at the same time.
+        what: is done there, such as ``train``; other things may be done at the same time.
         leftovers: what a process that was killed there has left unfinished; it is deleted.
 
     Raises:

@@ -90,14 +90,9 @@ def _pixels(count: int, size: int, generator: torch.Generator) -> torch.Tensor:
     return torch.randint(256, (count, 3, size, size), dtype=torch.uint8, generator=generator)
 
 
-def load_tool(name: str) -> ModuleType:
-    """A script of ``tools/`` as a module, so that a test calls its main without a new process."""
-    spec = importlib.util.spec_from_file_location(f"tools_{name}", REPOSITORY / f"tools/{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def load_command(name: str) -> ModuleType:
+    """A module of ``stclip.commands``; its main runs a command without a new process."""
+    return importlib.import_module(f"stclip.commands.{name}")
 
 
 def conformance_state(shapes_file: Path) -> dict[str, torch.Tensor]:

@@ -33,7 +33,7 @@ from stclip.models.losses import FocalCriterion, GroupedFocalCriterion
 from stclip.models.stclip import STCLIP, InterestTokens, PromptBlock
 from stclip.models.xclip import CrossFrameCLIP
 from stclip.structures import ClipBatch
-from tests.helpers import REPOSITORY, load_tool, random_batch, tiny_model
+from tests.helpers import REPOSITORY, load_command, random_batch, tiny_model
 
 CPU = torch.device("cpu")
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -287,7 +287,7 @@ def test_one_rank_of_many(device: torch.device, monkeypatch: pytest.MonkeyPatch)
 def test_the_check_runs_on_a_cpu(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["--device", "cpu", "--model", "small", "--keyframes", "2", "--persons", "2"]
     out = tmp_path / "check.json"
-    tool = load_tool("gpu_check")
+    tool = load_command("gpu_check")
     tool.main([*words, "--chunks", "2", "--repeats", "1", "--json", str(out)])
     result = json.loads(out.read_text())
     assert result["passed"], capsys.readouterr().out

@@ -1,40 +1,6 @@
-"""Turn a checkpoint of the reference implementation into ours, or back.
+"""The command ``stclip convert``; --help explains it."""
 
-    python tools/convert_checkpoint.py --to stclip reference.pth stclip.pth
-    python tools/convert_checkpoint.py --to reference stclip.pth reference.pth
-
-A reference checkpoint that goes there and back holds the same bits, with one tensor order and the
-parts that our model does not use. MODEL.WEIGHT takes both formats without conversion.
-"""
+from stclip.commands import launch
 
 if __name__ == "__main__":
-    import signals  # noqa: F401 (before the imports that take seconds)
-
-
-import argparse
-from pathlib import Path
-
-from stclip.cli import Parser, run
-from stclip.engine.checkpoint import read_checkpoint, save_checkpoint, save_reference_checkpoint
-from stclip.errors import UserError
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Command line; see the head of this file."""
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--to", required=True, choices=("reference", "stclip"))
-    parser.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
-    parser.add_argument("input", metavar="IN", type=Path)
-    parser.add_argument("output", metavar="OUT", type=Path)
-    args = parser.parse_args(argv)
-    if args.output.exists() and not args.overwrite:
-        raise UserError(f"{args.output}: exists already; choose another OUT or add --overwrite")
-    checkpoint = read_checkpoint(args.input)
-    save = save_checkpoint if args.to == "stclip" else save_reference_checkpoint
-    save(args.output, checkpoint)
-    print(f"{args.output}: {len(checkpoint.model)} parameters")
-    return 0
-
-
-if __name__ == "__main__":
-    run(main)
+    launch("convert")

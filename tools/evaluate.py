@@ -1,37 +1,6 @@
-"""Score result files against ground truth. See `python tools/evaluate.py COMMAND --help`."""
+"""The command ``stclip evaluate``; --help explains it."""
+
+from stclip.commands import launch
 
 if __name__ == "__main__":
-    import signals  # noqa: F401 (before the imports that take seconds)
-
-
-from collections.abc import Sequence
-from pathlib import Path
-
-from stclip.cli import Parser, run
-from stclip.errors import UserError
-from stclip.files import write_json
-from stclip.scoring.ava import add_ava
-from stclip.scoring.frame import add_frame_map
-from stclip.scoring.video import add_video_map
-from stclip.scoring.vote import add_vote
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the subcommand that ``argv`` names."""
-    parser = Parser(description=__doc__)
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for add in (add_frame_map, add_video_map, add_ava, add_vote):
-        add(commands)
-    arguments = parser.parse_args(argv)
-    out: Path | None = arguments.json
-    if out is not None and out.exists() and not arguments.overwrite:
-        raise UserError(f"{out}: exists already; give another --json, or --overwrite")
-    metrics, table = arguments.command(arguments)
-    if out is not None:
-        write_json(out, metrics)
-    print(table)
-    return 0
-
-
-if __name__ == "__main__":
-    run(main)
+    launch("evaluate")

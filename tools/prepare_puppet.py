@@ -1,66 +1,6 @@
-"""Draw Puppet, the benchmark of drawn people, in J-HMDB's layout. Needs no download.
+"""The command ``stclip puppet draw``; --help explains it."""
 
-Examples:
-    python tools/prepare_puppet.py
-    python tools/prepare_puppet.py --out data/puppet
-    python tools/prepare_puppet.py --setting crowd --test-clips 10
-    python tools/train_net.py --config-file configs/puppet/split_1.yaml
-
-The settings are datasets of their own: standard (one to three people, data/puppet), crowd (four or
-five, data/puppet_crowd) and context (what tells the action is far from the body,
-data/puppet_context).
-"""
+from stclip.commands import launch
 
 if __name__ == "__main__":
-    import signals  # noqa: F401 (before the imports that take seconds)
-
-
-import argparse
-import time
-from pathlib import Path
-
-from stclip.cli import Parser, run
-from stclip.data.jhmdb_ground_truth import CLASSES
-from stclip.puppet.draw.dataset import draw_puppet
-from stclip.puppet.draw.settings import SETTINGS
-
-ROOT = Path(__file__).resolve().parents[1]
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Draw, and say what was drawn."""
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, help="a folder not there yet (data/<name>)")
-    parser.add_argument("--setting", default="standard", choices=tuple(SETTINGS))
-    parser.add_argument("--seed", default=0, type=int, help="equal seeds give equal pixels (0)")
-    parser.add_argument(
-        "--train-clips", default=96, type=int, help="of each of the 21 classes (96)"
-    )
-    parser.add_argument("--test-clips", default=40, type=int, help="likewise (40)")
-    parser.add_argument("--workers", type=int, help="processes that draw (one for each core)")
-    args = parser.parse_args(argv)
-    out: Path = args.out or Path("data", SETTINGS[args.setting].folder)
-    start = time.perf_counter()
-    summary = draw_puppet(
-        out,
-        setting=args.setting,
-        train_clips=args.train_clips,
-        test_clips=args.test_clips,
-        seed=args.seed,
-        workers=args.workers,
-        label_splits=ROOT / "data" / "label_splits",
-    )
-    seconds = time.perf_counter() - start
-    classes = len(CLASSES)
-    print(
-        f"{out}: setting {args.setting}, {classes} classes, {classes * args.train_clips} training "
-        f"and {classes * args.test_clips} test clips, {summary['frames']:,} frames with "
-        f"{summary['boxes']:,} person boxes in {summary['frame_bytes'] / 1e6:.0f} MB, "
-        f"{seconds:.0f} s ({summary['frames'] / seconds:.0f} frames a second)"
-    )
-    print(f"pixels SHA-256 {summary['pixels_sha256']}")
-    return 0
-
-
-if __name__ == "__main__":
-    run(main)
+    launch("puppet draw")

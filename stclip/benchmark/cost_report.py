@@ -124,7 +124,7 @@ def _read_result(path: Path) -> dict[str, Any]:
     missing = [name for name in needed if not isinstance(result, dict) or name not in result]
     if missing or result["work"] not in ("infer", "train"):
         raise UserError(
-            f"{path}: no result of tools/benchmark.py infer or train"
+            f"{path}: no result of stclip benchmark infer or train"
             f"{f' (it has no {missing[0]!r})' if missing else ''}; make one with --json"
         )
     if not result["steady"]:

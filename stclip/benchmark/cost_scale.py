@@ -83,11 +83,10 @@ def slope(x: Sequence[float], y: Sequence[float]) -> float:
     return over / sum((a - mean_x) ** 2 for a, _ in logs)
 
 
-def in_a_process(tool: Path, options: Sequence[str], threads: int) -> Measure:
-    """Measures by ``tool infer`` with ``options`` in a process of its own, or in several.
+def in_a_process(options: Sequence[str], threads: int) -> Measure:
+    """Measures by ``stclip benchmark infer`` with ``options``, in one or several new processes.
 
     Args:
-        tool: benchmark.py.
         options: of ``infer``, beside the sizes.
         threads: of each process, the same in all so that several compare with one.
     """
@@ -100,7 +99,7 @@ def in_a_process(tool: Path, options: Sequence[str], threads: int) -> Measure:
             if processes > 1:
                 command += ["-m", "torch.distributed.run", f"--nproc_per_node={processes}"]
                 command += ["--standalone"]
-            command += [str(tool), "infer", *options, "--json", str(out)]
+            command += ["-m", "stclip", "benchmark", "infer", *options, "--json", str(out)]
             for name in ("keyframes", "persons", "classes"):
                 command += [f"--{name}", str(sizes[name])]
             command += ["--threads", str(threads)]

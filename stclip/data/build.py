@@ -223,7 +223,7 @@ def _check_boxes(cfg: CfgNode, part: Part, dataset: DetectionDataset, report: Re
         logger.warning(
             "%s: only %.1f%% of the annotated boxes overlap a detection by IoU 0.5, and no mAP@0.5 "
             "can be much higher; are the boxes of these videos, frames and sizes? "
-            "tools/validate_dataset.py says more",
+            "stclip validate says more",
             where, 100 * share,
         )  # fmt: skip
     scores = np.concatenate([np.zeros(0), *(rows.scores for rows in dataset.proposals.values())])

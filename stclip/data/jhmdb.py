@@ -25,9 +25,9 @@ logger = logging.getLogger(__name__)
 OFFICIAL = "jhmdb"
 # Datasets in this layout that the project draws, and the commands that do it.
 DRAWN = {
-    "puppet": "python tools/prepare_puppet.py --setting standard",
-    "puppet_crowd": "python tools/prepare_puppet.py --setting crowd",
-    "puppet_context": "python tools/prepare_puppet.py --setting context",
+    "puppet": "stclip puppet draw --setting standard",
+    "puppet_crowd": "stclip puppet draw --setting crowd",
+    "puppet_context": "stclip puppet draw --setting context",
 }
 NAMES = (OFFICIAL, *DRAWN)
 PICKLE = "JHMDB-GT.pkl"

@@ -26,7 +26,7 @@ def preprocess(image: Picture, size: int, resize: Resize = "pillow") -> Tensor:
         image: (h, w, 3) uint8 RGB, not empty.
         size: side of the square in pixels.
         resize: whose arithmetic: Pillow's, which CLIP and the reference use, or torch's, which is
-            faster and rounds some values the other way (tools/benchmark_pictures.py measures both).
+            faster and rounds some values the other way.
 
     Returns:
         (3, size, size) uint8.

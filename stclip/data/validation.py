@@ -1,4 +1,4 @@
-"""Says what is wrong with a dataset before anybody trains on it (tools/validate_dataset.py)."""
+"""Says what is wrong with a dataset before anybody trains on it (stclip validate)."""
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence

@@ -125,7 +125,7 @@ def load_clip(
         if not path.exists():
             raise UserError(
                 f"{path}: the weights of {PUPPET} are not there, though they are part of the "
-                "package: install it again, or make them with python tools/pretrain_clip.py"
+                "package: install it again, or make them with stclip puppet pretrain"
             )
     else:
         path = _existing(name_or_path, available_models(), "CLIP")

@@ -1,1 +1,1 @@
-"""The commands of tools/evaluate.py: each reads files, calls the metric, and words the outcome."""
+"""The commands of stclip evaluate: each reads files, calls the metric, and words the outcome."""

@@ -40,7 +40,7 @@ without either, the ids 1 to 80. The means of the three groups are given too.
 """
 _EXAMPLE = """\
 example:
-  python tools/evaluate.py ava --ground-truth data/ava/annotations/ava_val_v2.2.csv \\
+  stclip evaluate ava --ground-truth data/ava/annotations/ava_val_v2.2.csv \\
       --detections output/inference/ava/result_ava.csv \\
       --excluded data/ava/annotations/ava_val_excluded_timestamps_v2.2.csv \\
       --label-map data/label_splits/ava/all_label.txt --json output/ava.json

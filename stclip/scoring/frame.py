@@ -40,7 +40,7 @@ from stclip.structures import Detections
 _TEXT = """\
 Frame mAP of a result csv or of predictions.npz, in percent.
 
-Both files are what tools/test_net.py writes. The evaluated classes are those of --test-label, in
+Both files are what stclip test writes. The evaluated classes are those of --test-label, in
 the order that the csv's label indices count in. The ground truth is all their boxes in the test
 videos, also in frames without detections. Every row of the csv counts: where its video and frame
 have no ground truth of its class, it is a false positive. A row in a video that the ground truth
@@ -52,13 +52,13 @@ and with --renormalise the scores are those of a test of these classes alone.
 """
 _EXAMPLE = """\
 examples:
-  python tools/evaluate.py frame-map --ground-truth data/jhmdb/JHMDB-GT.pkl \\
+  stclip evaluate frame-map --ground-truth data/jhmdb/JHMDB-GT.pkl \\
       --detections output/inference/jhmdb/result_jhmdb.csv \\
       --test-label data/label_splits/jhmdb/split_1/test_label.txt \\
       --iou 0.2 0.5 0.75 --json output/frame_map.json
-  python tools/evaluate.py frame-map --ground-truth data/jhmdb/JHMDB-GT.pkl \\
+  stclip evaluate frame-map --ground-truth data/jhmdb/JHMDB-GT.pkl \\
       --detections output/inference/jhmdb/predictions.npz --single-action
-  python tools/evaluate.py frame-map --ground-truth data/jhmdb/JHMDB-GT.pkl \\
+  stclip evaluate frame-map --ground-truth data/jhmdb/JHMDB-GT.pkl \\
       --detections output/all_classes/inference/jhmdb/predictions.npz \\
       --unseen-label data/label_splits/jhmdb/split_1/test_label.txt
 """

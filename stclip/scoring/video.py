@@ -54,10 +54,10 @@ without it, all classes of the ground truth in its order. Beside --iou, the mean
 """
 _EXAMPLE = """\
 examples:
-  python tools/evaluate.py video-map --ground-truth data/ucf24/UCF101v2-GT.pkl \\
+  stclip evaluate video-map --ground-truth data/ucf24/UCF101v2-GT.pkl \\
       --detections output/inference/ucf24/result_ucf24.csv \\
       --test-label data/label_splits/ucf24/split_1/test_label.txt --json output/video_map.json
-  python tools/evaluate.py video-map --ground-truth tubes.json --detections found.json --iou 0.5
+  stclip evaluate video-map --ground-truth tubes.json --detections found.json --iou 0.5
 """
 
 

@@ -23,13 +23,13 @@ _TEXT = """\
 Single-action voting: the voted results of a test, from its predictions.npz.
 
 Class scores are averaged over all persons of a video before they are multiplied by the detector's,
-which is what TEST.SINGLE_ACTION True does. --out receives what tools/test_net.py writes, with
+which is what TEST.SINGLE_ACTION True does. --out receives what stclip test writes, with
 the csv named after the folder; a folder that is there already is renamed. With --ground-truth the
 frame mAP is computed too.
 """
 _EXAMPLE = """\
 example:
-  python tools/evaluate.py vote --predictions output/inference/jhmdb/predictions.npz \\
+  stclip evaluate vote --predictions output/inference/jhmdb/predictions.npz \\
       --out output/voted/jhmdb --ground-truth data/jhmdb/JHMDB-GT.pkl
 """
 

@@ -131,7 +131,7 @@ class Ablation:
             load_config(config_dir / variant.config, (*pairs, *variant.pairs))
         for key, title in _BASELINES.items():
             words = (*pairs, "MODEL.NAME", key)
-            run = Run(f"{name}, {title}", "test_net", config, output / name / key, words)
+            run = Run(f"{name}, {title}", "test", config, output / name / key, words)
             ablation._add_test(title, run)
         solver = ablation.cfg.SOLVER
         seconds = solver.MAX_ITER * solver.VIDEOS_PER_BATCH / 30
@@ -142,11 +142,11 @@ class Ablation:
                 folder = output / name / variant.key / f"seed_{seed}"
                 label = f"{name}, {variant.title}, seed {seed}"
                 train = Run(
-                    f"{label}: training", "train_net", config, folder / "train", words,
+                    f"{label}: training", "train", config, folder / "train", words,
                     seconds=seconds,
                 )  # fmt: skip
                 ablation.runs.append(train)
-                test = Run(label, "test_net", config, folder / "test", words, train, seconds / 3)
+                test = Run(label, "test", config, folder / "test", words, train, seconds / 3)
                 ablation._add_test(variant.title, test)
         return ablation
 

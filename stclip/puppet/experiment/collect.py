@@ -1,4 +1,4 @@
-"""From folders that tools/test_net.py wrote to the cells of the paper's table."""
+"""From folders that stclip test wrote to the cells of the paper's table."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def find_runs(folder: Path) -> list[Path]:
     if not found:
         raise UserError(
             f"{folder}: no {METRICS} with a {CONFIG} beside it, in it or below; name a folder that "
-            "tools/test_net.py wrote (OUTPUT_DIR/inference/<dataset>, or one above)"
+            "stclip test wrote (OUTPUT_DIR/inference/<dataset>, or one above)"
         )
     return found
 

@@ -122,7 +122,7 @@ class Plan:
         pairs = (*self.pairs, *pairs)
         solver = load_config(self.config(split), pairs).SOLVER
         seconds = solver.MAX_ITER * solver.VIDEOS_PER_BATCH / _TRAIN_RATE
-        run = Run(title, "train_net", self.config(split), folder / "train", pairs, seconds=seconds)
+        run = Run(title, "train", self.config(split), folder / "train", pairs, seconds=seconds)
         self.runs.append(run)
         return run
 
@@ -142,7 +142,7 @@ class Plan:
             words, clips = self._vocabulary(split, vocabulary)
             run = Run(
                 f"split {split}, {method}{'' if seed is None else f', seed {seed}'}: {vocabulary}",
-                "test_net",
+                "test",
                 self.config(split),
                 self.output / f"split_{split}" / name / vocabulary,
                 (*self.pairs, *pairs, *words),
@@ -173,7 +173,7 @@ class Plan:
         folder = Path(data.DATA_DIR) / data.TEST / "lists"
         if not folder.is_dir():
             raise UserError(
-                f"{folder}: is not there; draw the benchmark first: python tools/prepare_puppet.py "
+                f"{folder}: is not there; draw the benchmark first: stclip puppet draw "
                 f"--out {folder.parent}"
             )
         return folder

@@ -1,4 +1,4 @@
-"""Calls of train_net and test_net, each in a process of its own.
+"""Calls of ``stclip train`` and ``stclip test``, each in a process of its own.
 
 A finished run is recognised by what it left on disk and is not repeated, so an interrupted
 experiment goes on where it stopped.
@@ -31,11 +31,11 @@ _START_SECONDS = 6.0  # to start a process and build a model, roughly
 
 @dataclass(frozen=True)
 class Run:
-    """One call of a tool.
+    """One call of a command.
 
     Attributes:
         title: what it is, for people.
-        tool: ``train_net`` or ``test_net``.
+        command: ``train`` or ``test``.
         config: the yaml file.
         folder: OUTPUT_DIR.
         pairs: further KEY VALUE pairs.
@@ -44,7 +44,7 @@ class Run:
     """
 
     title: str
-    tool: str
+    command: str
     config: str
     folder: Path
     pairs: tuple[str, ...] = ()
@@ -52,7 +52,7 @@ class Run:
     seconds: float = 0.0
 
     def arguments(self) -> list[str]:
-        """What follows the tool's name on a command line."""
+        """What follows the command on a command line."""
         weight = () if self.training is None else ("MODEL.WEIGHT", str(self.training.checkpoint()))
         output = ("OUTPUT_DIR", str(self.folder))
         return ["--config-file", self.config, *self.pairs, *weight, *output]
@@ -78,7 +78,7 @@ class Run:
         Raises:
             UserError: a training stands there that was made with another config.
         """
-        if self.tool == "train_net":
+        if self.command == "train":
             self._refuse_other_config(self.folder / "config.yaml")
             return self.checkpoint().exists()
         metrics, config = self.results() / "metrics.json", self.results() / "config.yaml"
@@ -92,11 +92,11 @@ class Run:
 
     def begun(self) -> bool:
         """Whether a training stands there that --resume continues."""
-        return self.tool == "train_net" and (self.folder / "config.yaml").exists()
+        return self.command == "train" and (self.folder / "config.yaml").exists()
 
     def outcome(self) -> str:
         """A few words for the line that ends the run."""
-        if self.tool == "train_net":
+        if self.command == "train":
             return "trained"
         value = read_json(self.results() / "metrics.json").get("frame_mAP@0.5")
         return "no mAP" if value is None else f"{value:.1f} mAP"
@@ -136,22 +136,22 @@ class Runner:
     """Carries out runs and says how far it is.
 
     Args:
-        tools: the folder of train_net.py and test_net.py.
         runs: in order; what a run needs comes before it.
         show_commands: print each command as a person would type it.
         jobs: runs at a time, which share the processor's cores. Small models gain by it.
         stream: where lines go; standard output by default.
+        program: what a command is called with.
     """
 
     def __init__(
         self,
-        tools: Path,
         runs: Sequence[Run],
         show_commands: bool = False,
         jobs: int = 1,
         stream: TextIO | None = None,
+        program: Sequence[str] = (sys.executable, "-m", "stclip"),
     ) -> None:
-        self._tools, self._show_commands, self._jobs = tools, show_commands, jobs
+        self._program, self._show_commands, self._jobs = program, show_commands, jobs
         self._stream = sys.stdout if stream is None else stream
         self._runs = list(runs)
         self._left = sum(_nominal(run) for run in runs)
@@ -161,7 +161,7 @@ class Runner:
         """Carry out the runs that are not finished, in order.
 
         Raises:
-            UserError: a tool failed; the message has its last line and where the rest is. Other
+            UserError: a command failed; the message has its last line and where the rest is. Other
                 runs of that moment are stopped as Ctrl-C stops them.
         """
         finished = [run.finished() for run in self._runs]  # conflicts show before anything is run
@@ -198,17 +198,16 @@ class Runner:
     def _start(self, run: Run, title: str) -> _Job:
         words = [*run.arguments(), *(["--resume"] if run.begun() else [])]
         if self._show_commands:
-            self._say(f"$ python tools/{run.tool}.py {shlex.join(words)}")
+            self._say(f"$ stclip {run.command} {shlex.join(words)}")
         run.folder.mkdir(parents=True, exist_ok=True)
         with open(run.folder / LOG, "w", encoding="utf-8") as file:
-            tool = str(self._tools / f"{run.tool}.py")
-            process = start_tool([sys.executable, tool, *words], file, self._jobs)
+            process = start_tool([*self._program, run.command, *words], file, self._jobs)
         return _Job(run, title, process, time.monotonic())
 
     def _end(self, job: _Job, others: Sequence[_Job]) -> None:
         if job.process.returncode:
             raise UserError(
-                f"{job.run.title}: tools/{job.run.tool}.py failed: {_last(job.log)} "
+                f"{job.run.title}: stclip {job.run.command} failed: {_last(job.log)} "
                 f"(all: {job.log})"
             )
         self._done += _nominal(job.run)

@@ -1,0 +1,106 @@
+"""Train ST-CLIP with and without the part that each of Puppet's subsets was drawn for.
+
+    stclip puppet draw --out data/puppet
+    stclip puppet draw --setting crowd --out data/puppet_crowd
+    stclip puppet draw --setting context --out data/puppet_context
+    stclip puppet ablate
+    stclip puppet ablate --subsets time --seeds 2 --output output/time SOLVER.MAX_ITER 100
+    stclip puppet ablate --subsets backbone --output output/backbone
+
+"backbone" is no subset of its own: on the standard split 1 it compares ST-CLIP with CLIP's and with
+X-CLIP's image tower, and with X-CLIP itself.
+
+The output folder receives table.md, table.json and the folder of every run. What is finished is not
+run again with --resume.
+"""
+
+import argparse
+import time
+from pathlib import Path
+
+from stclip.cli import Parser, numbers, positive
+from stclip.errors import UserError
+from stclip.evaluation.benchmark_table import format_markdown, format_text
+from stclip.files import locked, write_json, write_text
+from stclip.puppet.experiment.ablations import SUBSETS, Ablation, cells
+from stclip.puppet.experiment.plan import free_folder
+from stclip.puppet.experiment.provenance import inputs, same_inputs, versions
+from stclip.puppet.experiment.runs import Runner, clock
+
+HEADER = ["subset", "method", "mAP", "ST-CLIP's lead"]
+NOTE = (
+    "Frame mAP at IoU 0.5 in percent on the test classes of the subset's yaml; mean ± standard "
+    "deviation over the seeds. The lead is the difference of the means, with the interval of 95 % "
+    "of the draws of the test videos."
+)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Command line; see the head of this file."""
+    args = _parser().parse_intermixed_args(argv)
+    output: Path = args.output or free_folder(Path("output/ablations"))
+    if output.exists() and any(output.iterdir()) and not args.resume:
+        raise UserError(
+            f"--output {output}: is there already; continue it with --resume, or choose another "
+            "folder"
+        )
+    ablations = {
+        name: Ablation.plan(name, output, args.config_dir, args.seeds, tuple(args.opts))
+        for name in args.subsets
+    }
+    found = {}
+    with locked(output, "ablate_puppet"):
+        for name, ablation in ablations.items():
+            found[name] = inputs(ablation.cfg)
+            same_inputs(output / name, found[name])
+        runs = [one for ablation in ablations.values() for one in ablation.runs]
+        start = time.monotonic()
+        print(f"{len(runs)} runs into {output}", flush=True)
+        Runner(runs, jobs=args.jobs).all()
+        print("resampling the test videos ...", flush=True)
+        rows = {name: ablation.rows(args.draws) for name, ablation in ablations.items()}
+        lines = [HEADER, *(cells(name, row) for name, each in rows.items() for row in each)]
+        made = {**versions(), "seconds": round(time.monotonic() - start), "seeds": args.seeds}
+        made |= {"jobs": args.jobs, "pairs": args.opts, "inputs": found}
+        content = {
+            name: [
+                {
+                    "method": row.method,
+                    "mAP": vars(row.value),
+                    "lead": None if row.behind is None else vars(row.behind),
+                }
+                for row in each
+            ]
+            for name, each in rows.items()
+        }
+        write_json(output / "table.json", {"made": made, "subsets": content})
+        facts = ", ".join(f"{k} {v}" for k, v in made.items() if not isinstance(v, dict | list))
+        text = [format_markdown(lines), NOTE, "", f"Made with {facts}.", ""]
+        write_text(output / "table.md", "\n".join(text))
+    print(f"\n{format_text(lines)}\n\n{NOTE}\n\n{clock(time.monotonic() - start)}. See {output}.")
+    return 0
+
+
+def _parser() -> Parser:
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--subsets", type=_subsets, default=list(SUBSETS), help=f"some of {','.join(SUBSETS)} (all)"
+    )
+    parser.add_argument("--seeds", type=numbers, default=[0, 1, 2], help="0,1,2")
+    parser.add_argument("--output", type=Path, help="a new folder (output/ablations-<n>)")
+    parser.add_argument("--config-dir", type=Path, default=Path("configs/puppet"), metavar="DIR")
+    parser.add_argument("--resume", action="store_true", help="go on in --output")
+    parser.add_argument(
+        "--jobs", type=positive, default=1, metavar="N", help="runs at a time, sharing the cores"
+    )
+    parser.add_argument("--draws", type=positive, default=1000, help="of the test videos (1000)")
+    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="config keys of all runs")
+    return parser
+
+
+def _subsets(text: str) -> list[str]:
+    names = text.split(",")
+    for name in names:
+        if name not in SUBSETS:
+            raise argparse.ArgumentTypeError(f"{name!r}: choices are {','.join(SUBSETS)}")
+    return names

@@ -1,0 +1,150 @@
+"""Draw the benchmark, train ST-CLIP on it, test it on actions it has never seen, write a report.
+
+Examples:
+    stclip quickstart
+    stclip quickstart --short --floor 25
+
+Needs no download. Every run writes to a new folder, output/quickstart-<n>; the dataset is drawn
+once. report.html in that folder shows the outcome in a browser, and needs nothing beside itself.
+"""
+
+import argparse
+import shlex
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from yacs.config import CfgNode
+
+from stclip.cli import Parser
+from stclip.config import load_config
+from stclip.evaluation.benchmark_table import format_text
+from stclip.evaluation.report import render_report
+from stclip.files import locked, write_text
+from stclip.puppet.experiment.page import quickstart_report, seen_and_unseen
+from stclip.puppet.experiment.plan import OURS, Plan, free_folder
+from stclip.puppet.experiment.provenance import inputs, same_inputs, versions
+from stclip.puppet.experiment.runs import Runner, clock
+
+CONFIGS = "configs/puppet"
+SPLIT = 1
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much is drawn, trained and tested.
+
+    Attributes:
+        dataset: the folder of the drawn dataset.
+        draw: options of prepare_puppet.py.
+        pairs: config keys of every run.
+        unseen_clips: test clips of each unseen class.
+        seen_clips: the same of each seen one.
+    """
+
+    dataset: str
+    draw: tuple[str, ...]
+    pairs: tuple[str, ...]
+    unseen_clips: int
+    seen_clips: int
+
+
+# Fractions of the benchmark: all of its training, and so many of its test clips.
+FULL = Size("data/puppet", (), (), unseen_clips=16, seen_clips=4)
+SHORT = Size(
+    "data/puppet-short/puppet",
+    ("--train-clips", "16", "--test-clips", "6"),
+    ("DATASETS.DATA_DIR", "data/puppet-short", "SOLVER.MAX_ITER", "150"),
+    unseen_clips=6,
+    seen_clips=2,
+)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the commands that a person would type, and sum up."""
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--short", action="store_true", help="fewer clips, a shorter training")
+    parser.add_argument(
+        "--floor", type=float, default=0.0, metavar="MAP",
+        help="exit with 1 if ST-CLIP's mAP on unseen classes is lower, in percent",
+    )  # fmt: skip
+    args = parser.parse_args(argv)
+    size = SHORT if args.short else FULL
+    start = time.monotonic()
+    draw(size)
+    output = free_folder(Path("output/quickstart"))
+    plan = Plan(output, Path(CONFIGS), size.pairs, size.unseen_clips, size.seen_clips)
+    cfg = load_config(plan.config(SPLIT), plan.pairs)
+    plan.add_baselines(SPLIT, seen=False)
+    plan.add_untrained(SPLIT, cfg.SEED, seen=False)
+    training = plan.add_trained(SPLIT, cfg.SEED)
+    found = inputs(cfg)
+    with locked(output, "quickstart"):
+        same_inputs(output, found)
+        print(f"\n{len(plan.runs)} runs into {output}", flush=True)
+        Runner(plan.runs, show_commands=True).all()
+        unseen, seen = seen_and_unseen(plan)
+    note = (
+        "Frame mAP at 0.5, in percent (see Words below). All methods score the same boxes of the "
+        f"same clips, {size.unseen_clips} of each unseen and {size.seen_clips} of each seen action."
+    )
+    options = sys.argv[1:] if argv is None else argv
+    facts = [
+        ("command", shlex.join(["stclip", "quickstart", *options])),
+        ("time", f"{clock(time.monotonic() - start)}, everything included"),
+        *describe(cfg, found),
+    ]
+    report = output / "report.html"
+    write_text(report, render_report(quickstart_report(plan, training, facts, note)))
+    summarise(plan, unseen, seen)
+    print(f"\n{clock(time.monotonic() - start)}. Everything is in {output}; look at {report}")
+    if unseen[OURS] < args.floor:
+        print(
+            f"too low: ST-CLIP has {unseen[OURS]:.2f} on unseen actions, --floor is {args.floor:g}",
+            file=sys.stderr,
+        )
+        return 1
+    return 0
+
+
+def draw(size: Size) -> None:
+    """Draw the dataset unless it is there."""
+    if Path(size.dataset).exists():
+        print(f"{size.dataset} is there already")
+        return
+    words = ["stclip", "puppet", "draw", "--out", size.dataset, *size.draw]
+    print(f"$ {shlex.join(words)}", flush=True)
+    status = subprocess.run([sys.executable, "-m", *words], check=False).returncode
+    if status:
+        sys.exit(status)  # the tool has said why
+
+
+def describe(cfg: CfgNode, found: dict[str, Any]) -> list[tuple[str, str]]:
+    """What the runs were made from and with, for the report."""
+    made, solver, drawn = versions(), cfg.SOLVER, found["dataset"]
+    facts = [
+        ("machine", f"{made['cores']} cores, {made['device']}, {made['system']}"),
+        ("software", ", ".join(f"{k} {made[k]}" for k in ("stclip", "torch", "python"))),
+        ("date", made["date"]),
+        (
+            "training",
+            f"{solver.MAX_ITER} iterations of {solver.VIDEOS_PER_BATCH} keyframes, seed {cfg.SEED}",
+        ),
+        ("CLIP", f"{found['clip']} (SHA-256 {found['clip_sha256']})"),
+    ]
+    if isinstance(drawn, dict):
+        words = f"{drawn['setting']}, seed {drawn['seed']}, pixels {drawn['pixels_sha256']}"
+        facts.append(("dataset", f"Puppet {words}"))
+    return facts
+
+
+def summarise(plan: Plan, unseen: dict[str, float], seen: dict[str, float]) -> None:
+    """Print the one table."""
+    lines = [["frame mAP at 0.5", "unseen actions", "seen actions"]]
+    for method in plan.methods():
+        values = (unseen.get(method), seen.get(method))
+        lines.append([method, *("-" if value is None else f"{value:.1f}" for value in values)])
+    print(f"\n{format_text(lines)}")

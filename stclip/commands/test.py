@@ -1,0 +1,294 @@
+"""Score a dataset with a checkpoint and report the frame mAP.
+
+    stclip test --config-file configs/jhmdb/split_1.yaml \\
+        MODEL.WEIGHT output/split_1/model_0003000.pth OUTPUT_DIR output/split_1
+    torchrun --nproc_per_node=4 -m stclip test --config-file configs/jhmdb/split_1.yaml ...
+
+OUTPUT_DIR/inference/<dataset>/ receives result_<dataset>.csv, detections/, predictions.npz,
+metrics.json and config.yaml; results that are already there are kept under another name. Until then
+<dataset>.partial/ holds what is scored: the same command goes on with an interrupted test. Of AVA,
+result_ava.csv is what its challenge takes, and there is no detections/. <dataset> is what
+DATASETS.TEST says, or `annotations` for a file in the annotations format: each such file needs an
+OUTPUT_DIR of its own. Without MODEL.WEIGHT the freshly initialised model is tested. MODEL.NAME
+frame, crop or frame_crop tests CLIP as it is, and xclip without MODEL.WEIGHT what MODEL.CLIP names.
+"""
+
+import json
+import logging
+import time
+from contextlib import nullcontext
+from functools import partial
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from yacs.config import CfgNode
+
+import stclip
+from stclip.cli import add_reference_options, config_parser, reference_pairs
+from stclip.config import differences, load_config, warn_scales
+from stclip.config.load import flatten
+from stclip.data.annotations import DetectionDataset
+from stclip.data.build import (
+    build_dataset,
+    build_test_loader,
+    dataset_name,
+    label_place,
+    read_groups,
+    read_vocabulary,
+    scored_vocabulary,
+)
+from stclip.data.labels import read_label_file, warn_overlap
+from stclip.engine.checkpoint import Checkpoint, read_checkpoint
+from stclip.engine.compiling import compile_blocks
+from stclip.engine.distributed import (
+    broadcast,
+    choose_device,
+    gather,
+    process_group,
+    rank,
+    world_size,
+)
+from stclip.engine.events import peak_memory_mb, setup_logging
+from stclip.engine.infer import in_order, no_detections, stream
+from stclip.errors import UserError
+from stclip.evaluation.frame_map import FrameMapEvaluator
+from stclip.evaluation.generalized import generalized
+from stclip.evaluation.results import format_table, soft_voting, write_results
+from stclip.evaluation.scored_parts import ScoredParts, fingerprint
+from stclip.evaluation.submission import AvaForm
+from stclip.files import locked
+from stclip.models.build import Model, build_model, encode_labels
+from stclip.models.fast import keep_freed_memory
+from stclip.models.weights import is_xclip
+from stclip.structures import Detections, FrameKey
+
+logger = logging.getLogger("stclip.test")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Command line; see the head of this file."""
+    parser = config_parser(__doc__)
+    add_reference_options(parser, training=False)
+    args = parser.parse_intermixed_args(argv)
+    cfg = load_config(args.config_file, [*args.opts, *reference_pairs(args)])
+    if cfg.MODEL.FAST:
+        keep_freed_memory()
+    device = choose_device(cfg.MODEL.DEVICE)
+    name = dataset_name(cfg.DATASETS.TEST)
+    folder = Path(cfg.OUTPUT_DIR) / "inference"
+    with (
+        process_group(device),
+        locked(folder, name, leftovers=f".{name}-*") if rank() == 0 else nullcontext(),
+    ):
+        test(cfg, device)
+    return 0
+
+
+def test(cfg: CfgNode, device: torch.device) -> None:
+    """Put the parts together and run."""
+    setup_logging(cfg.OUTPUT_DIR, rank())
+    torch.manual_seed(cfg.SEED)
+    refuse_results_of_another(cfg)
+    labels = scored_vocabulary(cfg)
+    if cfg.TRAIN_LABEL:
+        # Not read_vocabulary: the labels trained on may be another dataset's than ALL_LABEL's.
+        trained = read_label_file(cfg.TRAIN_LABEL, "TRAIN_LABEL")
+        warn_overlap(trained, read_vocabulary(cfg, "test"))
+    groups = read_groups(cfg)
+    dataset = build_dataset(cfg, "test")
+    evaluator = None
+    if dataset.annotates(labels):
+        evaluator = FrameMapEvaluator(
+            dataset.keyframes, labels, cfg.TEST.IOU_THRESHOLDS, cfg.TEST.ACTION_THRESH
+        )
+    baseline = cfg.MODEL.NAME not in ("stclip", "xclip")
+    if cfg.MODEL.WEIGHT:
+        checkpoint = read_checkpoint(cfg.MODEL.WEIGHT)
+        if not baseline:
+            warn_scales(cfg, checkpoint.config, cfg.MODEL.WEIGHT)
+            warn_groups(cfg, checkpoint)
+        model = build_model(cfg, checkpoint.model, checkpoint.activation)
+    else:
+        if cfg.MODEL.NAME == "stclip":
+            logger.warning("MODEL.WEIGHT is empty: testing a model that was never trained")
+        elif cfg.MODEL.NAME == "xclip" and not is_xclip(cfg.MODEL.CLIP):
+            logger.warning(
+                "MODEL.WEIGHT is empty, and MODEL.CLIP %s is CLIP: testing an X-CLIP of which what "
+                "it adds to CLIP was never trained",
+                cfg.MODEL.CLIP,
+            )
+        model = build_model(cfg)
+    model.to(device)
+    if cfg.MODEL.COMPILE:
+        compile_blocks(model.clip.visual.transformer)
+    parts = ScoredParts(Path(cfg.OUTPUT_DIR) / "inference" / f"{dataset.name}.partial", labels)
+    # Process 0 looks and tells the others: on a disk of the network each might see other files.
+    done: set[FrameKey] = set()
+    if rank() == 0:
+        parts.prepare(fingerprint_of(cfg, dataset, labels, model))
+        done = parts.done([keyframe.key for keyframe in dataset.keyframes])
+    done = broadcast(done)
+    loader = build_test_loader(cfg, dataset, model.clip.image_size, rank(), world_size(), done)
+    if done:
+        logger.info("going on with a test that was interrupted after %d keyframes", len(done))
+    logger.info(
+        "testing on %d keyframes of %d videos, %d classes; %d process(es) on %s",
+        len(dataset.keyframes) - len(done),
+        len(dataset.videos),
+        len(labels),
+        world_size(),
+        device,
+    )
+    start = time.perf_counter()
+    try:
+        for part in stream(
+            model,
+            loader,
+            encode_labels(model, labels, partial(label_place, cfg, "test")),
+            device=device,
+            precision=cfg.MODEL.PRECISION,
+            groups=None if groups is None else [groups[name] for name in labels],
+            total=len(dataset.keyframes) - len(done),
+        ):
+            parts.add(part)
+    finally:
+        parts.flush()
+    names = gather(parts.names)
+    if rank() != 0:
+        return
+    seconds = time.perf_counter() - start
+    read = Detections.cat([no_detections(len(labels)), *parts.read(chain.from_iterable(names))])
+    detections = in_order(read, [keyframe.key for keyframe in dataset.keyframes])
+    facts = {
+        "keyframes": len(dataset.keyframes),
+        "keyframes_with_boxes": len(detections.owner.unique()),
+        "boxes": len(detections),
+        "seconds": round(seconds, 3),
+        "keyframes_per_second": round((len(dataset.keyframes) - len(done)) / seconds, 3),
+        "keyframes_scored_before": len(done),  # by a run that was interrupted; not in the seconds
+        "peak_memory_mb": round(peak_memory_mb(device), 1),
+        "device": str(device),
+        "model": cfg.MODEL.NAME,
+        "weight": cfg.MODEL.WEIGHT,
+    }
+    report(cfg, dataset.name, labels, detections, evaluator, facts, ava_form(dataset, labels))
+    parts.remove()
+
+
+def fingerprint_of(cfg: CfgNode, dataset: DetectionDataset, labels: list[str], model: Model) -> str:
+    """What the scores follow from: config keys, labels, boxes and weights."""
+    ignored = ("MODEL.WEIGHT", "DATALOADER.NUM_WORKERS", "DATALOADER.STORE", "DATALOADER.STORE_GB")
+    keys = [
+        f"{name} {value!r}"
+        for name, value in flatten(cfg)
+        if name.startswith(("MODEL.", "DATASETS.", "DATALOADER.")) and name not in ignored
+    ]
+    test = cfg.TEST
+    keys.append(f"{test.BOXES} {test.BOX_THRESH} {test.MAX_PERSONS} {test.VIDEOS_PER_BATCH}")
+    keys += [stclip.__version__, model.clip.activation, cfg.ALL_GROUP, *labels]
+    keys += [f"{k.key.video} {k.key.frame}" for k in dataset.keyframes]
+    boxes: list[NDArray[np.generic]] = []
+    for keyframe in dataset.keyframes:
+        proposals = (dataset.proposals or {}).get(keyframe.key)
+        boxes.append(keyframe.boxes)
+        if proposals is not None:
+            boxes += [proposals.boxes, proposals.scores]
+    weights = [tensor.detach().cpu().numpy() for tensor in model.state_dict().values()]
+    return fingerprint([*keys, *model.state_dict()], [*boxes, *weights])
+
+
+def refuse_results_of_another(cfg: CfgNode) -> None:
+    """Files in the annotations format share the name of their results: one of them an OUTPUT_DIR.
+
+    Raises:
+        UserError: the results of another file are where this test's would go.
+    """
+    folder = Path(cfg.OUTPUT_DIR) / "inference" / dataset_name(cfg.DATASETS.TEST)
+    config = folder / "config.yaml"
+    for change in differences(cfg, config if config.exists() else None):
+        if change.startswith("DATASETS.TEST "):
+            raise UserError(
+                f"OUTPUT_DIR {cfg.OUTPUT_DIR}: {folder} holds the results of another test set "
+                f"({change}); choose another OUTPUT_DIR"
+            )
+
+
+def warn_groups(cfg: CfgNode, checkpoint: Checkpoint) -> None:
+    """Warn if a person could have several labels in training and cannot now, or the reverse."""
+    if checkpoint.groups is not None and not cfg.ALL_GROUP:
+        logger.warning(
+            "%s was trained with several labels a person (ALL_GROUP), but ALL_GROUP is empty: here "
+            "all classes exclude each other; name the file with a group for each line of ALL_LABEL",
+            cfg.MODEL.WEIGHT,
+        )
+    # A checkpoint without a config is the reference's, which does not say what it was trained on.
+    if cfg.ALL_GROUP and checkpoint.config is not None and checkpoint.groups is None:
+        logger.warning(
+            "%s was trained with one label a person, but ALL_GROUP is set: here every class but "
+            "the poses gets a score of its own, which was not trained; to test as it was trained, "
+            "leave ALL_GROUP empty",
+            cfg.MODEL.WEIGHT,
+        )
+
+
+def ava_form(dataset: DetectionDataset, labels: list[str]) -> AvaForm | None:
+    """How the result file of AVA calls things; None for the other datasets."""
+    if dataset.ava is None:
+        return None
+    return AvaForm(
+        seconds=dataset.ava.seconds,
+        sizes={name: video.size for name, video in dataset.videos.items()},
+        action_ids=[dataset.ava.action_ids.get(name) for name in labels],
+    )
+
+
+def report(
+    cfg: CfgNode,
+    dataset_name: str,
+    labels: list[str],
+    detections: Detections,
+    evaluator: FrameMapEvaluator | None,
+    facts: dict[str, Any],
+    ava: AvaForm | None,
+) -> None:
+    """Write the result folder and print the table."""
+    voted = soft_voting(detections) if cfg.TEST.SINGLE_ACTION else detections
+    metrics: dict[str, Any] = {}
+    if evaluator is not None:
+        evaluator.process(voted)
+        metrics = evaluator.evaluate()
+        if len(voted) and not metrics["rows"]:
+            logger.warning(
+                "TEST.ACTION_THRESH %g: no score of any of the %d boxes is higher, so that the mAP "
+                "is 0", cfg.TEST.ACTION_THRESH, len(voted),
+            )  # fmt: skip
+        if cfg.TEST.GENERALIZED:
+            metrics = generalized(metrics, read_vocabulary(cfg, "test"))
+    folder = write_results(
+        Path(cfg.OUTPUT_DIR) / "inference",
+        dataset_name,
+        labels,
+        voted,
+        action_thresh=cfg.TEST.ACTION_THRESH,
+        unvoted=detections,
+        texts={
+            "metrics.json": json.dumps({**metrics, **facts}, indent=2) + "\n",
+            "config.yaml": cfg.dump(),
+        },
+        ava=ava,
+    )
+    if evaluator is not None:
+        print(format_table(metrics))
+    else:
+        print("no ground truth of these classes: scores only, no mAP")
+    logger.info(
+        "%d keyframes, %d boxes in %.1f s; results: %s",
+        facts["keyframes"],
+        facts["boxes"],
+        facts["seconds"],
+        folder,
+    )
