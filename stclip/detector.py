@@ -15,7 +15,7 @@ from stclip.engine.checkpoint import read_checkpoint
 from stclip.engine.distributed import choose_device
 from stclip.errors import UserError
 from stclip.models.build import Model, build_model, config_of_state, encode_labels
-from stclip.models.scores import class_scores
+from stclip.models.losses import class_scores
 from stclip.structures import FrameKey
 from stclip.structures.groups import GROUPS
 
@@ -118,6 +118,7 @@ def load(
     labels: Sequence[str],
     device: str = "auto",
     groups: Mapping[str, str] | None = None,
+    fast: bool = True,
 ) -> Detector:
     """Read a checkpoint, ours or the reference's, and give it a vocabulary.
 
@@ -128,6 +129,7 @@ def load(
         groups: the groups of some of the names, see ``Detector``. If the weights were trained with
             several labels a person (ALL_GROUP), they are added to the groups of that training. None
             leaves it at those; without such a training then all names exclude each other.
+        fast: MODEL.FAST, of the whole process: False computes by the plain formulas.
 
     Raises:
         UserError: the file cannot be read, or is no such checkpoint; there are no labels; or a
@@ -135,6 +137,7 @@ def load(
     """
     content = read_checkpoint(checkpoint)
     cfg = get_cfg_defaults()
+    cfg.MODEL.FAST = fast
     # What shapes do not show stands in the config that the weights were trained with.
     trained = saved_config(content.config, f"the config kept in {checkpoint}").MODEL
     if trained.NAME == "xclip":

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from stclip.data.windows import window
-from stclip.models.clip import CLIP
+from stclip.models.clip import CLIP, CLIPSizes
 from stclip.models.stclip import STCLIP
 from stclip.structures import ClipBatch, FrameKey
 
@@ -46,9 +46,10 @@ def tiny_model(seed: int = 0, kind: type[CLIP] = CLIP, **clip_overrides: int) ->
         "text_width": 64,
         "text_layers": 1,
         "embed_dim": 64,
-        "lora_rank": 2,
     }
-    model = STCLIP(kind(**{**sizes, **clip_overrides}))
+    rank = clip_overrides.pop("lora_rank", 2)
+    clip = kind(CLIPSizes(**{**sizes, **clip_overrides}), lora_rank=rank)
+    model = STCLIP(clip, mixing=kind is CLIP)
     for name, parameter in model.named_parameters():
         if name.endswith("lora_B"):  # zero at first, which would hide LoRA from a test
             torch.nn.init.normal_(parameter, std=0.02)

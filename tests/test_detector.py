@@ -7,8 +7,7 @@ import stclip
 from stclip.engine.checkpoint import Checkpoint, save_checkpoint
 from stclip.errors import UserError
 from stclip.models.baselines import Baseline
-from stclip.models.interest_tokens import InterestTokens
-from stclip.models.stclip import STCLIP
+from stclip.models.stclip import STCLIP, InterestTokens
 from tests.helpers import tiny_model
 
 LABELS = ["wave", "sit down", "a person who runs"]

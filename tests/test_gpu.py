@@ -15,7 +15,7 @@ import torch
 from torch.utils.data import Dataset
 
 from stclip.data.loaders import BatchLoader
-from stclip.engine.compiling import compile_blocks
+from stclip.engine.compiling import compile_blocks, recompute_activations
 from stclip.engine.distributed import (
     barrier,
     broadcast,
@@ -28,12 +28,10 @@ from stclip.engine.infer import infer
 from stclip.engine.optim import build_optimizer
 from stclip.engine.precision import autocast
 from stclip.engine.train import Criterion, Trainer
-from stclip.models.context_prompting import PromptBlock
-from stclip.models.cross_frame import CrossFrameCLIP
-from stclip.models.interest_tokens import InterestTokens
+from stclip.models.clip import MLP, Block
 from stclip.models.losses import FocalCriterion, GroupedFocalCriterion
-from stclip.models.stclip import STCLIP
-from stclip.models.transformer import MLP, Block, recompute_activations
+from stclip.models.stclip import STCLIP, InterestTokens, PromptBlock
+from stclip.models.xclip import CrossFrameCLIP
 from stclip.structures import ClipBatch
 from tests.helpers import REPOSITORY, load_command, random_batch, tiny_model
 

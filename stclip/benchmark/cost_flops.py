@@ -15,10 +15,8 @@ from collections import Counter
 from dataclasses import dataclass
 
 from stclip.models.clip import HEAD_WIDTH
-from stclip.models.context_prompting import ContextPrompt, projects_names
-from stclip.models.context_tokens import projects_frames
-from stclip.models.cross_frame import CrossFrameCLIP
-from stclip.models.stclip import STCLIP
+from stclip.models.stclip import STCLIP, ContextPrompt
+from stclip.models.xclip import CrossFrameCLIP
 from stclip.structures import ClipBatch
 
 # Of the model, in the order in which they are computed.
@@ -227,8 +225,7 @@ def _block(
     left = sequences * (1 if only_class else tokens)
     untrained = first and not sizes.messages
     frozen, both = (0, 0) if untrained else (1, 2)
-    total.add(part, asking, width, width, frozen)  # queries
-    total.add(part, asked, width, 2 * width, frozen)  # keys and values
+    total.add(part, asked, width, 3 * width, frozen)  # queries, keys and values
     total.add(part, asking, width, keys, both)  # their products
     total.add(part, asking, keys, width, both)  # the weighted sum
     total.add(part, asking, width, width, frozen)  # output projection
@@ -254,31 +251,21 @@ def _send(total: _Sum, part: str, sizes: Sizes, videos: int, frames: int, first:
 
 
 def _context(total: _Sum, sizes: Sizes, load: Load) -> None:
-    """Section 3; the frames are frozen, and each projected once if windows share them."""
+    """Section 3; of the last block only the mean over the frames is computed."""
     part, width, frames = "context tokens", sizes.width, load.window
-    tokens = load.keyframes * sizes.patches
-    if sizes.temporal_depth > 1:  # block by block
-        for _ in range(sizes.temporal_depth):
-            total.add(part, tokens * frames, width, 3 * width, 2)  # queries, keys and values
-            total.add(part, tokens * frames, width, frames, 2)
-            total.add(part, tokens * frames, frames, width, 2)
-            total.add(part, tokens * frames, width, width, 2)  # output projection
-        total.add(part, tokens, frames, width, 1)  # the mean over the frames
-        return
-    if projects_frames(load.frames, load.keyframes * frames):
-        total.add(part, load.frames * sizes.patches, width, frames, 1)
-        total.add(part, load.frames * sizes.patches, width, 2 * width, 1)
-        total.add(part, frames, width, 2 * width, 2)
-    else:
-        total.add(part, tokens * frames, width, 2 * width, 2)  # queries and keys
-    heads = width // HEAD_WIDTH
-    total.add(part, tokens * frames, width, frames, 2)  # products of queries and keys
+    tokens, heads = load.keyframes * sizes.patches, sizes.width // HEAD_WIDTH
+    for _ in range(sizes.temporal_depth - 1):
+        total.add(part, tokens * frames, width, 3 * width, 2)  # queries, keys and values
+        total.add(part, tokens * frames, width, frames, 2)
+        total.add(part, tokens * frames, frames, width, 2)
+        total.add(part, tokens * frames, width, width, 2)  # output projection
+    total.add(part, tokens * frames, width, 2 * width, 2)  # queries and keys
+    total.add(part, tokens * frames, width, frames, 2)  # their products
     total.add(part, tokens * heads, frames, frames, 1)  # the mean over queries
-    total.add(part, tokens * heads, frames, width, 2)
+    total.add(part, tokens * heads, frames, width, 2)  # the weighted sum
     total.add(part, tokens, width, width, 2)  # values of the means
     total.add(part, tokens, width, width, 2)  # output projection
-    total.add(part, load.keyframes, load.frames, sizes.patches * width, 0)  # the frames' own mean
-    total.add(part, load.keyframes, frames, width, 1)
+    total.add(part, tokens, frames, width, 1)  # the mean of what was there before
 
 
 def _prompt(total: _Sum, sizes: Sizes, rows: int, tokens: int, classes: int) -> None:
@@ -288,7 +275,7 @@ def _prompt(total: _Sum, sizes: Sizes, rows: int, tokens: int, classes: int) -> 
     heads = width // HEAD_WIDTH
     for _ in range(sizes.prompt_depth):
         total.add(part, names, width, width, 2)  # queries
-        if projects_names(classes, tokens, heads, width):
+        if 2 * classes * (width + (heads - 1) * tokens) < tokens * width:  # as on a CPU
             total.add(part, names, width, 2 * width, 2)  # queries to keys, what is seen to values
             attending = names * heads
         else:

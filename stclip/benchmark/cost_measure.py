@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torchvision.models import vit_b_16
 
-from stclip.models.products import apply_linear
+from stclip.models.fast import linear
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 # Rows of the square matrices: enough for the full rate, and well under a second.
@@ -85,7 +85,7 @@ class MatrixRate:
             for _ in range(2)
         )
         out = torch.empty_like(left)
-        products = (lambda: torch.mm(left, right, out=out), lambda: apply_linear(left, right))
+        products = (lambda: torch.mm(left, right, out=out), lambda: linear(left, right))
         medians = []
         for product in products:
             values = [timed(product, self._device) for _ in range(6)]

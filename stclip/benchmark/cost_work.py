@@ -15,7 +15,7 @@ from stclip.benchmark.cost_outcome import Outcome, Watched
 from stclip.config import load_config
 from stclip.data.annotations import DetectionDataset
 from stclip.data.build import build_test_loader, build_train_loader
-from stclip.engine.compiling import compile_blocks
+from stclip.engine.compiling import compile_blocks, recompute_activations
 from stclip.engine.distributed import barrier, rank, sum_over_ranks, world_size
 from stclip.engine.events import peak_memory_mb
 from stclip.engine.infer import stream
@@ -23,13 +23,10 @@ from stclip.engine.optim import build_optimizer
 from stclip.engine.train import Trainer
 from stclip.evaluation.scored_parts import ScoredParts
 from stclip.models.build import encode_labels
-from stclip.models.clip import CLIP
-from stclip.models.context_prompting import PromptBlock
-from stclip.models.cross_frame import CrossFrameCLIP
-from stclip.models.interest_tokens import InterestTokens
+from stclip.models.clip import CLIP, Block, CLIPSizes
 from stclip.models.losses import FocalCriterion
-from stclip.models.stclip import STCLIP
-from stclip.models.transformer import Block, recompute_activations
+from stclip.models.stclip import STCLIP, InterestTokens, PromptBlock
+from stclip.models.xclip import CrossFrameCLIP
 from stclip.structures import ClipBatch
 
 # What CLIP's constructor takes; small has the sizes of the puppet CLIP that this package brings.
@@ -103,9 +100,10 @@ class Work:
 def build(work: Work, device: torch.device) -> STCLIP:
     """ST-CLIP with the sizes of MODELS and random weights, in evaluation mode on ``device``."""
     torch.manual_seed(0)
-    clip = BACKBONES[work.backbone](**MODELS[work.model], lora_rank=LORA_RANK)
+    clip = BACKBONES[work.backbone](CLIPSizes(**MODELS[work.model]), lora_rank=LORA_RANK)
     interest = InterestTokens(work.interest_tokens) if work.interest_tokens else None
-    model = STCLIP(clip, interest_tokens=interest).eval().to(device)
+    mixing = work.backbone == "clip"
+    model = STCLIP(clip, interest_tokens=interest, mixing=mixing).eval().to(device)
     if work.compiled:
         compile_blocks(model.clip.visual.transformer)
     if work.recompute:

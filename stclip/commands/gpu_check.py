@@ -36,13 +36,11 @@ from stclip.engine.precision import autocast
 from stclip.engine.train import Trainer
 from stclip.errors import UserError
 from stclip.files import write_json
-from stclip.models.clip import CLIP
-from stclip.models.cross_frame import CrossFrameCLIP
-from stclip.models.interest_tokens import InterestTokens
-from stclip.models.losses import FocalCriterion
-from stclip.models.products import FixedWeights
-from stclip.models.scores import class_scores
-from stclip.models.stclip import STCLIP
+from stclip.models.clip import CLIP, CLIPSizes
+from stclip.models.fast import FixedWeights
+from stclip.models.losses import FocalCriterion, class_scores
+from stclip.models.stclip import STCLIP, InterestTokens
+from stclip.models.xclip import CrossFrameCLIP
 from stclip.structures import ClipBatch, FrameKey
 
 CLASSES, WINDOW = 6, 9
@@ -111,7 +109,8 @@ def variants(size: str) -> dict[str, STCLIP]:
         ("X-CLIP's tower", CrossFrameCLIP, None),
     ):
         torch.manual_seed(0)
-        model = STCLIP(tower(**MODELS[size], lora_rank=LORA_RANK), interest_tokens=interest)
+        clip = tower(CLIPSizes(**MODELS[size]), lora_rank=LORA_RANK)
+        model = STCLIP(clip, interest_tokens=interest, mixing=tower is CLIP)
         for key, parameter in model.named_parameters():
             if key.endswith("lora_B"):  # zero at first, which would hide LoRA and its gradients
                 torch.nn.init.normal_(parameter, std=0.01)

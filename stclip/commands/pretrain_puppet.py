@@ -28,8 +28,8 @@ from stclip.data.labels import read_label_file
 from stclip.engine.events import setup_logging
 from stclip.errors import UserError
 from stclip.files import atomic_path, locked, shipped, write_text
-from stclip.models.clip import CLIP, normalize_pixels
-from stclip.models.clip_formats import name_tokens
+from stclip.models.clip import CLIP, CLIPSizes, normalize_pixels
+from stclip.models.formats import name_tokens
 from stclip.models.tokenizer import tokenize
 from stclip.puppet.draw.captions import all_words, write_caption
 from stclip.puppet.pretrain import Pairs, Pretrainer, Recipe, prepare
@@ -100,7 +100,7 @@ def main(argv: list[str] | None = None) -> int:
         cache = draw_cache(args.work / "pictures", args.samples, args.seed, size, args.workers)
         drawing = time.perf_counter() - started
         tokens = Tokens.of(cache)
-        clip = CLIP(**SIZES, vocab_size=len(tokens.ids))
+        clip = CLIP(CLIPSizes(**SIZES, vocab_size=len(tokens.ids)))
         prepare(clip, cache.read(range(0, len(cache), -(-len(cache) // 1024))))
         recipe = Recipe(args.steps, seed=args.seed)
         trainer = Pretrainer(clip, len(ALL_ACTIONS), recipe, args.work / "checkpoint.pt")

@@ -57,7 +57,6 @@ from stclip.engine.distributed import (
 )
 from stclip.engine.events import peak_memory_mb, setup_logging
 from stclip.engine.infer import in_order, no_detections, stream
-from stclip.engine.memory import keep_freed_memory
 from stclip.errors import UserError
 from stclip.evaluation.frame_map import FrameMapEvaluator
 from stclip.evaluation.generalized import generalized
@@ -66,6 +65,7 @@ from stclip.evaluation.scored_parts import ScoredParts, fingerprint
 from stclip.evaluation.submission import AvaForm
 from stclip.files import locked
 from stclip.models.build import Model, build_model, encode_labels
+from stclip.models.fast import keep_freed_memory
 from stclip.models.weights import is_xclip
 from stclip.structures import Detections, FrameKey
 
@@ -77,8 +77,9 @@ def main(argv: list[str] | None = None) -> int:
     parser = config_parser(__doc__)
     add_reference_options(parser, training=False)
     args = parser.parse_intermixed_args(argv)
-    keep_freed_memory()
     cfg = load_config(args.config_file, [*args.opts, *reference_pairs(args)])
+    if cfg.MODEL.FAST:
+        keep_freed_memory()
     device = choose_device(cfg.MODEL.DEVICE)
     name = dataset_name(cfg.DATASETS.TEST)
     folder = Path(cfg.OUTPUT_DIR) / "inference"

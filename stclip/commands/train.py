@@ -37,7 +37,7 @@ from stclip.engine.checkpoint import (
     read_checkpoint,
     save_checkpoint,
 )
-from stclip.engine.compiling import compile_blocks
+from stclip.engine.compiling import compile_blocks, recompute_activations
 from stclip.engine.distributed import (
     barrier,
     choose_device,
@@ -48,7 +48,6 @@ from stclip.engine.distributed import (
 )
 from stclip.engine.events import EventWriter, setup_logging
 from stclip.engine.infer import score
-from stclip.engine.memory import keep_freed_memory
 from stclip.engine.optim import build_optimizer, learning_rate
 from stclip.engine.train import Interrupted, Trainer
 from stclip.errors import UserError
@@ -57,10 +56,11 @@ from stclip.evaluation.generalized import generalized
 from stclip.evaluation.results import soft_voting
 from stclip.files import locked
 from stclip.models.build import Model, build_model, encode_labels
-from stclip.models.context_prompting import PromptBlock
+from stclip.models.clip import Block
+from stclip.models.fast import keep_freed_memory
 from stclip.models.losses import FocalCriterion, GroupedFocalCriterion
-from stclip.models.transformer import Block, recompute_activations
-from stclip.models.xclip_start import is_new
+from stclip.models.stclip import PromptBlock
+from stclip.models.xclip import is_new
 
 logger = logging.getLogger("stclip.train")
 
@@ -75,8 +75,9 @@ def main(argv: list[str] | None = None) -> int:
     )
     add_reference_options(parser, training=True)
     args = parser.parse_intermixed_args(argv)
-    keep_freed_memory()
     cfg = load_config(args.config_file, [*args.opts, *reference_pairs(args)])
+    if cfg.MODEL.FAST:
+        keep_freed_memory()
     if args.no_head and cfg.MODEL.WEIGHT:
         raise UserError(
             "--no-head: ST-CLIP has no head apart from the rest whose weights could be left out; "

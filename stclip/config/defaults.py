@@ -56,6 +56,9 @@ _C.MODEL.TRAIN_MESSAGES = True
 _C.MODEL.DEVICE = "auto"
 # fp32, or autocast to bf16 or fp16.
 _C.MODEL.PRECISION = "fp32"
+# Compute in the ways that are fastest for device and precision. False: by the plain formulas, which
+# is slower and rounds differently; to see whether a result depends on it.
+_C.MODEL.FAST = True
 # Compile the blocks of the image tower with torch.compile: a minute at the start of a run, and
 # different rounding. CONTRIBUTING.md explains how to measure whether it is faster.
 _C.MODEL.COMPILE = False

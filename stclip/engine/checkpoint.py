@@ -4,7 +4,7 @@ Our file is a dict of tensors and plain containers:
 
     format      "stclip/1"
     model       the state dict of models.stclip.STCLIP, CLIP included, or of
-                models.xclip_baseline.XCLIPBaseline, which is X-CLIP's with clip. before each name
+                models.xclip.XCLIPBaseline, which is X-CLIP's with clip. before each name
     config      the run's resolved config as yaml text
     training    {iteration, optimizer, scaler, rng}: what a bitwise resume needs; absent after a
                 conversion
@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from stclip.errors import UserError
 from stclip.files import atomic_path
 from stclip.models.clip import ACTIVATIONS
-from stclip.models.clip_formats import STATE_KEYS, bare_names, check_floats, find_state
+from stclip.models.formats import STATE_KEYS, bare_names, check_floats, find_state
 from stclip.models.reference import from_reference, is_reference, to_reference
 from stclip.models.tensor_files import read_tensors
 

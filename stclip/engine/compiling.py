@@ -1,12 +1,15 @@
-"""torch.compile for the blocks of a transformer."""
+"""What is wrapped around the blocks of a transformer: torch.compile, activation checkpointing."""
 
 import os
 import shutil
+from functools import partial
 
 import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from stclip.errors import UserError
-from stclip.models.transformer import Block, Transformer
+from stclip.models.clip import Block, Transformer
 
 
 def compile_blocks(transformer: Transformer) -> None:
@@ -26,5 +29,18 @@ def compile_blocks(transformer: Transformer) -> None:
         )
     for block in transformer.resblocks:
         assert isinstance(block, Block)
-        for name in ("forward", "first"):
-            setattr(block, name, torch.compile(getattr(block, name), dynamic=True))
+        block.forward = torch.compile(block.forward, dynamic=True)  # type: ignore[method-assign]
+
+
+def recompute_activations(model: nn.Module, kinds: tuple[type[nn.Module], ...]) -> None:
+    """Let the modules of some kinds keep only their input for the backward pass.
+
+    Each then runs a second time in the backward pass; results and gradients are the same, as
+    nothing in them is drawn at random.
+    """
+    for block in model.modules():
+        if isinstance(block, kinds):
+            again = partial(
+                checkpoint, block.forward, use_reentrant=False, preserve_rng_state=False
+            )
+            block.forward = again

@@ -8,10 +8,9 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from stclip.engine.distributed import gather, rank, world_size
-from stclip.engine.memory import release_freed_memory
 from stclip.engine.precision import autocast
-from stclip.models.products import FixedWeights
-from stclip.models.scores import class_scores
+from stclip.models.fast import FixedWeights, release_freed_memory
+from stclip.models.losses import class_scores
 from stclip.structures import ClipBatch, Detections, FrameKey
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from stclip.errors import UserError
-from stclip.models.clip_formats import check_tensors
+from stclip.models.tensor_files import check_tensors
 
 # AdamW's second decay rate and epsilon in X-CLIP's recipe; torch's are 0.999 and 1e-8.
 _BETA_2, _EPSILON = 0.98, 1e-8

@@ -3,13 +3,13 @@
 Under autocast the matrix products, and what runs between the blocks, are 16-bit. In float32 stay
 
 - parameters, their gradients and the optimizer's state: an update is smaller than 16 bits resolve;
-- the sums inside LayerNorm (models/transformer.py) and inside softmax (models/attention.py);
+- the sums inside LayerNorm and softmax;
 - the sum of LoRA and the frozen weight, where it is taken, which is without gradients; with
-  gradients LoRA is a path of its own (models/lora_mlp.py);
+  gradients LoRA is a path of its own;
 - cosines, logits and loss (models/stclip.py, models/losses.py), since the temperature magnifies
   rounding 14 times.
 
-A test casts weights, and adds LoRA to them, once (models/products.py). Training casts frozen
+A test casts weights, and adds LoRA to them, once (models/fast.py). Training casts frozen
 weights in every forward: 86 million took some 10 ms of one core, too little to keep a second copy.
 """
 

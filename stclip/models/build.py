@@ -6,25 +6,27 @@ from functools import reduce
 from operator import getitem
 from typing import Any
 
+import torch
 from torch import Tensor
 from yacs.config import CfgNode
 
 from stclip.errors import UserError
+from stclip.models import clip as of_clip
+from stclip.models import fast
+from stclip.models import xclip as of_xclip
 from stclip.models.baselines import BASELINES, Baseline
-from stclip.models.clip import CLIP
-from stclip.models.cross_frame import CrossFrameCLIP
-from stclip.models.interest_tokens import InterestTokens
-from stclip.models.stclip import STCLIP
+from stclip.models.clip import CLIP, HEAD_WIDTH
+from stclip.models.formats import clip_sizes
+from stclip.models.stclip import STCLIP, InterestTokens
 from stclip.models.tokenizer import get_tokenizer, tokenize
 from stclip.models.weights import (
     clip_from_state_dict,
     is_xclip,
     load_clip,
+    load_xclip,
     xclip_from_state_dict,
 )
-from stclip.models.xclip_backbone import cross_frame_clip
-from stclip.models.xclip_baseline import XCLIPBaseline
-from stclip.models.xclip_start import xclip_from
+from stclip.models.xclip import XCLIP, CrossFrameCLIP, XCLIPBaseline, XCLIPSizes, is_new
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +39,7 @@ def build_model(
     """The model of MODEL.NAME on the CPU in float32, in evaluation mode.
 
     Args:
-        cfg: its MODEL keys.
+        cfg: its MODEL keys. MODEL.FAST is switched for the whole process (``fast.use``).
         state: a state dict of ours, CLIP included: all sizes follow from its shapes, and MODEL.CLIP
             is not read. A baseline takes CLIP alone out of it, without LoRA, which is the CLIP that
             the training started from; xclip takes its own only. None: CLIP from MODEL.CLIP (of
@@ -48,6 +50,7 @@ def build_model(
         UserError: the state dict is not one of ST-CLIP, lacks or has too many parameters, or its
             sizes or parts contradict each other or the config.
     """
+    fast.use(cfg.MODEL.FAST)
     model: Model
     if cfg.MODEL.NAME == "stclip":
         model = _build_stclip(cfg, state)
@@ -64,7 +67,7 @@ def build_model(
         "model %s: vision %d wide, %d layers, patch %d at %d px; embedding %d; "
         "%.1f M parameters, %.1f M of them trained",
         cfg.MODEL.NAME,
-        visual.proj.shape[0],
+        visual.width,
         len(visual.transformer.resblocks),
         visual.patch_size,
         visual.image_size,
@@ -183,17 +186,18 @@ def _build_stclip(cfg: CfgNode, state: dict[str, Tensor] | None) -> STCLIP:
     if state is not None:
         _check_against_config(cfg, state)
     clip = _clip(cfg, state, cfg.MODEL.LORA.RANK)
+    if isinstance(clip, CrossFrameCLIP):
+        clip.train_messages = cfg.MODEL.TRAIN_MESSAGES
     model = STCLIP(
         clip,
         frames=cfg.MODEL.TEMPORAL.FRAMES,
         prompt_alpha=cfg.MODEL.PROMPT.ALPHA,
         temperature=cfg.MODEL.HEAD.TEMPERATURE,
         temporal=cfg.MODEL.TEMPORAL.ENABLED,
+        mixing=cfg.MODEL.TEMPORAL.BEFORE_XCLIP or not isinstance(clip, CrossFrameCLIP),
         prompt=cfg.MODEL.PROMPT.ENABLED,
         person_tokens=cfg.MODEL.PERSON_TOKENS.ENABLED,
         interest_tokens=_interest_tokens(cfg, clip),
-        mix_context=cfg.MODEL.TEMPORAL.BEFORE_XCLIP,
-        train_messages=cfg.MODEL.TRAIN_MESSAGES,
         prompt_init_std=cfg.MODEL.PROMPT.INIT_STD,
         prompt_layers=_prompt_layers(cfg, len(clip.visual.transformer.resblocks)),
         prompt_depth=cfg.MODEL.PROMPT.DEPTH,
@@ -304,3 +308,120 @@ def _check_against_config(cfg: CfgNode, state: dict[str, Tensor]) -> None:
                 f"MODEL.{key} is {in_config}, but the file of MODEL.WEIGHT has {in_file}; "
                 "set the key to that, or choose another file"
             )
+
+
+# ---------------------------------------------------------------- X-CLIP from X-CLIP or CLIP
+def xclip_from(source: str, frames: int, activation: str = "auto") -> XCLIP:
+    """X-CLIP from what MODEL.CLIP holds, on the CPU in float32 and in eval mode.
+
+    Of X-CLIP's own weights all are taken; where they were trained for another number of frames, the
+    positions of the frames are interpolated, with a warning. Of CLIP's weights those that the two
+    models share are taken, and the new parts are initialised as X-CLIP's authors do it: linear
+    layers of the multi-frame integration and of the prompts, and the positions of the frames, with
+    a truncated normal (deviation 0.02) and biases of 0; of the messages ``message_fc`` as
+    ``nn.Linear``, and ``message_attn`` as ``nn.MultiheadAttention`` start by default; the
+    projection of the patches with Xavier's uniform; the scale of the prompts at 0.1. The random
+    numbers are those of torch's global generator.
+
+    Args:
+        source: a name or file of X-CLIP (``load_xclip``), or of CLIP (``load_clip``).
+        frames: T, the number of frames of a video.
+        activation: that of ``load_xclip`` or ``load_clip``; the new parts have QuickGELU.
+
+    Raises:
+        UserError: the name or the file is unknown, damaged or of neither, the download fails,
+            ``frames`` is below 1, or the joint space of CLIP is no multiple of a head's width.
+    """
+    if is_xclip(source):
+        logger.info("MODEL.CLIP %s: X-CLIP, with all its weights", source)
+        return load_xclip(source, frames=frames, activation=activation)
+    if frames < 1:
+        raise UserError(f"frames: found {frames}, expected at least 1")
+    clip = load_clip(source, activation=activation)
+    if clip.embed_dim % HEAD_WIDTH:
+        raise UserError(
+            f"{source}: found a joint space of width {clip.embed_dim}, expected a multiple of "
+            f"{HEAD_WIDTH} (the width of a head in X-CLIP): choose another CLIP"
+        )
+    state = clip.state_dict()
+    model = XCLIP(XCLIPSizes(**vars(clip_sizes(state, source)), frames=frames))
+    fresh = {name: tensor for name, tensor in model.state_dict().items() if is_new(name)}
+    model.load_state_dict(state | fresh)
+    model.use_activation(clip.activation)
+    logger.info(
+        "MODEL.CLIP %s: CLIP; the %.1f M parameters that X-CLIP adds to it are freshly initialised",
+        source,
+        sum(tensor.numel() for tensor in fresh.values()) / 1e6,
+    )
+    return model.eval()
+
+
+def cross_frame_clip(
+    source: str, lora_rank: int = 0, lora_alpha: float = 1.0, activation: str = "auto"
+) -> CrossFrameCLIP:
+    """Both towers of X-CLIP, on the CPU in float32 and in eval mode; the pixels as CLIP's.
+
+    Of X-CLIP's weights those of the towers are taken, with ImageNet's pixel statistics, which they
+    were trained with, worked into them. Of CLIP's all are taken, and ``message_fc`` and
+    ``message_attn`` start as ``nn.Linear`` and ``nn.MultiheadAttention`` do by default, with random
+    numbers of torch's global generator.
+
+    Args:
+        source: a name or file of X-CLIP (``load_xclip``), or of CLIP (``load_clip``).
+        lora_rank: rank of LoRA on the MLPs of the image tower; 0 leaves it out.
+        lora_alpha: LoRA's scale times its rank.
+        activation: that of ``load_xclip`` or ``load_clip``.
+
+    Raises:
+        UserError: the name or the file is unknown, damaged or of neither, or the download fails.
+    """
+    if is_xclip(source):
+        loaded: CLIP = load_xclip(source, activation=activation)
+        towers = {
+            name: tensor
+            for name, tensor in loaded.state_dict().items()
+            if not name.startswith(("mit.", "prompts_"))
+        }
+        state = with_clips_pixels(towers)
+        logger.info("MODEL.CLIP %s: X-CLIP, with the messages between its frames", source)
+    else:
+        loaded = load_clip(source, activation=activation)
+        shared = loaded.state_dict()
+        fresh = CrossFrameCLIP(clip_sizes(shared, source)).state_dict()
+        state = fresh | shared
+        logger.info(
+            "MODEL.CLIP %s: CLIP; the %.1f M parameters of the messages between frames are "
+            "freshly initialised",
+            source,
+            sum(tensor.numel() for name, tensor in fresh.items() if name not in shared) / 1e6,
+        )
+    model = clip_from_state_dict(state, lora_rank, lora_alpha, source, kind=CrossFrameCLIP)
+    assert isinstance(model, CrossFrameCLIP)
+    model.use_activation(loaded.activation)
+    return model
+
+
+def with_clips_pixels(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Weights that make of pixels normalised by CLIP what X-CLIP's make of ImageNet's.
+
+    The scales go into the patch convolution. The shift is the same for every patch, so it goes
+    into the positions of the patches.
+
+    Args:
+        state: X-CLIP's weights, in the names of ``XCLIP``.
+
+    Returns:
+        The same, with another ``visual.conv1.weight`` and ``visual.positional_embedding``.
+    """
+    weight = state["visual.conv1.weight"]  # (W, ch, p, p)
+    means = weight.new_tensor([of_clip.PIXEL_MEAN, of_xclip.PIXEL_MEAN])
+    deviations = weight.new_tensor([of_clip.PIXEL_STD, of_xclip.PIXEL_STD])
+    scale = deviations[0] / deviations[1]  # (ch,)
+    shift = (means[0] - means[1]) / deviations[1]  # (ch,)
+    positions = state["visual.positional_embedding"].clone()  # (1 + L, W)
+    positions[1:] += torch.einsum("wcij,c->w", weight, shift)
+    moved = {
+        "visual.conv1.weight": weight * scale[:, None, None],
+        "visual.positional_embedding": positions,
+    }
+    return state | moved

@@ -7,20 +7,48 @@ D width of a head, E joint embedding width, C texts, T text positions, H x W pix
 """
 
 import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stclip.errors import UserError
-from stclip.models.products import apply_linear
-from stclip.models.transformer import Block, LayerNorm, QuickGELU, Transformer
+from stclip.models import fast
+from stclip.models.lora import LoRALinear
 
 HEAD_WIDTH = 64
-# The activation functions that CLIPs were trained with: OpenAI's, and most of open_clip's.
-ACTIVATIONS: dict[str, type[nn.Module]] = {"quick_gelu": QuickGELU, "gelu": nn.GELU}
 PIXEL_MEAN = (0.48145466, 0.4578275, 0.40821073)
 PIXEL_STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+@dataclass(frozen=True)
+class CLIPSizes:
+    """The sizes of a CLIP; its weights show all of them.
+
+    Attributes:
+        image_size: height and width of the images in pixels.
+        patch_size: height and width of a patch in pixels; L = (image_size // patch_size) ** 2.
+        vision_width: W of the image tower, a multiple of 64 (the width of a head).
+        vision_layers: blocks of the image tower.
+        text_width: W of the text tower, a multiple of 64.
+        text_layers: blocks of the text tower.
+        embed_dim: E.
+        text_length: the most tokens of a text.
+        vocab_size: number of token ids.
+    """
+
+    image_size: int
+    patch_size: int
+    vision_width: int
+    vision_layers: int
+    text_width: int
+    text_layers: int
+    embed_dim: int
+    text_length: int = 77
+    vocab_size: int = 49408
 
 
 def normalize_pixels(
@@ -46,42 +74,234 @@ def normalize_pixels(
     return scaled
 
 
+class LayerNorm(nn.LayerNorm):
+    """Layer normalisation that computes in float32 (at least) and returns the input's dtype."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., W) -> (..., W)."""
+        return fast.layer_norm(x, self.weight, self.bias, self.eps)
+
+
+class Linear(nn.Linear):
+    """A linear layer."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., I) -> (..., O)."""
+        return fast.linear(x, self.weight, self.bias)
+
+
+class QuickGELU(nn.Module):
+    """x * sigmoid(1.702 x), the approximation of GELU that OpenAI trained with."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Elementwise."""
+        return fast.quick_gelu(x)
+
+
+# The activation functions that CLIPs were trained with: OpenAI's, and most of open_clip's.
+ACTIVATIONS: dict[str, type[nn.Module]] = {"quick_gelu": QuickGELU, "gelu": nn.GELU}
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention with the parameter names of nn.MultiheadAttention.
+
+    Args:
+        width: W, a multiple of ``heads``.
+        heads: number of heads.
+    """
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        assert width % heads == 0, f"width {width} is no multiple of {heads} heads"
+        self.heads = heads
+        self.in_proj_weight = nn.Parameter(torch.empty(3 * width, width))
+        self.in_proj_bias = nn.Parameter(torch.zeros(3 * width))
+        self.out_proj = Linear(width, width)
+        nn.init.xavier_uniform_(self.in_proj_weight)
+        nn.init.zeros_(self.out_proj.bias)
+
+    def forward(
+        self,
+        x: Tensor,
+        key_mask: Tensor | None = None,
+        causal: bool = False,
+        outputs: int | None = None,
+    ) -> Tensor:
+        """Let every token attend to all tokens of its sequence.
+
+        Args:
+            x: (B, S, W).
+            key_mask: (B, S) bool, False for tokens that none may attend to (padding); at least one
+                of a row must be True.
+            causal: whether a token sees only itself and those before it.
+            outputs: of how many tokens, the first ones, the output is wanted; None: of all.
+
+        Returns:
+            (B, S or outputs, W). What comes out at padding has no meaning.
+        """
+        qkv = fast.linear(x, self.in_proj_weight, self.in_proj_bias)
+        # (B, S, 3W) -> (B, S, 3, heads, D) -> 3 x (B, heads, S, D)
+        query, key, value = qkv.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+        mask = None if key_mask is None else key_mask[:, None, None]  # (B, 1, 1, S)
+        if mask is not None and causal:  # attend takes only one of the two
+            length = x.shape[1]
+            mask = mask & torch.ones(length, length, dtype=torch.bool, device=x.device).tril()
+            mask, causal = mask[:, :, :outputs], False
+        if outputs is not None:  # a slice of all would be copied in the backward pass
+            query = query[:, :, :outputs]
+        out = fast.attend(query, key, value, mask, causal)  # (B, heads, S or outputs, D)
+        return self.out_proj(out.transpose(1, 2).flatten(2))
+
+    def weights(self, x: Tensor, queries: slice, key_mask: Tensor | None = None) -> Tensor:
+        """How much some tokens attend to each token of their sequence, the mean over the heads.
+
+        Args:
+            x: (B, S, W), the input.
+            queries: which Q of the S tokens ask.
+            key_mask: (B, S) bool, False for tokens that none may attend to.
+
+        Returns:
+            (B, Q, S) float32; rows sum to 1.
+        """
+        width = x.shape[-1]
+        weight, bias = self.in_proj_weight, self.in_proj_bias
+        query = fast.linear(x[:, queries], weight[:width], bias[:width])
+        key = fast.linear(x, weight[width : 2 * width], bias[width : 2 * width])
+        query = query.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, heads, Q, D)
+        key = key.unflatten(-1, (self.heads, -1)).permute(0, 2, 3, 1)  # (B, heads, D, S)
+        scores = (query @ key).float() * query.shape[-1] ** -0.5  # (B, heads, Q, S)
+        if key_mask is not None:
+            scores = scores.masked_fill(~key_mask[:, None, None], -torch.inf)
+        return scores.softmax(dim=-1).mean(dim=1)
+
+
+class MLP(nn.Module):
+    """Linear(W, 4W), QuickGELU, Linear(4W, W); with LoRA on both if ``lora_rank`` is above 0.
+
+    ``gelu`` may be replaced by another one of ``ACTIVATIONS``.
+    """
+
+    def __init__(self, width: int, lora_rank: int = 0, lora_alpha: float = 1.0) -> None:
+        super().__init__()
+
+        def linear(inside: int, outside: int) -> nn.Linear:
+            if lora_rank == 0:
+                return Linear(inside, outside)
+            return LoRALinear(inside, outside, lora_rank, lora_alpha)
+
+        self.c_fc = linear(width, 4 * width)
+        self.gelu: nn.Module = QuickGELU()
+        self.c_proj = linear(4 * width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """c_proj(gelu(c_fc(x))): (..., W) -> (..., W)."""
+        return fast.mlp(x, self.c_fc, self.gelu, self.c_proj)
+
+
+class Block(nn.Module):
+    """A pre-norm transformer block."""
+
+    def __init__(self, width: int, heads: int, lora_rank: int = 0, lora_alpha: float = 1.0) -> None:
+        super().__init__()
+        self.ln_1 = LayerNorm(width)
+        self.attn = Attention(width, heads)
+        self.ln_2 = LayerNorm(width)
+        self.mlp = MLP(width, lora_rank, lora_alpha)
+
+    def forward(
+        self,
+        x: Tensor,
+        key_mask: Tensor | None = None,
+        causal: bool = False,
+        outputs: int | None = None,
+    ) -> Tensor:
+        """(B, S, W) -> (B, S or outputs, W); the arguments are Attention's."""
+        wanted = x if outputs is None else x[:, :outputs]
+        x = wanted + self.attn(self.ln_1(x), key_mask, causal, outputs)
+        return x + self.mlp(self.ln_2(x))
+
+    def attention_weights(
+        self, x: Tensor, queries: slice, key_mask: Tensor | None = None
+    ) -> Tensor:
+        """What ``forward`` would attend to: (B, S, W) -> (B, Q, S); see ``Attention.weights``."""
+        return self.attn.weights(self.ln_1(x), queries, key_mask)
+
+
+class Transformer(nn.Module):
+    """A stack of blocks, ``resblocks``."""
+
+    def __init__(
+        self,
+        width: int,
+        layers: int,
+        heads: int,
+        lora_rank: int = 0,
+        lora_alpha: float = 1.0,
+        kind: type[Block] = Block,
+    ) -> None:
+        super().__init__()
+        blocks = [kind(width, heads, lora_rank, lora_alpha) for _ in range(layers)]
+        self.resblocks = nn.ModuleList(blocks)
+
+    def forward(self, x: Tensor, causal: bool = False) -> Tensor:
+        """(B, S, W) -> (B, S, W); causal: whether a token sees only itself and those before it."""
+        for block in self.resblocks:
+            x = block(x, causal=causal)
+        return x
+
+    def first_token(self, x: Tensor) -> Tensor:
+        """The first token of what ``forward`` gives: (B, S, W) -> (B, W)."""
+        *blocks, last = self.resblocks
+        for block in blocks:
+            x = block(x)
+        return last(x, outputs=1)[:, 0]
+
+
+class InteractionBlock(Protocol):
+    """What ``VisionTransformer.blocks`` gives for each layer; a ``Block`` is one."""
+
+    def __call__(self, x: Tensor, key_mask: Tensor | None = None) -> Tensor:
+        """(B, S, W) -> (B, S, W); key_mask (B, S) bool, False for padding."""
+
+    def attention_weights(
+        self, x: Tensor, queries: slice, key_mask: Tensor | None = None
+    ) -> Tensor:
+        """How much Q of the tokens attend to each, (B, Q, S); see ``Attention.weights``."""
+
+
 class VisionTransformer(nn.Module):
     """CLIP's image tower, in steps that can be taken apart.
 
     ``forward`` is ``project(encode(patch_embed(images)))``.
 
     Args:
-        image_size: height and width of the images in pixels.
-        patch_size: height and width of a patch in pixels; L = (image_size // patch_size) ** 2.
-        width: W, a multiple of 64 (the width of a head).
-        layers: number of blocks.
-        embed_dim: E.
+        sizes: of the CLIP.
         lora_rank: rank of LoRA on the MLPs; 0 leaves it out.
         lora_alpha: LoRA's scale times its rank.
+        kind: of the blocks.
     """
 
     def __init__(
         self,
-        image_size: int,
-        patch_size: int,
-        width: int,
-        layers: int,
-        embed_dim: int,
+        sizes: CLIPSizes,
         lora_rank: int = 0,
         lora_alpha: float = 1.0,
+        kind: type[Block] = Block,
     ) -> None:
         super().__init__()
-        self.image_size, self.patch_size = image_size, patch_size
+        self.image_size, self.patch_size = sizes.image_size, sizes.patch_size
+        self.width = width = sizes.vision_width
         scale = width**-0.5
-        tokens = 1 + (image_size // patch_size) ** 2
-        self.conv1 = nn.Conv2d(3, width, patch_size, stride=patch_size, bias=False)
+        tokens = 1 + (sizes.image_size // sizes.patch_size) ** 2
+        self.conv1 = nn.Conv2d(3, width, sizes.patch_size, stride=sizes.patch_size, bias=False)
         self.class_embedding = _normal(width, std=scale)
         self.positional_embedding = _normal(tokens, width, std=scale)
         self.ln_pre = LayerNorm(width)
-        self.transformer = Transformer(width, layers, width // HEAD_WIDTH, lora_rank, lora_alpha)
+        self.transformer = Transformer(
+            width, sizes.vision_layers, width // HEAD_WIDTH, lora_rank, lora_alpha, kind
+        )
         self.ln_post = LayerNorm(width)
-        self.proj = _normal(width, embed_dim, std=scale)
+        self.proj = _normal(width, sizes.embed_dim, std=scale)
 
     def patch_embed(self, images: Tensor) -> Tensor:
         """Cut images into patches: (F, 3, H, W) float, normalised -> (F, L, W).
@@ -96,13 +316,7 @@ class VisionTransformer(nn.Module):
                 f"floats of shape (F, {size[0]}, {size[1]}, {size[2]}): resize and crop them to "
                 f"{size[1]} pixels and pass them through normalize_pixels"
             )
-        side, patch = self.image_size // self.patch_size, self.patch_size
-        images = images[..., : side * patch, : side * patch]  # a convolution leaves the rest out
-        # (F, 3, h, p, w, p) -> (F, h, w, 3, p, p) -> (F, L, 3pp): a linear layer on what lies in a
-        # patch is what the convolution is, in half the time on a CPU.
-        pixels = images.unflatten(-1, (side, patch)).unflatten(-3, (side, patch))
-        pixels = pixels.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
-        return apply_linear(pixels, self.conv1.weight.flatten(1))
+        return self.conv1(images).flatten(2).transpose(1, 2)
 
     def add_class_token_and_positions(self, patches: Tensor) -> Tensor:
         """Make the first block's input: (B, L, W) -> (B, 1 + L, W), ln_pre included."""
@@ -110,10 +324,26 @@ class VisionTransformer(nn.Module):
         tokens = torch.cat([class_token, patches], dim=1)
         return self.ln_pre(tokens + self.positional_embedding.to(patches.dtype))
 
+    def blocks(
+        self, patches: Tensor, window: Tensor, keyframe: Tensor
+    ) -> Iterator[InteractionBlock]:
+        """The blocks that the tokens of keyframes run through, one after the other.
+
+        CLIP's see the keyframe alone. A tower whose blocks see other frames too finds them here.
+
+        Args:
+            patches: (F, L, W), all frames of the batch.
+            window: (A, T) long, rows of ``patches``; -1 where a video is shorter than T.
+            keyframe: (A,) long, rows of ``patches``.
+        """
+        for block in self.transformer.resblocks:
+            assert isinstance(block, Block)
+            yield block
+
     def encode(self, patches: Tensor) -> Tensor:
         """Run patch tokens (B, L, W) through all blocks -> ln_post(class token), (B, W)."""
-        class_token = self.transformer.first(self.add_class_token_and_positions(patches))
-        return self.ln_post(class_token)
+        x = self.add_class_token_and_positions(patches)
+        return self.ln_post(self.transformer.first_token(x))
 
     def project(self, x: Tensor) -> Tensor:
         """Take what ln_post gives to the joint space: (..., W) -> (..., E)."""
@@ -128,51 +358,28 @@ class CLIP(nn.Module):
     """Both towers of CLIP. The text tower's parameters lie at the top level, as OpenAI's do.
 
     Args:
-        image_size: height and width of the images in pixels.
-        patch_size: height and width of a patch in pixels.
-        vision_width: W of the image tower, a multiple of 64.
-        vision_layers: blocks of the image tower.
-        text_width: W of the text tower, a multiple of 64.
-        text_layers: blocks of the text tower.
-        embed_dim: E.
-        text_length: the most tokens of a text.
-        vocab_size: number of token ids.
+        sizes: of the towers.
         lora_rank: rank of LoRA on the MLPs of the image tower; 0 leaves it out.
         lora_alpha: LoRA's scale times its rank.
     """
 
-    def __init__(
-        self,
-        image_size: int,
-        patch_size: int,
-        vision_width: int,
-        vision_layers: int,
-        text_width: int,
-        text_layers: int,
-        embed_dim: int,
-        text_length: int = 77,
-        vocab_size: int = 49408,
-        lora_rank: int = 0,
-        lora_alpha: float = 1.0,
-    ) -> None:
+    def __init__(self, sizes: CLIPSizes, lora_rank: int = 0, lora_alpha: float = 1.0) -> None:
         super().__init__()
-        self.visual = VisionTransformer(
-            image_size=image_size,
-            patch_size=patch_size,
-            width=vision_width,
-            layers=vision_layers,
-            embed_dim=embed_dim,
-            lora_rank=lora_rank,
-            lora_alpha=lora_alpha,
-        )
-        embedding = _normal(vocab_size, text_width, std=0.02)
+        width = sizes.text_width
+        self.visual = self.image_tower(sizes, lora_rank, lora_alpha)
+        embedding = _normal(sizes.vocab_size, width, std=0.02)
         self.token_embedding = nn.Embedding.from_pretrained(embedding, freeze=False)
-        self.positional_embedding = _normal(text_length, text_width, std=0.01)
-        self.transformer = Transformer(text_width, text_layers, text_width // HEAD_WIDTH)
-        self.ln_final = LayerNorm(text_width)
-        self.text_projection = _normal(text_width, embed_dim, std=text_width**-0.5)
+        self.positional_embedding = _normal(sizes.text_length, width, std=0.01)
+        self.transformer = Transformer(width, sizes.text_layers, width // HEAD_WIDTH)
+        self.ln_final = LayerNorm(width)
+        self.text_projection = _normal(width, sizes.embed_dim, std=width**-0.5)
         self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
         self.activation = "quick_gelu"
+
+    @staticmethod
+    def image_tower(sizes: CLIPSizes, lora_rank: int, lora_alpha: float) -> VisionTransformer:
+        """Make the image tower, ``visual``."""
+        return VisionTransformer(sizes, lora_rank, lora_alpha)
 
     def use_activation(self, name: str) -> None:
         """Compute the MLPs of both towers with one of ``ACTIVATIONS``; at first it is quick_gelu.
@@ -184,6 +391,11 @@ class CLIP(nn.Module):
             for block in tower.resblocks:
                 assert isinstance(block, Block)
                 block.mlp.gelu = ACTIVATIONS[name]()
+
+    def freeze(self) -> None:
+        """Leave only LoRA to be trained."""
+        for name, parameter in self.named_parameters():
+            parameter.requires_grad_(".lora_" in name)
 
     @property
     def image_size(self) -> int:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from stclip.errors import UserError
-from stclip.models.clip_formats import bare_names
+from stclip.models.formats import bare_names
 
 StateDict = dict[str, Tensor]
 

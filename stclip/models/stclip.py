@@ -1,30 +1,338 @@
-"""ST-CLIP, top to bottom (Huang, Chen, Lai, WACV 2025; method.md sections 2 to 7).
+"""ST-CLIP (Huang, Chen, Lai, WACV 2025): sections 2 to 7 of docs/method.md, in this order.
 
-Shape letters: F distinct frames, B keyframes, A keyframes that have persons, T frames of a window,
-N persons, P the most persons of a keyframe, L patch tokens, S = 1 + P + L, W vision width, E joint
-embedding width, C class names, R vision layers, K interest tokens.
+Shape letters, with the sizes for ViT-B/16:
 
-With X-CLIP's image tower (cross_frame.py) in the place of CLIP's, a keyframe and the other frames
-of its window exchange messages in every block, and this takes the place of section 3's mixing.
+    F  distinct frames of a batch             L  patch tokens of a frame (196)
+    B  keyframes of a batch                   S  tokens of the interaction, 1 + P + L
+    A  keyframes that have persons            W  width of the image tower (768)
+    T  frames of a window (9)                 E  width of the joint embedding space (512)
+    N  persons of a batch                     R  blocks of the image tower (12)
+    P  the most persons of a keyframe         C  class names
+    K  interest tokens of a person (20)
+
+Sequences of keyframes with fewer than P persons are padded; a key mask is False at padding.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from stclip.models.clip import CLIP, normalize_pixels
-from stclip.models.context_prompting import ContextPrompting
-from stclip.models.context_tokens import ContextTokens
-from stclip.models.cross_frame import CrossFrameBlock, CrossFrameCLIP, OtherFrames
-from stclip.models.interaction import lay_out
-from stclip.models.interest_tokens import InterestTokens
-from stclip.models.person_tokens import PersonTokens
-from stclip.structures import ClipBatch
+from stclip.models.clip import (
+    CLIP,
+    HEAD_WIDTH,
+    MLP,
+    Attention,
+    InteractionBlock,
+    LayerNorm,
+    Linear,
+    normalize_pixels,
+)
+from stclip.models.fast import cross_attention, mean_attention
+from stclip.structures import ClipBatch, PersonLayout
+
+
+# ---------------------------------------------------------------- section 2: person tokens
+class PersonTokens(nn.Module):
+    """p = f + Adapter(LayerNorm(f)) for the CLIP feature f of a person's crop."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm = LayerNorm(width)
+        self.adapter = MLP(width)
+
+    def forward(self, crop_features: Tensor) -> Tensor:
+        """Person tokens (N, W) from ln_post(class token) of the crops (N, W), not projected."""
+        return crop_features + self.adapter(self.norm(crop_features))
+
+
+# ---------------------------------------------------------------- section 3: context tokens
+class TemporalBlock(nn.Module):
+    """A pre-norm self-attention over time, whose residual is added outside; no MLP follows."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.ln_1 = LayerNorm(width)
+        self.attn = Attention(width, width // HEAD_WIDTH)
+
+
+class ContextTokens(TemporalBlock):
+    """At each patch position the T frames of a window attend to each other; then their mean.
+
+    Args:
+        width: W, a multiple of 64.
+        frames: T.
+        depth: blocks of self-attention; the first is this module itself.
+        init_std: standard deviation that the temporal embedding starts with.
+    """
+
+    def __init__(self, width: int, frames: int = 9, depth: int = 1, init_std: float = 1.0) -> None:
+        super().__init__(width)
+        self.temporal_embedding = nn.Parameter(torch.empty(frames, width))
+        self.deeper = nn.ModuleList(TemporalBlock(width) for _ in range(depth - 1))
+        nn.init.normal_(self.temporal_embedding, std=init_std)
+
+    def forward(self, patches: Tensor, window: Tensor, short: bool = True) -> Tensor:
+        """Context tokens of each keyframe.
+
+        Args:
+            patches: (F, L, W) patch embeddings without class token and positions.
+            window: (A, T) long, rows of ``patches``; -1 where a video is shorter than T.
+            short: False: no video is.
+
+        Returns:
+            (A, L, W), before the class token and CLIP's positions are added.
+        """
+        keyframes, length = window.shape
+        x = patches.transpose(0, 1)[:, window.clamp(min=0)]  # (L, A, T, W)
+        x = x + self.temporal_embedding[:length].to(x.dtype)
+        x = x.flatten(0, 1)  # (L * A, T, W)
+        present = (window >= 0).repeat(len(x) // keyframes, 1)  # (L * A, T)
+        key_mask = present if short else None
+
+        *blocks, last = cast(list[TemporalBlock], [self, *self.deeper])
+        for block in blocks:
+            x = x + block.attn(block.ln_1(x), key_mask)
+        # The mean over T of x + attn(ln_1(x)), term by term; each frame has its share in it.
+        share = present / present.sum(dim=1, keepdim=True)  # (L * A, T)
+        mean = (share.to(x.dtype)[:, None] @ x)[:, 0]  # (L * A, W)
+        mean = mean + mean_attention(last.attn, last.ln_1(x), share, key_mask)
+        return mean.unflatten(0, (-1, keyframes)).transpose(0, 1)
+
+
+# ---------------------------------------------------------------- section 4: interaction
+@dataclass
+class InteractionLayout:
+    """Where each person stands in the padded sequences [class, person_1..person_P, context].
+
+    Attributes:
+        row: (N,) long, the sequence of each person.
+        column: (N,) long, its position in the sequence.
+        persons: P.
+        key_mask: (A, S) bool, False for padding; None if nothing is padded.
+    """
+
+    row: Tensor
+    column: Tensor
+    persons: int
+    key_mask: Tensor | None
+
+
+def lay_out(
+    context: Tensor, persons: Tensor | None, layout: PersonLayout
+) -> tuple[Tensor, InteractionLayout]:
+    """Put the persons of each keyframe between its class token and its context tokens.
+
+    Args:
+        context: (A, 1 + L, W), class token first, after ln_pre.
+        persons: (N, W) person tokens; they get no positional embedding. None puts nothing there,
+            and the class token stands for every person.
+        layout: of the persons; its active keyframes are the rows of ``context``.
+
+    Returns:
+        The sequences (A, S, W), with zeros where a keyframe has fewer than P persons, and their
+        layout.
+    """
+    row, most = layout.row, layout.most
+    if persons is None:
+        return context, InteractionLayout(row, torch.zeros_like(row), persons=0, key_mask=None)
+    padded = persons.new_zeros(len(context), most, persons.shape[1])  # (A, P, W)
+    padded = padded.index_put((row, layout.place), persons)
+    x = torch.cat([context[:, :1], padded.to(context.dtype), context[:, 1:]], dim=1)  # (A, S, W)
+    key_mask = None
+    if layout.padded:  # without a mask attention is faster
+        key_mask = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
+        key_mask[:, 1 : 1 + most] = False
+        # A number in place of this tensor would make the host wait for a GPU.
+        key_mask.index_put_((row, 1 + layout.place), key_mask.new_ones(()))
+    return x, InteractionLayout(row, 1 + layout.place, persons=most, key_mask=key_mask)
+
+
+# ---------------------------------------------------------------- section 5: context prompting
+class CrossAttention(nn.Module):
+    """Multi-head attention from text to visual tokens; only the output layer has a bias."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.q_proj = Linear(width, width, bias=False)
+        self.k_proj = Linear(width, width, bias=False)
+        self.v_proj = Linear(width, width, bias=False)
+        self.proj = Linear(width, width)
+
+    def forward(self, text: Tensor, tokens: Tensor, key_mask: Tensor | None = None) -> Tensor:
+        """(A, C, E) from text (A, C, E) and tokens (A, S, E)."""
+        query = self.q_proj(text)
+        mask = None if key_mask is None else key_mask[:, None, None]  # (A, 1, 1, S)
+        return self.proj(cross_attention(query, tokens, self.k_proj, self.v_proj, self.heads, mask))
+
+
+class PromptBlock(nn.Module):
+    """Cross-attention and an MLP, each with its residual."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm1 = LayerNorm(width)
+        self.cross_attn = CrossAttention(width, width // HEAD_WIDTH)
+        self.norm3 = LayerNorm(width)
+        self.mlp = MLP(width)
+
+    def forward(self, h: Tensor, v: Tensor, key_mask: Tensor | None = None) -> Tensor:
+        """(A, C, E) from text (A, C, E) and normalised tokens (A, S, E)."""
+        h = h + self.cross_attn(self.norm1(h), v, key_mask)
+        return h + self.mlp(self.norm3(h))
+
+
+class ContextPrompt(nn.Module):
+    """One layer's prompt, text + alpha * h; note that h still contains the text it started from.
+
+    Args:
+        width: E, a multiple of 64.
+        depth: prompt blocks.
+        alpha: initial scale.
+        init_std: standard deviation that the weights of the linear layers start with.
+    """
+
+    def __init__(
+        self, width: int, depth: int = 1, alpha: float = 0.2, init_std: float = 0.02
+    ) -> None:
+        super().__init__()
+        self.norm = LayerNorm(width)
+        self.decoder = nn.ModuleList(PromptBlock(width) for _ in range(depth))
+        self.alpha = nn.Parameter(torch.full((width,), alpha))
+        self.apply(partial(initialise_linear, std=init_std))
+
+    def forward(self, text: Tensor, tokens: Tensor, key_mask: Tensor | None = None) -> Tensor:
+        """Prompted text (A, C, E) from text (A, C, E) and projected tokens (A, S, E).
+
+        key_mask: (A, S) bool, False for padding; None if there is none.
+        """
+        v = self.norm(tokens)
+        h = text
+        for block in self.decoder:
+            h = block(h, v, key_mask)
+        return text + self.alpha * h
+
+
+class ContextPrompting(nn.Module):
+    """For each of some blocks of the image tower a projector and a prompt of its own.
+
+    Args:
+        layers: the blocks after which the text is prompted, counted from 0.
+        width: W.
+        embed_dim: E.
+        alpha: initial scale of the prompts.
+        init_std: standard deviation that their weights start with.
+        depth: prompt blocks of each layer.
+    """
+
+    def __init__(
+        self,
+        layers: Iterable[int],
+        width: int,
+        embed_dim: int,
+        alpha: float = 0.2,
+        init_std: float = 0.02,
+        depth: int = 1,
+    ) -> None:
+        super().__init__()
+        names = [str(layer) for layer in layers]
+        self.projectors = nn.ModuleDict({name: Linear(width, embed_dim) for name in names})
+        self.prompts = nn.ModuleDict(
+            {name: ContextPrompt(embed_dim, depth, alpha, init_std) for name in names}
+        )
+
+    def forward(
+        self, layer: int, text: Tensor, tokens: Tensor, key_mask: Tensor | None = None
+    ) -> Tensor:
+        """Text (A, C, E) prompted by the output tokens (A, S, W) of block ``layer``, if it does."""
+        name = str(layer)
+        if name not in self.prompts:
+            return text
+        return self.prompts[name](text, self.projectors[name](tokens), key_mask)
+
+
+def initialise_linear(module: nn.Module, std: float = 0.02) -> None:
+    """Start a linear layer with a truncated normal and without bias; for ``nn.Module.apply``."""
+    if isinstance(module, nn.Linear):
+        nn.init.trunc_normal_(module.weight, std=std)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
+# ---------------------------------------------------------------- section 6: interest tokens
+@dataclass(frozen=True)
+class InterestTokens:
+    """Chooses, for each person, the tokens that prompt the person's own text; no parameters.
+
+    Attributes:
+        top_k: K, at most 1 + L; 0 takes all class and patch tokens.
+        include_person: whether the person's own token prompts too.
+    """
+
+    top_k: int = 0
+    include_person: bool = False
+
+    @torch.no_grad()  # which tokens are chosen has no gradient; what they say has
+    def spot(self, block: InteractionBlock, x: Tensor, layout: InteractionLayout) -> Tensor:
+        """The class and patch tokens that each person attends to most.
+
+        Args:
+            block: the block that ``x`` is about to enter.
+            x: (A, S, W), its input.
+            layout: where the persons stand in ``x``.
+
+        Returns:
+            (N, K) long, most attended first: 0 is the class token, 1 + l is patch l.
+        """
+        persons = layout.persons
+        context = x.shape[1] - persons  # 1 + L
+        assert self.top_k <= context, f"{self.top_k} interest tokens of {context} tokens"
+        if self.top_k == 0:
+            return torch.arange(context, device=x.device).expand(len(layout.row), -1)
+        weights = block.attention_weights(x, slice(1, 1 + persons), layout.key_mask)  # (A, P, S)
+        weights = weights[layout.row, layout.column - 1]  # (N, S)
+        patches = weights[:, 1 + persons : context + persons]
+        candidates = torch.cat([weights[:, :1], patches], dim=1)  # (N, 1 + L)
+        return candidates.topk(self.top_k, dim=1).indices
+
+    def gather(self, x: Tensor, layout: InteractionLayout, spotted: Tensor) -> Tensor:
+        """Each person's interest tokens, from the output x (A, S, W) of the block and ``spotted``.
+
+        Returns:
+            (N, K, W), or (N, 1 + K, W) with the person's own token in front; nothing is padded.
+        """
+        columns = spotted + layout.persons * (spotted > 0)  # the persons stand behind the class
+        if self.include_person:
+            columns = torch.cat([layout.column[:, None], columns], dim=1)
+        return x[layout.row[:, None], columns]
+
+
+# ---------------------------------------------------------------- section 7: scores
+def cosine_logits(
+    person_features: Tensor, text_features: Tensor, text_row: Tensor, temperature: float
+) -> Tensor:
+    """Cosines of persons and class names, divided by the temperature.
+
+    Args:
+        person_features: (N, E).
+        text_features: (rows, C, E).
+        text_row: (N,) long, the row of ``text_features`` that a person is compared with.
+        temperature: the divisor.
+
+    Returns:
+        (N, C), in float32 because the temperature magnifies rounding 14 times.
+    """
+    query = F.normalize(person_features.float(), dim=-1)
+    names = F.normalize(text_features.float(), dim=-1)
+    # A product and a sum, because autocast would take a matrix product down to 16 bits again.
+    return (query[:, None] * names[text_row]).sum(dim=-1) / temperature
 
 
 @dataclass
@@ -50,15 +358,12 @@ class STCLIPOutput:
     @classmethod
     def empty(cls, batch: ClipBatch, vocabulary: Tensor) -> STCLIPOutput:
         """The output for a batch without persons."""
-        classes, embed_dim = vocabulary.shape
-        return cls(
-            logits=vocabulary.new_zeros(0, classes, dtype=torch.float32),
-            person_features=vocabulary.new_zeros(0, embed_dim),
-            text_features=vocabulary.new_zeros(0, classes, embed_dim),
-            text_row=batch.owner,
-        )
+        text = vocabulary.expand(0, -1, -1)  # (0, C, E)
+        logits = vocabulary.new_zeros(0, len(vocabulary), dtype=torch.float32)
+        return cls(logits, vocabulary[:0], text, text_row=batch.owner)
 
 
+# ---------------------------------------------------------------- all of it
 class STCLIP(nn.Module):
     """CLIP with person tokens, context tokens, their interaction and context prompting.
 
@@ -66,27 +371,19 @@ class STCLIP(nn.Module):
     scores are those of CLIP's image features of the keyframes.
 
     Args:
-        clip: the CLIP to build on; all of it is frozen but its LoRA. A ``CrossFrameCLIP`` lets the
-            frames of a window run through its blocks together: the persons stand among the tokens
-            of the keyframe, and influence the other frames, and these them, through the messages.
-            Crops and whole keyframes, which stand for themselves, are encoded as videos of one
-            frame, with its own message, because the tower was not trained on frames without one.
+        clip: the CLIP to build on; what of it is trained, ``CLIP.freeze`` says.
         frames: T, the length of the windows.
-        prompt_alpha: initial scale of the prompts.
-        prompt_init_std: standard deviation that the weights of the prompts start with.
-        prompt_layers: the vision layers that prompt, counted from 0; None: all.
-        prompt_depth: blocks of each prompt.
-        temporal_depth: blocks of attention over time.
-        temporal_init_std: standard deviation that the temporal embedding starts with.
         temperature: the cosines are divided by it.
         temporal: False: only the keyframe is looked at; the context tokens are its own patches.
+        mixing: False: the context tokens are the keyframe's own patches, though the image tower
+            may look at the window.
         prompt: False: the text features stay CLIP's.
         person_tokens: False: the crops are not looked at, and the class token's output stands for
             every person's relation token.
         interest_tokens: prompts each person's own text; needs ``prompt`` and ``person_tokens``.
-        mix_context: with a ``CrossFrameCLIP``, whether the keyframe's patches are mixed with those
-            of its window before the first block too, as a CLIP needs it; needs ``temporal``.
-        train_messages: with a ``CrossFrameCLIP``, False: its messages are frozen with the rest.
+        prompt_alpha, prompt_init_std, prompt_layers, prompt_depth: of ``ContextPrompting``; by
+            default all layers prompt.
+        temporal_depth, temporal_init_std: of ``ContextTokens``.
     """
 
     def __init__(
@@ -97,11 +394,10 @@ class STCLIP(nn.Module):
         temperature: float = 0.07,
         *,
         temporal: bool = True,
+        mixing: bool = True,
         prompt: bool = True,
         person_tokens: bool = True,
         interest_tokens: InterestTokens | None = None,
-        mix_context: bool = False,
-        train_messages: bool = True,
         prompt_init_std: float = 0.02,
         prompt_layers: Sequence[int] | None = None,
         prompt_depth: int = 1,
@@ -113,27 +409,20 @@ class STCLIP(nn.Module):
             "interest tokens are persons' and prompt"
         )
         self.clip = clip
-        width = clip.visual.proj.shape[0]
-        layers = len(clip.visual.transformer.resblocks)
+        clip.freeze()
+        width, layers = clip.visual.width, len(clip.visual.transformer.resblocks)
         self.person_tokens = PersonTokens(width) if person_tokens else None
-        mixing = temporal and (mix_context or not isinstance(clip, CrossFrameCLIP))
-        self.context_tokens = (
-            ContextTokens(width, frames, temporal_depth, temporal_init_std) if mixing else None
-        )
-        prompting = range(layers) if prompt_layers is None else prompt_layers
-        self.context_prompting = (
-            ContextPrompting(
+        self.context_tokens = self.context_prompting = None
+        if temporal and mixing:
+            self.context_tokens = ContextTokens(width, frames, temporal_depth, temporal_init_std)
+        if prompt:
+            prompting = range(layers) if prompt_layers is None else prompt_layers
+            self.context_prompting = ContextPrompting(
                 prompting, width, clip.embed_dim, prompt_alpha, prompt_init_std, prompt_depth
             )
-            if prompt
-            else None
-        )
         self.interest_tokens = interest_tokens
         self.window_length = frames if temporal else 1  # frames that the model looks at
         self.temperature = temperature
-        for name, parameter in clip.named_parameters():
-            message = train_messages and ".message_" in name
-            parameter.requires_grad_(message or ".lora_" in name)
 
     @torch.no_grad()
     def encode_vocabulary(self, tokens: Tensor) -> Tensor:
@@ -155,38 +444,30 @@ class STCLIP(nn.Module):
             return STCLIPOutput.empty(batch, vocabulary)
         # Keyframes without persons leave here.
         active, owner = batch.layout.active, batch.layout.row  # (A,), (N,)
-        window, keyframe = batch.window[active], batch.keyframe[active]
+        keyframe = batch.keyframe[active]  # (A,)
+        window = batch.window[active] if self.window_length > 1 else keyframe[:, None]  # (A, T)
 
-        # Every distinct frame is cut into patches once; crops and whole keyframes share one pass
-        # through the encoder.
+        # Section 1: every distinct frame is cut into patches once; crops and whole keyframes go
+        # through the encoder together.
         patches = visual.patch_embed(normalize_pixels(batch.frames))  # (F, L, W)
-        if self.person_tokens is None:
-            persons = None
-            frame_features = visual.encode(patches[keyframe])  # (A, W)
-        else:
-            crop_patches = visual.patch_embed(normalize_pixels(batch.crops))  # (N, L, W)
-            encoded = visual.encode(torch.cat([crop_patches, patches[keyframe]]))  # (N + A, W)
-            crop_features, frame_features = encoded.split([len(crop_patches), len(active)])
+        images = context = patches[keyframe]  # (A, L, W)
+        if self.person_tokens is not None:
+            crops = visual.patch_embed(normalize_pixels(batch.crops))  # (N, L, W)
+            images = torch.cat([images, crops])  # (A + N, L, W)
+        encoded = visual.encode(images)  # (A + N, W)
+        frame_features, crop_features = encoded.tensor_split([len(active)])
 
-            # Section 2: person tokens.
+        # Section 2: person tokens.
+        persons = None
+        if self.person_tokens is not None:
             persons = self.person_tokens(crop_features)  # (N, W)
 
         # Section 3: context tokens, with class token, positions and ln_pre.
-        if self.context_tokens is None:
-            context = patches[keyframe]  # (A, L, W)
-        else:
+        if self.context_tokens is not None:
             context = self.context_tokens(patches, window, batch.layout.short)  # (A, L, W)
         context = visual.add_class_token_and_positions(context)  # (A, 1 + L, W)
 
-        # X-CLIP's tower: the other frames of each window run along, and exchange messages with it.
-        others = None
-        if isinstance(self.clip, CrossFrameCLIP):
-            frames = visual.add_class_token_and_positions(patches)  # (F, 1 + L, W)
-            seen = window if self.window_length > 1 else keyframe[:, None]
-            layers = len(visual.transformer.resblocks)
-            others = OtherFrames.of_windows(frames, seen, keyframe, layers)
-
-        # Sections 4 to 6: interaction; after every block its tokens prompt the keyframe's text, or
+        # Sections 4 to 6: interaction. After every block its tokens prompt the keyframe's text, or
         # each person's interest tokens that person's text.
         x, layout = lay_out(context, persons, batch.layout)  # (A, S, W)
         text, text_row = vocabulary.expand(len(active), -1, -1), owner  # (A, C, E)
@@ -194,17 +475,10 @@ class STCLIP(nn.Module):
             text = vocabulary.expand(len(owner), -1, -1)  # (N, C, E)
             text_row = torch.arange(len(owner), device=owner.device)
         spotted: list[Tensor] = []
-        for layer, block in enumerate(visual.transformer.resblocks):
-            message = None
-            if others is not None:
-                assert isinstance(block, CrossFrameBlock)
-                message, others = others.through(block, x[:, 0])  # (A, W)
+        for layer, block in enumerate(visual.blocks(patches, window, keyframe)):
             if self.interest_tokens is not None:
-                spotted.append(self.interest_tokens.spot(block, x, layout, message))  # (N, K)
-            if message is None:
-                x = block(x, layout.key_mask)
-            else:
-                x = block(x, layout.key_mask, message=message)
+                spotted.append(self.interest_tokens.spot(block, x, layout))  # (N, K)
+            x = block(x, layout.key_mask)  # (A, S, W)
             if self.context_prompting is None:
                 continue
             tokens, key_mask = x, layout.key_mask
@@ -212,29 +486,9 @@ class STCLIP(nn.Module):
                 tokens, key_mask = self.interest_tokens.gather(x, layout, spotted[-1]), None
             text = self.context_prompting(layer, text, tokens, key_mask)
         relation = visual.project(visual.ln_post(x[layout.row, layout.column]))  # (N, E)
-        person_features = relation + visual.project(frame_features)[owner]
+        person_features = relation + visual.project(frame_features)[owner]  # (N, E)
 
-        # Section 7: cosine scores.
-        logits = cosine_logits(person_features, text, text_row, self.temperature)
+        # Section 7: scores.
+        logits = cosine_logits(person_features, text, text_row, self.temperature)  # (N, C)
         interest_tokens = torch.stack(spotted) if spotted else None  # (R, N, K)
         return STCLIPOutput(logits, person_features, text, text_row, interest_tokens)
-
-
-def cosine_logits(
-    person_features: Tensor, text_features: Tensor, text_row: Tensor, temperature: float
-) -> Tensor:
-    """Cosines of persons and class names, divided by the temperature (method.md section 7).
-
-    Args:
-        person_features: (N, E).
-        text_features: (rows, C, E).
-        text_row: (N,) long, the row of ``text_features`` that a person is compared with.
-        temperature: the divisor.
-
-    Returns:
-        (N, C), in float32 because the temperature magnifies rounding 14 times.
-    """
-    query = F.normalize(person_features.float(), dim=-1)
-    names = F.normalize(text_features.float(), dim=-1)
-    # A product and a sum, because autocast would take a matrix product down to 16 bits again.
-    return (query[:, None] * names[text_row]).sum(dim=-1) / temperature

@@ -18,7 +18,7 @@ import re
 import stat
 import zipfile
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,9 +28,10 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from stclip.errors import UserError
-from stclip.models.clip_formats import shorten
 
 _CHUNK = 1 << 20
+# How often the tensors of a file may share what is stored, at most (weights that are tied).
+_REUSE = 8
 _ENCRYPTED = 0x1  # a member's flag
 # How torch.save's old form begins: a pickle of its magic number.
 _OLD_FORM = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
@@ -138,6 +139,34 @@ def check_download(path: Path) -> None:
         raise
     except Exception as error:  # a damaged file can raise nearly anything
         raise UserError(f"{path}: found a damaged file of weights ({_one_line(error)})") from error
+
+
+def check_tensors(state: Mapping[str, Tensor], source: str) -> None:
+    """Refuse tensors that are no plain arrays, or that claim more values than are stored.
+
+    Args:
+        state: {name: tensor} of a file.
+        source: what error messages call it.
+
+    Raises:
+        UserError: one of the tensors is sparse, quantised, without values, or repeats its values.
+    """
+    claimed, stored = 0, 0
+    seen: set[int] = set()
+    for name, tensor in state.items():
+        plain = tensor.layout == torch.strided and not tensor.is_quantized
+        if not plain or tensor.device.type != "cpu":
+            kind = tensor.device.type if plain else "sparse or quantised"
+            raise UserError(f"{source}: found {name} as a {kind} tensor, expected a plain one")
+        storage, size = tensor.untyped_storage(), tensor.numel() * tensor.element_size()
+        claimed += size
+        stored += 0 if storage.data_ptr() in seen else storage.nbytes()
+        seen.add(storage.data_ptr())
+        if size > storage.nbytes() or claimed > _REUSE * stored:
+            raise UserError(
+                f"{source}: found {name} of shape {tuple(tensor.shape)}, whose values are not all "
+                "stored; expected whole tensors: call contiguous() on them before saving"
+            )
 
 
 def script_activation(path: Path) -> str | None:
@@ -358,3 +387,10 @@ def _reduce(function: str, arguments: tuple[Any, ...]) -> Any:
 def _one_line(error: Exception) -> str:
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= 100 else text[:97] + "..."
+
+
+def shorten(names: Iterable[str], shown: int = 4) -> str:
+    """Some names for an error message, and how many more there are."""
+    names = list(names)
+    more = f" and {len(names) - shown} more" if len(names) > shown else ""
+    return ", ".join(names[:shown]) + more

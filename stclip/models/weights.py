@@ -9,8 +9,9 @@ refused.
 
 import difflib
 import logging
+import re
 import warnings
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,21 +21,21 @@ from torch import Tensor, nn
 
 from stclip.errors import UserError
 from stclip.files import read_json
-from stclip.models.clip import ACTIVATIONS, CLIP
-from stclip.models.clip_formats import (
-    clip_sizes,
-    config_activation,
-    is_hugging_face,
-    name_activation,
-    openai_names,
-    shorten,
-    unwrap,
-)
+from stclip.models.clip import ACTIVATIONS, CLIP, HEAD_WIDTH, PIXEL_MEAN
 from stclip.models.download import download, download_xclip, xclip_models
+from stclip.models.formats import (
+    POSITIONS,
+    XCLIP_EXPECTED,
+    clip_sizes,
+    is_hugging_face,
+    openai_names,
+    unwrap,
+    xclip_names,
+    xclip_sizes,
+)
 from stclip.models.lora import LoRALinear
-from stclip.models.tensor_files import read_tensors, script_activation
+from stclip.models.tensor_files import read_tensors, script_activation, shorten
 from stclip.models.xclip import XCLIP, resize_positions
-from stclip.models.xclip_formats import EXPECTED, POSITIONS, xclip_names, xclip_sizes
 
 logger = logging.getLogger(__name__)
 
@@ -65,6 +66,15 @@ _MODELS = {
         "ViT-L-14-336px.pt", "3035c92b350959924f9f00213499208652fc7ea050643e8b385c2dac08641f02"
     ),
 }
+
+# Activation functions by names of models, as open_clip's list of published weights has them.
+_NAMED_ACTIVATIONS = (
+    (r"quick[-_]?gelu", "quick_gelu"),
+    (r"openai|metaclip|dfn[25]b", "quick_gelu"),
+    (r"(b[-_]?32|patch32).*laion[-_]?400m", "quick_gelu"),
+    (r"laion|datacomp|commonpool", "gelu"),
+    (r"\bmodel_ViT-", "gelu"),  # a training of open_clip's, with a model that is not -quickgelu
+)
 
 # The small CLIP that comes with the package, and its file in assets/ (puppet_clip.md tells more).
 PUPPET = "puppet"
@@ -156,12 +166,12 @@ def load_xclip(
     known = source in xclip_models()
     path = download_xclip(source) if known else _existing(name_or_path, xclip_models(), "X-CLIP")
     path = _file_of_weights(path)
-    held = unwrap(read_tensors(path), str(path), EXPECTED)
+    held = unwrap(read_tensors(path), str(path), XCLIP_EXPECTED)
     state = xclip_names(held, str(path))
     config, recognised = path.with_name("config.json"), "quick_gelu"
     if is_hugging_face(held) and config.is_file():
         recognised = config_activation(read_json(config), str(config), hugging_face=True)
-    trained = xclip_sizes(state, source)["frames"]
+    trained = xclip_sizes(state, source).frames
     if frames is not None and frames != trained:
         warnings.warn(
             f"{source}: trained for videos of {trained} frames; the positions of {frames} "
@@ -185,7 +195,7 @@ def xclip_from_state_dict(state: Mapping[str, Tensor], source: str = "state dict
         UserError: weights are missing, unexpected or of the wrong shape.
     """
     with torch.device("meta"):  # nothing is initialised only to be overwritten
-        model = XCLIP(**xclip_sizes(state, source))
+        model = XCLIP(xclip_sizes(state, source))
     _fill(model, state, source, "an X-CLIP")
     return model.eval()
 
@@ -241,7 +251,7 @@ def clip_from_state_dict(
         UserError: weights are missing, unexpected or of the wrong shape.
     """
     with torch.device("meta"):  # nothing is initialised only to be overwritten
-        model = kind(**clip_sizes(state, source), lora_rank=lora_rank, lora_alpha=lora_alpha)
+        model = kind(clip_sizes(state, source), lora_rank, lora_alpha)
     lora = {name for name in model.state_dict() if name.endswith((".lora_A", ".lora_B"))}
     optional = lora if lora.isdisjoint(state) else set()  # a part of it would make no sense
     _fill(model, state, source, "a CLIP with a vision transformer", optional)
@@ -250,6 +260,77 @@ def clip_from_state_dict(
             if isinstance(module, LoRALinear):
                 module.reset_lora()
     return model.eval()
+
+
+def config_activation(config: Any, source: str, hugging_face: bool) -> str:
+    """The activation function that a model's own config tells of: quick_gelu or gelu.
+
+    The weights themselves show neither it nor the number of heads, which is checked here.
+
+    Args:
+        config: a parsed ``config.json`` (Hugging Face) or ``open_clip_config.json``.
+        source: what error messages call it.
+        hugging_face: which of the two it is.
+
+    Raises:
+        UserError: the model uses another activation, two of them, or heads of another width.
+    """
+    config = config if isinstance(config, dict) else {}
+    if hugging_face:  # what transformers takes where a key is absent: quick_gelu
+        towers = [_merged(config, f"{tower}_config") for tower in ("vision", "text")]
+        named = {str(tower.get("hidden_act", "quick_gelu")) for tower in towers if tower}
+        heads = all(
+            _is_product(tower["hidden_size"], tower["num_attention_heads"])
+            for tower in towers
+            if {"hidden_size", "num_attention_heads"} <= tower.keys()
+        )
+    else:  # what open_clip takes where a key is absent: plain GELU, heads of width 64, 8 heads
+        model = _merged(config, "model_cfg")
+        named = {"quick_gelu" if model.get("quick_gelu", False) else "gelu"}
+        vision, text = _merged(model, "vision_cfg"), _merged(model, "text_cfg")
+        text_heads = _is_product(text.get("width", 512), text.get("heads", 8))
+        heads = vision.get("head_width", HEAD_WIDTH) == HEAD_WIDTH and text_heads
+        mean = _merged(config, "preprocess_cfg").get("mean")
+        if mean is not None and str(mean) != str(list(PIXEL_MEAN)):
+            logger.warning(
+                "%s: trained on pictures normalised with the mean %.40s, and here they are with "
+                "OpenAI's, %s: expect lower accuracy",
+                *(source, mean, list(PIXEL_MEAN)),
+            )
+    if len(named) > 1 or not named <= {"quick_gelu", "gelu"}:
+        raise UserError(
+            f"{source}: found a model with {' and '.join(sorted(named))}, expected quick_gelu or "
+            "gelu in both towers: take another model"
+        )
+    if not heads:
+        raise UserError(
+            f"{source}: found heads of another width, expected {HEAD_WIDTH} as in OpenAI's models: "
+            "take the weights of a ViT-B or ViT-L"
+        )
+    return next(iter(named), "quick_gelu")
+
+
+def name_activation(names: Iterable[str]) -> str | None:
+    """The activation function that names of models and their files tell of; None: nothing does.
+
+    Args:
+        names: such as ``ViT-B-32-quickgelu``, or ``vit_l_14-laion400m_e32-3d133497.pt``.
+    """
+    for name in names:
+        for pattern, activation in _NAMED_ACTIVATIONS:
+            if re.search(pattern, name, re.IGNORECASE):
+                return activation
+    return None
+
+
+def _is_product(width: Any, heads: Any) -> bool:
+    return type(width) is int and type(heads) is int and width == heads * HEAD_WIDTH
+
+
+def _merged(config: Mapping[str, Any], key: str) -> dict[str, Any]:
+    """A group of a config; older files of transformers have a second one, which wins."""
+    groups = (config.get(key), config.get(f"{key}_dict"))
+    return {name: value for g in groups if isinstance(g, Mapping) for name, value in g.items()}
 
 
 def _read_clip(path: Path) -> tuple[dict[str, Tensor], str | None]:

@@ -6,10 +6,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from stclip.benchmark.cost_flops import PARTS, Load, Sizes, count_flops
-from stclip.models.clip import CLIP
-from stclip.models.cross_frame import CrossFrameCLIP
-from stclip.models.interest_tokens import InterestTokens
-from stclip.models.stclip import STCLIP
+from stclip.models.clip import CLIP, CLIPSizes
+from stclip.models.stclip import STCLIP, InterestTokens
+from stclip.models.xclip import CrossFrameCLIP
 from tests.helpers import random_batch
 
 CLASSES = 7
@@ -18,8 +17,8 @@ CLASSES = 7
 def small(kind=CLIP, interest=None, **depths):
     """Large enough for the products, which are counted, to dwarf LoRA's sums, which are not."""
     torch.manual_seed(0)
-    clip = kind(112, 16, 192, 3, 64, 1, 128, vocab_size=50, lora_rank=4)
-    return STCLIP(clip, interest_tokens=interest, **depths)
+    clip = kind(CLIPSizes(112, 16, 192, 3, 64, 1, 128, vocab_size=50), lora_rank=4)
+    return STCLIP(clip, interest_tokens=interest, mixing=kind is CLIP, **depths)
 
 
 def counted_by_torch(model, batch, training):

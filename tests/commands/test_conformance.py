@@ -48,9 +48,15 @@ def test_test(shared_test: Path) -> None:
     check_test(shared_test / "inference" / "jhmdb")
 
 
-def test_stages(case_config: Path, reference_checkpoint: Path) -> None:
+def test_test_without_fast(case_config: Path) -> None:
+    assert load_command("test").main(["--config-file", str(case_config), "MODEL.FAST", "False"]) == 0
+    check_test(Path(load_config(case_config).OUTPUT_DIR) / "inference" / "jhmdb")
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_stages(case_config: Path, reference_checkpoint: Path, fast: bool) -> None:
     stages = np.load(EXPECTED / "eval_stages.npz")
-    cfg = load_config(case_config)
+    cfg = load_config(case_config, ["MODEL.FAST", str(fast)])
     model = build_model(cfg, read_checkpoint(reference_checkpoint).model)
     vocabulary = encode_labels(model, read_vocabulary(cfg, "test"))
     found: dict[str, tuple[torch.Tensor, ...]] = {}
@@ -123,8 +129,9 @@ def check_training(config: Path, *pairs: str) -> None:
         assert head == pytest.approx(values["head"], rel=1e-4, abs=1e-6), name
 
 
-def test_train(case_config: Path) -> None:
-    check_training(case_config)
+@pytest.mark.parametrize("fast", [True, False])
+def test_train(case_config: Path, fast: bool) -> None:
+    check_training(case_config, "MODEL.FAST", str(fast))
 
 
 @pytest.mark.slow
@@ -138,8 +145,9 @@ def test_train_in_parts(case_config: Path) -> None:
 
 
 @pytest.mark.slow
-def test_gradients(case_config: Path, reference_checkpoint: Path) -> None:
-    cfg = load_config(case_config)
+@pytest.mark.parametrize("fast", [True, False])
+def test_gradients(case_config: Path, reference_checkpoint: Path, fast: bool) -> None:
+    cfg = load_config(case_config, ["MODEL.FAST", str(fast)])
     model = build_model(cfg, read_checkpoint(reference_checkpoint).model).train()
     labels = read_vocabulary(cfg, "train")
     loader = build_train_loader(cfg, build_dataset(cfg, "train"), labels, model.clip.image_size)

@@ -11,7 +11,7 @@ import torch
 import stclip
 from stclip.engine.checkpoint import read_checkpoint
 from stclip.errors import UserError
-from stclip.models.xclip import XCLIP
+from stclip.models.xclip import XCLIP, XCLIPSizes
 from tests.commands.test_train import losses, records
 from tests.helpers import load_command
 
@@ -31,7 +31,7 @@ SIZES = {
 def config(case_config: Path, tmp_path: Path) -> Path:
     """The conformance case's data with a small X-CLIP; 3 training videos of a class each."""
     torch.manual_seed(0)
-    torch.save(XCLIP(**SIZES).state_dict(), tmp_path / "xclip.pth")
+    torch.save(XCLIP(XCLIPSizes(**SIZES)).state_dict(), tmp_path / "xclip.pth")
     path = tmp_path / "xclip.yaml"
     path.write_text(
         f"""

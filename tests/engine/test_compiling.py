@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from stclip.engine.compiling import compile_blocks
+from stclip.engine.compiling import compile_blocks, recompute_activations
 from stclip.errors import UserError
-from stclip.models.context_prompting import PromptBlock
+from stclip.models.clip import Block
 from stclip.models.losses import FocalCriterion
-from stclip.models.transformer import Block, recompute_activations
+from stclip.models.stclip import PromptBlock
 from tests.helpers import random_batch, tiny_model
 
 

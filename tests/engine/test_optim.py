@@ -5,8 +5,7 @@ import torch
 
 from stclip.config import load_config
 from stclip.engine.optim import build_optimizer, learning_rate
-from stclip.models.xclip import XCLIP
-from stclip.models.xclip_start import is_new
+from stclip.models.xclip import XCLIP, XCLIPSizes, is_new
 from tests.helpers import REPOSITORY, tiny_model
 
 
@@ -136,7 +135,7 @@ def test_a_first_step_that_is_skipped_leaves_no_momentum() -> None:
 
 def test_positions_do_not_decay() -> None:
     """X-CLIP's recipe, on X-CLIP, which trains some."""
-    clip = XCLIP(32, 16, 64, 1, 64, 1, 64, frames=2)
+    clip = XCLIP(XCLIPSizes(32, 16, 64, 1, 64, 1, 64, frames=2))
     optimizer = build_optimizer(clip, 1e-3, 0.9, 0.01, kind="adamw", is_new=is_new)
     for name, parameter in clip.named_parameters():
         decays = parameter.ndim > 1 and "positional_embedding" not in name

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from stclip.errors import UserError
-from stclip.models.clip_formats import unwrap
+from stclip.models.formats import unwrap
 from stclip.models.tensor_files import check_download, read_tensors, script_activation
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.*")

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from stclip.errors import UserError
 from stclip.models import weights
-from stclip.models.clip import CLIP
-from stclip.models.clip_formats import clip_sizes, name_tokens
+from stclip.models.clip import CLIP, CLIPSizes
+from stclip.models.formats import clip_sizes, name_tokens
 from stclip.models.tokenizer import tokenize
 from stclip.models.weights import (
     available_models,
@@ -35,8 +35,8 @@ def test_sizes_follow_from_the_weights():
     for sizes in SIZES:
         model = tiny_clip(sizes, vocab_size=100, text_length=20)
         found = clip_sizes(model.state_dict())
-        assert tuple(found.values()) == (*sizes, 20, 100)
-        again = CLIP(**found)
+        assert found == CLIPSizes(*sizes, 20, 100)
+        again = CLIP(found)
         again.load_state_dict(model.state_dict())
 
 

@@ -14,7 +14,7 @@ import stclip
 from stclip.errors import UserError
 from stclip.models import weights
 from stclip.models.download import download_xclip, xclip_models
-from tests.models.test_clip_formats import hugging_face_names as clip_to_hugging_face
+from tests.models.test_formats import hugging_face_names as clip_to_hugging_face
 from tests.models.test_xclip import SIZES, TEXTS, tiny_xclip, videos
 
 

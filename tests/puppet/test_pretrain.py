@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from stclip.errors import UserError
-from stclip.models.clip import CLIP, normalize_pixels
+from stclip.models.clip import CLIP, CLIPSizes, normalize_pixels
 from stclip.puppet.pretrain import Pairs, Pretrainer, Recipe, encode_by_length, varied
 
 SIZES = {
@@ -35,7 +35,7 @@ def pairs(step: int) -> Pairs:
 
 def trainer(path, steps: int = 60) -> Pretrainer:
     torch.manual_seed(0)
-    return Pretrainer(CLIP(**SIZES), 4, Recipe(steps), path)
+    return Pretrainer(CLIP(CLIPSizes(**SIZES)), 4, Recipe(steps), path)
 
 
 @pytest.mark.parametrize("part", ["recipe", "model", "optimizer", "step", "seconds"])
@@ -93,7 +93,7 @@ def test_another_recipe_does_not_resume(tmp_path):
 
 def test_texts_by_length_are_the_same():
     torch.manual_seed(0)
-    clip = CLIP(**{**SIZES, "text_length": 9})
+    clip = CLIP(CLIPSizes(**{**SIZES, "text_length": 9}))
     tokens = torch.randint(1, END, (11, 9))
     for row in range(11):
         tokens[row, 1 + row % 8] = END

@@ -1,12 +1,20 @@
-"""The formats in which people hold CLIP weights, all brought to OpenAI's parameter names.
+"""The formats in which people hold weights of CLIP and X-CLIP, all brought to our names.
 
-Only tensors and their names are looked at here; weights.py reads the files. Known formats:
+Only tensors and their names are looked at here; weights.py reads the files. Known formats of CLIP,
+whose names here are OpenAI's:
 
 - OpenAI's own, which open_clip's ``CLIP`` shares;
 - open_clip's ``CustomTextCLIP``: the text tower under ``text.``;
 - Hugging Face's ``CLIPModel``: other names, query, key and value apart, projections transposed;
 - ours for a small vocabulary: OpenAI's names, but only some rows of the token embedding, with
   ``token_embedding.ids`` (their ids) and ``vocab_size`` (how many there should be).
+
+Of X-CLIP, whose names here are those of ``XCLIP``:
+
+- the authors' own, which differs from ours inside the prompts (``mlp.0`` and ``mlp.3``);
+- Hugging Face's ``XCLIPModel``. Its configs leave the large models at 8 heads in the multi-frame
+  integration and in the prompts, where they were trained with 12; here the number of heads follows
+  from the width.
 
 Shape letters: W width of a tower, E joint embedding width, L patch tokens.
 """
@@ -21,7 +29,9 @@ import torch
 from torch import Tensor
 
 from stclip.errors import UserError
-from stclip.models.clip import HEAD_WIDTH, PIXEL_MEAN
+from stclip.models.clip import HEAD_WIDTH, CLIPSizes
+from stclip.models.tensor_files import check_tensors, shorten
+from stclip.models.xclip import XCLIPSizes
 
 logger = logging.getLogger(__name__)
 
@@ -34,16 +44,6 @@ _HUGGING_FACE_NOT_WEIGHTS = {
     "text_model.embeddings.position_ids",
     "vision_model.embeddings.position_ids",
 }
-# Activation functions by names of models, as open_clip's list of published weights has them.
-_NAMED_ACTIVATIONS = (
-    (r"quick[-_]?gelu", "quick_gelu"),
-    (r"openai|metaclip|dfn[25]b", "quick_gelu"),
-    (r"(b[-_]?32|patch32).*laion[-_]?400m", "quick_gelu"),
-    (r"laion|datacomp|commonpool", "gelu"),
-    (r"\bmodel_ViT-", "gelu"),  # a training of open_clip's, with a model that is not -quickgelu
-)
-# How often the tensors of a file may share what is stored, at most (weights that are tied).
-_REUSE = 8
 # Where training programs put a state dict, and the moving average of one; the first is taken.
 _PLAIN_KEYS = ("state_dict", "model", "model_state_dict")
 _EMA_KEYS = ("state_dict_ema", "model_ema", "ema_state_dict", "ema_model", "ema")
@@ -75,6 +75,21 @@ _HUGGING_FACE_BLOCK_NAMES = [
     (".mlp.fc1.", ".mlp.c_fc."),
     (".mlp.fc2.", ".mlp.c_proj."),
     (".self_attn.", ".attn."),
+]
+XCLIP_EXPECTED = "expected X-CLIP in its authors' or Hugging Face's names"
+POSITIONS = "mit.positional_embedding"
+# (pattern, replacement) of Hugging Face's names that CLIP does not have.
+_HUGGING_FACE_XCLIP_NAMES = [
+    (r"^vision_model\.pre_layernorm\.", "visual.ln_pre."),
+    (r"^mit\.position_embedding$", POSITIONS),
+    (r"^mit\.encoder\.layers\.", "mit.resblocks."),
+    (r"^prompts_generator\.layernorm\.", "prompts_generator.norm."),
+    (r"^prompts_visual_layernorm\.", "prompts_visual_ln."),
+    (r"^prompts_visual_projection$", "prompts_visual_proj"),
+]
+_PUBLISHED_XCLIP_NAMES = [
+    (r"^(prompts_generator\.decoder\.\d+\.mlp)\.0\.", r"\1.c_fc."),
+    (r"^(prompts_generator\.decoder\.\d+\.mlp)\.3\.", r"\1.c_proj."),
 ]
 
 
@@ -170,7 +185,7 @@ def openai_names(state: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
     Raises:
         UserError: these are not the weights of a CLIP with a vision transformer.
     """
-    _reject_others(state, source)
+    _reject_other_than_clip(state, source)
     state = all_tokens(state, source)
     if is_hugging_face(state):
         state = from_hugging_face(state, source)
@@ -200,34 +215,6 @@ def check_floats(state: Mapping[str, Tensor], source: str, expected: str) -> Non
         raise UserError(
             f"{source}: found tensors of whole numbers ({shorten(odd)}) as {kinds}; {expected}"
         )
-
-
-def check_tensors(state: Mapping[str, Tensor], source: str) -> None:
-    """Refuse tensors that are no plain arrays, or that claim more values than are stored.
-
-    Args:
-        state: {name: tensor} of a file.
-        source: what error messages call it.
-
-    Raises:
-        UserError: one of the tensors is sparse, quantised, without values, or repeats its values.
-    """
-    claimed, stored = 0, 0
-    seen: set[int] = set()
-    for name, tensor in state.items():
-        plain = tensor.layout == torch.strided and not tensor.is_quantized
-        if not plain or tensor.device.type != "cpu":
-            kind = tensor.device.type if plain else "sparse or quantised"
-            raise UserError(f"{source}: found {name} as a {kind} tensor, expected a plain one")
-        storage, size = tensor.untyped_storage(), tensor.numel() * tensor.element_size()
-        claimed += size
-        stored += 0 if storage.data_ptr() in seen else storage.nbytes()
-        seen.add(storage.data_ptr())
-        if size > storage.nbytes() or claimed > _REUSE * stored:
-            raise UserError(
-                f"{source}: found {name} of shape {tuple(tensor.shape)}, whose values are not all "
-                "stored; expected whole tensors: call contiguous() on them before saving"
-            )
 
 
 def name_tokens(state: Mapping[str, Tensor], ids: Tensor, count: int) -> dict[str, Tensor]:
@@ -283,7 +270,7 @@ def is_hugging_face(state: Iterable[str]) -> bool:
 
 def clip_sizes(
     state: Mapping[str, Tensor], source: str = "state dict", expected: str = _EXPECTED
-) -> dict[str, int]:
+) -> CLIPSizes:
     """The sizes of a CLIP, from the shapes of its weights in OpenAI's names.
 
     Args:
@@ -292,9 +279,7 @@ def clip_sizes(
         expected: what error messages say they expected.
 
     Returns:
-        The arguments of ``CLIP``: image_size, patch_size, vision_width, vision_layers, text_width,
-        text_layers, embed_dim, text_length, vocab_size. (The number of heads cannot be seen; it is
-        width // 64 in OpenAI's models.)
+        All sizes. (The number of heads cannot be seen; it is width // 64 in OpenAI's models.)
 
     Raises:
         UserError: tensors that show the sizes are missing, or do not fit a vision transformer.
@@ -328,98 +313,20 @@ def clip_sizes(
                 f"{source}: found an {name} tower of width {width}, expected a multiple of "
                 f"{HEAD_WIDTH} (the width of a head in OpenAI's models)"
             )
-    return {
-        "image_size": side * patch_size,
-        "patch_size": patch_size,
-        "vision_width": vision_width,
-        "vision_layers": count_blocks(state, "visual.transformer.resblocks."),
-        "text_width": text_width,
-        "text_layers": count_blocks(state, "transformer.resblocks."),
-        "embed_dim": state["text_projection"].shape[1],
-        "text_length": text_length,
-        "vocab_size": state["token_embedding.weight"].shape[0],
-    }
+    return CLIPSizes(
+        image_size=side * patch_size,
+        patch_size=patch_size,
+        vision_width=vision_width,
+        vision_layers=count_blocks(state, "visual.transformer.resblocks."),
+        text_width=text_width,
+        text_layers=count_blocks(state, "transformer.resblocks."),
+        embed_dim=state["text_projection"].shape[1],
+        text_length=text_length,
+        vocab_size=state["token_embedding.weight"].shape[0],
+    )
 
 
-def config_activation(config: Any, source: str, hugging_face: bool) -> str:
-    """The activation function that a model's own config tells of: quick_gelu or gelu.
-
-    The weights themselves show neither it nor the number of heads, which is checked here.
-
-    Args:
-        config: a parsed ``config.json`` (Hugging Face) or ``open_clip_config.json``.
-        source: what error messages call it.
-        hugging_face: which of the two it is.
-
-    Raises:
-        UserError: the model uses another activation, two of them, or heads of another width.
-    """
-    config = config if isinstance(config, dict) else {}
-    if hugging_face:  # what transformers takes where a key is absent: quick_gelu
-        towers = [_merged(config, f"{tower}_config") for tower in ("vision", "text")]
-        named = {str(tower.get("hidden_act", "quick_gelu")) for tower in towers if tower}
-        heads = all(
-            _is_product(tower["hidden_size"], tower["num_attention_heads"])
-            for tower in towers
-            if {"hidden_size", "num_attention_heads"} <= tower.keys()
-        )
-    else:  # what open_clip takes where a key is absent: plain GELU, heads of width 64, 8 heads
-        model = _merged(config, "model_cfg")
-        named = {"quick_gelu" if model.get("quick_gelu", False) else "gelu"}
-        vision, text = _merged(model, "vision_cfg"), _merged(model, "text_cfg")
-        text_heads = _is_product(text.get("width", 512), text.get("heads", 8))
-        heads = vision.get("head_width", HEAD_WIDTH) == HEAD_WIDTH and text_heads
-        mean = _merged(config, "preprocess_cfg").get("mean")
-        if mean is not None and str(mean) != str(list(PIXEL_MEAN)):
-            logger.warning(
-                "%s: trained on pictures normalised with the mean %.40s, and here they are with "
-                "OpenAI's, %s: expect lower accuracy",
-                *(source, mean, list(PIXEL_MEAN)),
-            )
-    if len(named) > 1 or not named <= {"quick_gelu", "gelu"}:
-        raise UserError(
-            f"{source}: found a model with {' and '.join(sorted(named))}, expected quick_gelu or "
-            "gelu in both towers: take another model"
-        )
-    if not heads:
-        raise UserError(
-            f"{source}: found heads of another width, expected {HEAD_WIDTH} as in OpenAI's models: "
-            "take the weights of a ViT-B or ViT-L"
-        )
-    return next(iter(named), "quick_gelu")
-
-
-def name_activation(names: Iterable[str]) -> str | None:
-    """The activation function that names of models and their files tell of; None: nothing does.
-
-    Args:
-        names: such as ``ViT-B-32-quickgelu``, or ``vit_l_14-laion400m_e32-3d133497.pt``.
-    """
-    for name in names:
-        for pattern, activation in _NAMED_ACTIVATIONS:
-            if re.search(pattern, name, re.IGNORECASE):
-                return activation
-    return None
-
-
-def _is_product(width: Any, heads: Any) -> bool:
-    return type(width) is int and type(heads) is int and width == heads * HEAD_WIDTH
-
-
-def _merged(config: Mapping[str, Any], key: str) -> dict[str, Any]:
-    """A group of a config; older files of transformers have a second one, which wins."""
-    groups = (config.get(key), config.get(f"{key}_dict"))
-    return {name: value for g in groups if isinstance(g, Mapping) for name, value in g.items()}
-
-
-def shorten(names: Iterable[str], shown: int = 4) -> str:
-    """Some names for an error message, and how many more there are."""
-    names = list(names)
-    more = f" and {len(names) - shown} more" if len(names) > shown else ""
-    return ", ".join(names[:shown]) + more
-
-
-def _reject_others(state: Mapping[str, Tensor], source: str) -> None:
+def _reject_other_than_clip(state: Mapping[str, Tensor], source: str) -> None:
     """Name the models that people are likely to mistake for CLIP."""
     if any(name.startswith("roi_heads.") for name in state):
         found, remedy = "an ST-CLIP checkpoint", "give it as MODEL.WEIGHT"
@@ -469,3 +376,75 @@ def count_blocks(state: Iterable[str], prefix: str) -> int:
     """How many blocks the names that begin with ``prefix`` and a number tell of."""
     numbers = (name[len(prefix) :].split(".")[0] for name in state if name.startswith(prefix))
     return 1 + max((int(number) for number in numbers if number.isdigit()), default=-1)
+
+
+def xclip_names(state: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
+    """Bring a state dict of any known format to the names of ``XCLIP``, in float32.
+
+    Args:
+        state: {name: tensor}.
+        source: what error messages call it.
+
+    Returns:
+        {name: float32 tensor}.
+
+    Raises:
+        UserError: these are not the weights of an X-CLIP.
+    """
+    _reject_other_than_xclip(state, source)
+    if is_hugging_face(state):
+        state = from_hugging_face(_rename(state, _HUGGING_FACE_XCLIP_NAMES), source)
+    return as_floats(_rename(state, _PUBLISHED_XCLIP_NAMES), source, XCLIP_EXPECTED)
+
+
+def xclip_sizes(state: Mapping[str, Tensor], source: str = "state dict") -> XCLIPSizes:
+    """The sizes of an X-CLIP, from the shapes of its weights in the names of ``XCLIP``.
+
+    Args:
+        state: the weights; other tensors among them do no harm.
+        source: what error messages call it.
+
+    Raises:
+        UserError: tensors that show the sizes are missing, or do not fit.
+    """
+    sizes = clip_sizes(state, source, XCLIP_EXPECTED)
+    if POSITIONS not in state:
+        raise UserError(f"{source}: found no {POSITIONS}; {XCLIP_EXPECTED}")
+    shape, embed_dim = tuple(state[POSITIONS].shape), sizes.embed_dim
+    if len(shape) != 3 or shape[0] != 1 or shape[1] == 0 or shape[2] != embed_dim:
+        raise UserError(
+            f"{source}: found {POSITIONS} of shape {shape}, expected (1, frames, {embed_dim})"
+        )
+    if embed_dim % HEAD_WIDTH:
+        raise UserError(
+            f"{source}: found a joint space of width {embed_dim}, expected a multiple of "
+            f"{HEAD_WIDTH} (the width of a head in X-CLIP)"
+        )
+    return XCLIPSizes(
+        **vars(sizes),
+        frames=shape[1],
+        mit_layers=count_blocks(state, "mit.resblocks."),
+        prompt_layers=count_blocks(state, "prompts_generator.decoder."),
+    )
+
+
+def _reject_other_than_xclip(state: Mapping[str, Tensor], source: str) -> None:
+    """Name the models that people are likely to mistake for X-CLIP."""
+    if any(name.startswith("roi_heads.") for name in state):
+        found, remedy = "an ST-CLIP checkpoint", "give it to stclip.load"
+    elif any(name.startswith("mit.") for name in state):
+        return
+    elif "visual.conv1.weight" in state or is_hugging_face(state):
+        found, remedy = "CLIP", "give it to stclip.load_clip"
+    else:
+        found, remedy = f"tensors named {shorten(state)}", "check that this is the right file"
+    raise UserError(f"{source}: found {found}; {XCLIP_EXPECTED}: {remedy}")
+
+
+def _rename(state: Mapping[str, Tensor], names: list[tuple[str, str]]) -> dict[str, Tensor]:
+    renamed = {}
+    for name, tensor in state.items():
+        for pattern, replacement in names:
+            name = re.sub(pattern, replacement, name)
+        renamed[name] = tensor
+    return renamed
