@@ -82,7 +82,7 @@ def test_models_and_engine_see_no_config_and_models_no_disk() -> None:
 def test_frames_are_opened_in_two_files() -> None:
     opening = re.compile(r"\bImage\.open\(|\bav\.open\(|\bcv2\.(?:imread|VideoCapture)\b")
     found = {name(p) for p in SOURCES if p.parts[-2] != "tools" and opening.search(p.read_text())}
-    assert found == {"stclip/data/picture_files.py", "stclip/data/video_file.py"}
+    assert found == {"stclip/data/frames.py", "stclip/data/video.py"}
 
 
 def test_calls_that_are_not_made() -> None:

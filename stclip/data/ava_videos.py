@@ -26,8 +26,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from stclip.data.frames import Picture, Video
-from stclip.data.video import FrameFolder, VideoFile
+from stclip.data.frames import FrameFolder, Picture, Video
+from stclip.data.video import VideoFile
 from stclip.errors import Report, UserError, fail
 
 _SUFFIXES = (".mp4", ".mkv", ".webm")

@@ -5,15 +5,25 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from stclip.data.frames import Video
 from stclip.data.labels import choices
 from stclip.data.proposals import Proposals, read_jsonl_detections
-from stclip.data.video import Video, open_video
+from stclip.data.video import open_video
 from stclip.errors import Report, UserError, fail, reporting
 from stclip.structures import FrameKey
 
 # Files whose frames are counted by reading them.
 _COUNTED = (".avi", ".mp4")
 _SUFFIXES = (*_COUNTED, ".zip")
+
+
+def find_file(
+    folder: Path, name: str, places: Collection[str] = ("", "annotations")
+) -> Path | None:
+    """A file in one of the places in a folder; or, if the folder is one, in those beside it."""
+    roots = [folder, folder.parent] if folder.name in places else [folder]
+    paths = (root / place / name for root in roots for place in places)
+    return next((path for path in paths if path.is_file()), None)
 
 
 def find_videos(

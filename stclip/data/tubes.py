@@ -1,7 +1,12 @@
-"""Tubes to evaluate with: ground truth in any of the formats that have tubes, and detected ones.
+"""Annotated and detected action tubes, and the two formats of files of them.
 
-Beside the pickles of J-HMDB and UCF101-24 there is a json format of our own. Ground truth is one
-object, where ``nframes`` may be left out, and detected tubes are a list::
+``JHMDB-GT.pkl`` and ``UCF101v2-GT.pkl`` are in the format of ACT-detector: a dict with ``labels``,
+``train_videos`` and ``test_videos`` (lists of ``class/video``, one for each official split),
+``nframes``, perhaps ``resolution[video]`` = (height, width), and ``gttubes[video]`` = {label index:
+[array (n, 5) of frame from 1, x1, y1, x2, y2]}.
+
+There is a json format of our own too. Ground truth is one object, where ``nframes`` may be left
+out, and detected tubes are a list::
 
     {"labels": ["run", "wave"], "nframes": {"v1": 40},
      "ground_truth": [{"video": "v1", "label": "run", "boxes": [[frame, x1, y1, x2, y2], ...]}]}
@@ -12,62 +17,192 @@ Frames count from 1 and ascend; boxes are in pixels.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from stclip.data.labels import choices
+from stclip.data.annotations import GroundTruth, Keyframe
+from stclip.data.labels import Part, choices
 from stclip.data.proposals import is_number
-from stclip.data.ucf24_ground_truth import read_tube_file, worded
-from stclip.errors import UserError
+from stclip.errors import Report, UserError, fail, reporting
 from stclip.files import read_json, write_json
-from stclip.structures import Tube
+from stclip.structures import FrameKey, Tube
+from stclip.structures.boxes import LARGEST
+
+_LAST = 2**31  # no video is as long, and no number that a file counts with is as large
 
 
 @dataclass(frozen=True)
-class TubeTruth:
-    """What detected tubes are compared with.
+class TubeFile:
+    """The tubes of a whole dataset.
 
     Attributes:
         path: the file.
-        labels: the class names that the file knows, in its order.
-        tubes: for every video its tubes; videos without any are keys too.
-        lengths: the frames of the videos of which the file says that.
+        labels: the class names, in the order that the file numbers them in.
+        tubes: for every ``class/video`` its tubes, labelled with these names.
+        lengths: for every ``class/video`` the frames that it has according to the file.
+        parts: for ``train`` and ``test`` the videos of each official split; a part that the file
+            says nothing about is not there.
+        sizes: width and height of the videos of which the file says that.
     """
 
     path: Path
     labels: tuple[str, ...]
     tubes: dict[str, list[Tube]] = field(repr=False)
     lengths: dict[str, int] = field(repr=False)
+    parts: Mapping[Part, Sequence[Sequence[str]]] = field(default_factory=dict, repr=False)
+    sizes: Mapping[str, tuple[int, int]] = field(default_factory=dict, repr=False)
+
+    def videos(self, part: Part, official_split: int = 1) -> Sequence[str]:
+        """The videos of one part of an official split, which counts from 1.
+
+        Raises:
+            UserError: the file has no such part or split, or a video is in both of its parts.
+        """
+        if part not in self.parts:
+            raise UserError(
+                f"{self.path}: does not say which videos are the {part} videos; put the list "
+                f"{part}list01.txt (class/video a line) into {self.path.parent}"
+            )
+        lists = self.parts[part]
+        if not 1 <= official_split <= len(lists):
+            raise UserError(
+                f"{self.path}: has the official splits 1 to {len(lists)}, not {official_split}"
+            )
+        videos = lists[official_split - 1]
+        other = self.parts.get("test" if part == "train" else "train", ())
+        same_split = set().union(*other[official_split - 1 : official_split])
+        both = sorted(same_split.intersection(videos))
+        if both:
+            raise UserError(
+                f"{self.path}: {len(both)} videos are train and test videos at once, the first is "
+                f"{both[0]}; take them out of one of the two lists"
+            )
+        return videos
+
+    def ground_truth(self, videos: Iterable[str], names: Mapping[str, str]) -> GroundTruth:
+        """The annotated frames of some videos: those inside their tubes.
+
+        Args:
+            videos: some of ``tubes``.
+            names: what to call each of ``labels``.
+        """
+        keyframes = {video: self._keyframes(video, names) for video in videos}
+        labels = tuple(names.values())
+        return GroundTruth(self.path, labels, keyframes, self.lengths, self.sizes)
+
+    def _keyframes(self, video: str, names: Mapping[str, str]) -> list[Keyframe]:
+        frames: dict[int, tuple[list[Sequence[float]], list[tuple[str, ...]]]] = {}
+        for tube in self.tubes[video]:
+            label = (names[tube.label],)
+            for frame, box in zip(tube.frames.tolist(), tube.boxes.tolist(), strict=True):
+                boxes, labels = frames.setdefault(frame, ([], []))
+                boxes.append(box)
+                labels.append(label)
+        return [
+            Keyframe(FrameKey(video, frame), np.array(boxes, dtype=np.float32), tuple(labels))
+            for frame, (boxes, labels) in sorted(frames.items())
+        ]
 
 
-def read_tube_truth(
-    path: str | Path, official_split: int = 1, all_names: Sequence[str] | None = None
-) -> TubeTruth:
-    """Read the tubes of all test videos.
+def parse_act(path: Path, content: Any, report: Report = fail) -> TubeFile:
+    """The tubes in a pickle of the format that the head of this module describes.
 
     Args:
-        path: ``JHMDB-GT.pkl``, ``UCF101v2-GT.pkl``, ``pyannot.pkl`` with its lists of videos, or a
-            .json as the head of this module describes it.
-        official_split: which of the pickle's test lists, from 1; a .json has no such lists.
-        all_names: ALL_LABEL's names, for class names worded differently than in the pickle.
+        path: the file, for messages.
+        content: what ``load_pickle`` read from it.
+        report: gets what is wrong with a video's tubes, which are then left out.
 
     Raises:
-        UserError: the file cannot be read, has no tubes, or is in none of the formats.
+        UserError: it is not in the format.
     """
-    path = Path(path)
-    if path.suffix == ".json":
-        return _from_json(path)
-    file = read_tube_file(path)
-    names = worded(file, all_names)
-    tubes = {
-        video: [Tube(names[tube.label], tube.frames, tube.boxes) for tube in file.tubes[video]]
-        for video in file.videos("test", official_split)
-    }
-    return TubeTruth(path, tuple(names.values()), tubes, file.lengths)
+    try:
+        labels = tuple(content["labels"])
+        if not all(isinstance(name, str) for name in [*labels, *content["gttubes"]]):
+            raise TypeError("labels and videos must be texts")
+        if len(set(labels)) < len(labels):
+            raise ValueError("a label stands there twice")
+        parts: dict[Part, Any] = {
+            "train": content["train_videos"],
+            "test": content["test_videos"],
+        }
+        entries = list(content["gttubes"].items())
+        lengths = {video: whole_number(content["nframes"][video]) for video, _ in entries}
+        sizes = {
+            video: (whole_number(width), whole_number(height))
+            for video, (height, width) in content.get("resolution", {}).items()
+        }
+        listed = {video for lists in parts.values() for video in lists[0]}
+        if listed - lengths.keys():
+            raise KeyError(min(listed - lengths.keys()))
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(
+            f"{path}: not in the format of JHMDB-GT.pkl ({type(error).__name__}: {error})"
+        ) from error
+    tubes: dict[str, list[Tube]] = {}
+    for video, numbers in entries:
+        tubes[video] = []
+        with reporting(report):
+            tubes[video] = _act_tubes(numbers, labels, f"{path}: {video}")
+    return TubeFile(path, labels, tubes, lengths, parts, sizes)
+
+
+def whole_number(value: Any) -> int:
+    """A number that a file counts with, which ``int`` alone would cut to a whole one.
+
+    Raises:
+        TypeError: it is no number.
+        ValueError: it is not a whole one.
+    """
+    try:
+        number = int(value)
+        whole = number == float(value) and abs(number) < _LAST
+    except OverflowError:  # of infinity, or of hundreds of digits
+        whole = False
+    if not whole:
+        raise ValueError(f"{value!r:.60}: a whole number was expected")
+    return number
+
+
+def _act_tubes(numbers: Any, labels: Sequence[str], where: str) -> list[Tube]:
+    """The tubes of a video, from {label index: [rows of a tube, ...]}."""
+    try:
+        for number in numbers:
+            if not 0 <= number < len(labels):
+                raise ValueError(f"label {number}: 0 to {len(labels) - 1} were expected")
+        return [
+            _act_tube(labels[number], rows, f"tube {place} of {labels[number]}")
+            for number in numbers
+            for place, rows in enumerate(numbers[number], start=1)
+            if len(rows)
+        ]
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{where}: not in the format of JHMDB-GT.pkl ({type(error).__name__}: {error})"
+        ) from error
+
+
+def _act_tube(label: str, rows: Any, where: str) -> Tube:
+    """A tube from its rows, which may stand in any order."""
+    table = np.asarray(rows, dtype=np.float64)
+    if table.ndim != 2 or table.shape[1] != 5:
+        raise ValueError(f"{where}: rows of shape {table.shape}; (n, 5) was expected")
+    whole = (table[:, 0] >= 1) & (table[:, 0] <= _LAST) & (table[:, 0] % 1 == 0)
+    wrong = table[~whole | ~(np.abs(table) <= LARGEST).all(axis=1)]
+    if len(wrong):
+        raise ValueError(
+            f"{where}: frame and box {wrong[0].tolist()}: whole frames from 1 and finite numbers "
+            "were expected"
+        )
+    table = table[np.argsort(table[:, 0])]
+    frames = table[:, 0].astype(np.int64)
+    twice = frames[1:][np.diff(frames) == 0]
+    if len(twice):
+        raise ValueError(f"{where}: two boxes in frame {twice[0]}")
+    return Tube(label, frames, table[:, 1:].astype(np.float32))
 
 
 def read_detected_tubes(
@@ -121,7 +256,12 @@ def write_detected_tubes(path: str | Path, tubes: Mapping[str, Sequence[Tube]]) 
     write_json(path, rows)
 
 
-def _from_json(path: Path) -> TubeTruth:
+def read_tube_json(path: Path) -> TubeFile:
+    """Read ground truth in our own format.
+
+    Raises:
+        UserError: the file cannot be read, or is not in the format.
+    """
     content = read_json(path)
     rows = content.get("ground_truth") if isinstance(content, dict) else None
     labels = content.get("labels") if isinstance(content, dict) else None
@@ -140,7 +280,7 @@ def _from_json(path: Path) -> TubeTruth:
     for index, row in enumerate(rows):
         video, tube = _tube(row, f"{path}: ground_truth[{index}]", known, scored=False)
         tubes.setdefault(video, []).append(tube)
-    return TubeTruth(path, tuple(labels), tubes, lengths)
+    return TubeFile(path, tuple(labels), tubes, lengths)
 
 
 def _tube(row: Any, where: str, labels: Collection[str], scored: bool) -> tuple[str, Tube]:

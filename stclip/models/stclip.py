@@ -24,7 +24,7 @@ from stclip.models.cross_frame import CrossFrameBlock, CrossFrameCLIP, OtherFram
 from stclip.models.interaction import lay_out
 from stclip.models.interest_tokens import InterestTokens
 from stclip.models.person_tokens import PersonTokens
-from stclip.structures import ClipBatch
+from stclip.structures import ClipBatch, Needs
 
 
 @dataclass
@@ -88,6 +88,8 @@ class STCLIP(nn.Module):
             of its window before the first block too, as a CLIP needs it; needs ``temporal``.
         train_messages: with a ``CrossFrameCLIP``, False: its messages are frozen with the rest.
     """
+
+    needs: Needs  # set by build_model
 
     def __init__(
         self,

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from stclip.models.stclip import STCLIPOutput, cosine_logits
 from stclip.models.xclip import XCLIP, normalize_video
 from stclip.models.xclip_start import is_new
-from stclip.structures import ClipBatch
+from stclip.structures import ClipBatch, Needs
 
 
 class XCLIPBaseline(nn.Module):
@@ -24,6 +24,8 @@ class XCLIPBaseline(nn.Module):
     Args:
         clip: the X-CLIP.
     """
+
+    needs: Needs  # set by build_model
 
     def __init__(self, clip: XCLIP) -> None:
         super().__init__()

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from stclip.data.frame_names import FrameNames
+from stclip.data.frames import FrameNames
 from stclip.errors import UserError
 
 

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from stclip.data import build_dataset
-from stclip.data.jhmdb_ground_truth import CLASSES, read_ground_truth
+from stclip.data.jhmdb import CLASSES, read_ground_truth
 from stclip.errors import UserError
 from tests.data.make import (
     VIDEOS,
@@ -162,6 +162,7 @@ def test_labels_outside_all_labels_and_unset_keys(tmp_path):
         changed[key] = ""
         with pytest.raises(UserError, match=f"^{key}: is empty"):
             build_dataset(changed, "test")
+    (tmp_path / "test.txt").write_text("wave\n")
     cfg.DATASETS.TRAIN = "jhmbd"
     with pytest.raises(UserError, match=r"^DATASETS\.TRAIN: 'jhmbd' is no dataset; choices: jhmdb"):
         build_dataset(cfg, "train")

@@ -12,13 +12,13 @@ from PIL import Image
 
 from stclip.config.yaml_text import read_yaml
 from stclip.data.ava_files import read_label_map, read_moments
+from stclip.data.frames import FrameArchive, FrameFolder, FrameList, decode_picture
 from stclip.data.labels import read_label_file
-from stclip.data.picture_files import decode_picture
 from stclip.data.proposals import read_json
 from stclip.data.reading import FrameReader
 from stclip.data.safe_pickle import load_pickle
 from stclip.data.store import PictureStore
-from stclip.data.video import FrameArchive, FrameFolder, FrameList, open_video
+from stclip.data.video import open_video
 from stclip.errors import UserError
 from stclip.evaluation.predictions import read_predictions
 from tests.data.make import number_of, numbered, write_frames
@@ -254,7 +254,7 @@ def test_bad_members_of_an_archive(tmp_path, damage, message, monkeypatch):
         data[60] ^= 1
     path.write_bytes(data)
     if damage == "bomb":
-        monkeypatch.setattr("stclip.data.video.largest_file", lambda pixels: 500)
+        monkeypatch.setattr("stclip.data.frames.largest_file", lambda pixels: 500)
     video = FrameArchive(path)
     for use in (lambda: video.size, lambda: video.read([1])):
         with pytest.raises(UserError, match=message):

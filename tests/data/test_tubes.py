@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from stclip.data.tubes import read_detected_tubes, read_tube_truth, write_detected_tubes
+from stclip.data.ground_truth import read_tube_truth
+from stclip.data.tubes import read_detected_tubes, write_detected_tubes
 from stclip.errors import UserError
 from stclip.structures import Tube
 from tests.helpers import shared_path

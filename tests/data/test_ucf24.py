@@ -7,9 +7,11 @@ import av
 import numpy as np
 import pytest
 
-from stclip.data import build_dataset, build_test_loader, build_train_loader, read_vocabulary
-from stclip.data.ucf24_ground_truth import CLASSES, PROMPTS, read_tube_file
+from stclip.data import build_dataset, build_test_loader, build_train_loader
+from stclip.data.labels import Labels
+from stclip.data.ucf24 import CLASSES, PROMPTS, read_tube_file
 from stclip.errors import UserError
+from stclip.structures import Needs
 from tests.data.make import number_of
 from tests.data.make_ucf24 import (
     LABELS,
@@ -69,7 +71,7 @@ def test_every_frame_with_detections_is_a_keyframe(tmp_path):
     assert content(dataset) == [*skating(range(2, 9)), ((SKATING, 12), [], ())]
     found = {key.frame: rows.boxes.tolist() for key, rows in dataset.proposals.items()}
     assert found == {2: [[12, 20, 40, 118], [200, 20, 240, 118]], 12: [[1, 2, 50, 60]]}
-    batches = list(build_test_loader(cfg, dataset, 16))
+    batches = list(build_test_loader(cfg, dataset, Needs(16, 9)))
     assert [key for batch in batches for key in batch.keys] == [k.key for k in dataset.keyframes]
     assert [float(s) for batch in batches for s in batch.det_scores] == pytest.approx(
         [0.9, 0.8, 0.7]
@@ -79,9 +81,9 @@ def test_every_frame_with_detections_is_a_keyframe(tmp_path):
 def test_training_batches(tmp_path):
     cfg = write_ucf24(tmp_path)
     cfg.SOLVER.MAX_ITER = 1
-    vocabulary = read_vocabulary(cfg, "train")
-    (batch,) = build_train_loader(cfg, build_dataset(cfg, "train"), vocabulary, 16)
-    columns = [vocabulary[row.argmax()] for row in batch.labels]
+    labels = Labels.read(cfg, "train")
+    (batch,) = build_train_loader(cfg, build_dataset(cfg, "train"), labels, Needs(16, 9))
+    columns = [labels.train[row.argmax()] for row in batch.labels]
     assert columns == [key.video.split("/")[0] for key in batch.keys]
     assert batch.labels.sum() == 8
     # as the picture is 320 x 240: x2 at most 319, y2 at most 239
@@ -249,10 +251,10 @@ def test_a_published_video_with_the_published_annotations(published):
     for frame, picture in zip(frames, video.read(frames), strict=True):
         np.testing.assert_array_equal(picture, pictures[frame - 1])
     cfg.SOLVER.MAX_ITER = 1
-    vocabulary = read_vocabulary(cfg, "train")
-    (batch,) = build_train_loader(cfg, dataset, vocabulary, 32)
+    labels = Labels.read(cfg, "train")
+    (batch,) = build_train_loader(cfg, dataset, labels, Needs(32, 9))
     assert batch.crops.shape == (8, 3, 32, 32)
-    assert {vocabulary[row.argmax()] for row in batch.labels} == {"Soccer Juggling"}
+    assert {labels.train[row.argmax()] for row in batch.labels} == {"Soccer Juggling"}
 
 
 def test_what_is_missing_is_reported_together(tmp_path):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from stclip.data.ground_truth import read_evaluation_truth
-from stclip.data.ucf24_ground_truth import (
+from stclip.data.ucf24 import (
     CLASSES,
     PROMPTS,
     read_ground_truth,

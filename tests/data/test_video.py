@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stclip.data.video import FrameArchive, FrameFolder, FrameList, VideoFile, open_video
+from stclip.data.frames import FrameArchive, FrameFolder, FrameList
+from stclip.data.video import VideoFile, open_video
 from stclip.errors import UserError
 from tests.data.make import number_of, numbered, write_frames, write_video
 from tests.helpers import shared_path
@@ -367,7 +368,7 @@ def test_a_transport_stream_cut_anywhere(tmp_path, codec):
 def test_times_are_those_of_the_decoded_pictures(tmp_path, monkeypatch):
     """Where packets make no table, the pictures do."""
     path = write_video(tmp_path / "v.mp4", VARIABLE, options=B_FRAMES)
-    monkeypatch.setattr("stclip.data.video_file.table_of_packets", lambda *_: None)
+    monkeypatch.setattr("stclip.data.video.table_of_packets", lambda *_: None)
     video = VideoFile(path)
     assert len(video.table.stamps) == 0
     assert numbers(video, range(1, N + 1)) == list(range(1, N + 1))
@@ -382,7 +383,7 @@ def test_a_title_that_is_not_utf8(tmp_path):
 
 def test_pictures_are_bounded_before_they_are_decoded(tmp_path, monkeypatch):
     path = write_video(tmp_path / "v.mp4", range(3))
-    monkeypatch.setattr("stclip.data.video_file.MAX_PIXELS", 128 * 32 - 1)
+    monkeypatch.setattr("stclip.data.video.MAX_PIXELS", 128 * 32 - 1)
     with pytest.raises(UserError, match=f"{path}: its pictures are 128 x 32, which is more than"):
         len(VideoFile(path))
 

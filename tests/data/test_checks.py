@@ -1,8 +1,22 @@
+import json
+import logging
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from stclip.data.box_formats import check_boxes, guess_format, readings
+from stclip.config.defaults import get_cfg_defaults
+from stclip.data import findings as kinds
+from stclip.data.annotations import Keyframe
+from stclip.data.build import build_dataset, read_dataset
+from stclip.data.checks import check_boxes, guess_format, readings
+from stclip.data.findings import Findings
+from stclip.data.labels import Labels
+from stclip.data.validation import check_labels
 from stclip.errors import UserError
+from stclip.structures import FrameKey
+from tests.data.make import HEIGHT, WIDTH, write_frames
 
 SIZE = (320, 240)
 
@@ -118,3 +132,70 @@ def test_boxes_of_larger_pictures_are_told_of(caplog):
     check(boxes * 2, sizes)
     assert "reach more than 2 pixels over the edge of their picture" in caplog.text
     assert "another resolution" in caplog.text
+
+
+# ------------------------------------------------------------------ several poses
+
+GROUPS = {"sit": "pose", "stand": "pose", "bend": "pose", "hold": "object", "talk": "person"}
+# Frames 1 and 3; box 2 of frame 3 has two poses.
+LABELS = [[["sit", "hold"]], [["stand", "hold", "talk"], ["talk", "stand", "sit"]]]
+
+
+@pytest.fixture
+def cfg(tmp_path):
+    write_frames(tmp_path / "v", 3)
+    box = [2, 3, 14, 25]
+    content = {
+        "labels": list(GROUPS),
+        "videos": [{"id": "v", "path": "v", "size": [WIDTH, HEIGHT], "fps": 10}],
+        "keyframes": [
+            {"video": "v", "timestamp": time, "boxes": [box] * len(labels), "labels": labels}
+            for time, labels in zip((0, 0.2), LABELS, strict=True)
+        ],
+    }
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    cfg = get_cfg_defaults()
+    cfg.DATASETS.TRAIN = str(tmp_path / "a.json")
+    for key, lines in (("ALL_LABEL", GROUPS), ("ALL_GROUP", GROUPS.values())):
+        cfg[key] = str(tmp_path / f"{key}.txt")
+        Path(cfg[key]).write_text("".join(f"{line}\n" for line in lines))
+    cfg.TRAIN_LABEL = cfg.ALL_LABEL
+    return cfg
+
+
+def test_boxes_with_several_labels_of_some():
+    boxes = np.zeros((3, 4), np.float32)
+    keyframe = Keyframe(FrameKey("v", 1), boxes, (("a", "b"), (), ("c", "a", "b", "a")))
+    assert keyframe.with_several(("a", "b")) == [(1, ["a", "b"]), (3, ["a", "b"])]
+    assert keyframe.with_several("a") == []
+    assert keyframe.with_several("ac") == [(3, ["a", "c"])]
+
+
+def test_several_poses_give_one_warning(cfg, caplog):
+    with caplog.at_level(logging.WARNING):
+        dataset = build_dataset(cfg, "train")
+    (record,) = (r for r in caplog.records if r.name == "stclip.data.checks")
+    assert record.getMessage().startswith("DATASETS.TRAIN: 1 of 3 person boxes have several labels")
+    assert "(first: box 2 of frame 3 of video v: sit, stand)" in record.getMessage()
+    assert sum(len(keyframe.boxes) for keyframe in dataset.keyframes) == 3
+
+
+def test_an_unseen_pose_does_not_count(cfg, tmp_path, caplog):
+    """The person with both is left out of training, or has only the seen one there."""
+    (tmp_path / "train.txt").write_text("sit\nhold\ntalk\n")
+    cfg.TRAIN_LABEL = str(tmp_path / "train.txt")
+    for unseen in ("stand", "bend"):
+        (tmp_path / "test.txt").write_text(f"{unseen}\n")
+        cfg.TEST_LABEL = str(tmp_path / "test.txt")
+        with caplog.at_level(logging.WARNING):
+            build_dataset(cfg, "train")
+    assert "pose" not in caplog.text
+
+
+def test_the_validator_names_each(cfg):
+    labels = Labels.read(cfg, "train")
+    dataset = read_dataset(cfg, "train", labels)
+    seen = replace(labels, train=tuple(name for name in GROUPS if name != "bend"))
+    found = Findings(keep=9)
+    check_labels("train", dataset, seen, found)
+    assert found.places == {kinds.SEVERAL_POSES: ["train: v frame 3, box 2: sit, stand"]}
