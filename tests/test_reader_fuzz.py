@@ -36,7 +36,7 @@ from stclip.data.jhmdb import CLASSES, read_ground_truth
 from stclip.data.labels import read_group_file, read_label_file, read_video_list
 from stclip.data.proposals import read_coco_detections
 from stclip.data.tubes import read_detected_tubes
-from stclip.data.ucf24 import read_ground_truth as read_ucf24
+from stclip.data.ucf24 import read_tube_file
 from stclip.data.video import open_video
 from stclip.engine.checkpoint import Checkpoint, read_checkpoint, save_checkpoint
 from stclip.engine.events import lines_up_to
@@ -338,7 +338,7 @@ def readers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Reader]:
 
     def ucf24(path: Path) -> None:
         make_ucf24.write_lists(path.parent, *lists)
-        both(lambda p: read_ucf24(p, "test"), read_tube_truth, read_evaluation_truth)(path)
+        both(read_tube_file, read_tube_truth, read_evaluation_truth)(path)
 
     def annotated(path: Path) -> None:
         open_annotations(read_annotations(path))

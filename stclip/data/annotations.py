@@ -60,12 +60,9 @@ class Keyframe:
 def multi_hot(
     keyframe: Keyframe, vocabulary: Mapping[str, int], several: bool = False
 ) -> NDArray[np.float32]:
-    """The labels of a keyframe's boxes: (n, C) float32, 1 where a box has the class.
+    """The labels of a keyframe's n boxes: (n, C) float32, 1 where a box has the class.
 
-    Args:
-        keyframe: with n boxes.
-        vocabulary: the column of each of C class names; labels outside it are no targets.
-        several: a box may have more than one label of the vocabulary.
+    ``vocabulary`` has the column of each of C class names; other labels are no targets.
 
     Raises:
         UserError: a box has no label of the vocabulary, or more than one without ``several``.

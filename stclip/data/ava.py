@@ -27,9 +27,9 @@ from stclip.data.ava_files import (
 from stclip.data.ava_videos import AVA, Grid, find_videos
 from stclip.data.checks import look_like_shares
 from stclip.data.class_videos import find_file
+from stclip.data.fields import rows_of, whole_number
 from stclip.data.labels import Part, match_names
 from stclip.data.proposals import Proposals, read_coco_detections
-from stclip.data.tubes import whole_number
 from stclip.errors import Report, UserError, fail
 from stclip.files import read_json
 from stclip.structures import FrameKey
@@ -217,14 +217,11 @@ def read_boxes(
 
     Args:
         path: a .csv or .json file.
-        root: ``<DATA_DIR>/ava``.
+        root: ``<DATA_DIR>/ava``, where the json's images may be listed.
         sizes: width and height in pixels of each of the videos; rows of others are left out.
         threshold: boxes that score lower are left out.
         report: gets what is wrong with a row, which is then left out.
         grid: how frames are counted.
-
-    Raises:
-        UserError: the file is malformed.
     """
     if path.suffix == ".json":
         found = _from_json(path, root, sizes, report, grid)
@@ -315,11 +312,7 @@ def _from_json(
 
 def _images(path: Path, grid: Grid) -> Iterator[tuple[Any, FrameKey, tuple[float, float]]]:
     """Id, moment, and width and height of every image."""
-    content = read_json(path)
-    rows = content.get("images") if isinstance(content, dict) else None
-    if not isinstance(rows, list):
-        raise UserError(f"{path}: no list 'images' in it")
-    for number, row in enumerate(rows):
+    for row, where in rows_of(read_json(path), "images", path, "is it AlphAction's file?"):
         try:
             key = FrameKey(str(row["movie"]), grid.frame_of(whole_number(row["timestamp"])))
             size = (whole_number(row["width"]), whole_number(row["height"]))
@@ -328,6 +321,5 @@ def _images(path: Path, grid: Grid) -> Iterator[tuple[Any, FrameKey, tuple[float
             yield row["id"], key, size
         except (KeyError, TypeError, ValueError):
             raise UserError(
-                f"{path}: images[{number}]: id, movie, timestamp, width and height were expected, "
-                f"found {row!r:.80}"
+                f"{where}: id, movie, timestamp, width and height were expected, found {row!r:.80}"
             ) from None

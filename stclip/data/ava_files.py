@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from stclip.data.fields import read_text
 from stclip.errors import Report, UserError, fail, reporting
 from stclip.files import check_regular
 from stclip.structures.boxes import LARGEST
@@ -43,12 +44,9 @@ def read_ava_csv(
         map_path: where they come from, for messages.
         report: gets what is wrong with a row, which is then left out.
 
-    Returns:
-        The persons of each annotated moment; there may be none.
-
     Raises:
         UserError: the file cannot be read, or a row is malformed, its box is not within [0, 1] or
-            its class is not among the names. The message names the row.
+            its class is not among the names.
     """
     rows: dict[Moment, dict[tuple[float | str, ...], dict[str, None]]] = {}
     for where, row in _rows(Path(path)):
@@ -89,11 +87,7 @@ def _label(
 
 
 def read_moments(path: str | Path) -> set[Moment]:
-    """The excluded timestamps: ``video_id, second`` a row.
-
-    Raises:
-        UserError: the file cannot be read, or a row is not like that.
-    """
+    """The excluded timestamps: ``video_id, second`` a row; a UserError if they are not."""
     found = set()
     for where, row in _rows(Path(path)):
         if len(row) != 2:
@@ -113,11 +107,7 @@ def read_label_map(path: str | Path) -> dict[int, str]:
     Raises:
         UserError: the file cannot be read or is cut short, has no such items, or an id twice.
     """
-    check_regular(path)
-    try:
-        text = Path(path).read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read ({error})") from error
+    text = read_text(path)
     names: dict[int, str] = {}
     for number, item in enumerate(_ITEM.findall(text), start=1):
         name, id_ = _NAME.search(item), _ID.search(item)
@@ -147,17 +137,10 @@ def read_box_csv(
     """Read person boxes: ``video, second, x1, y1, x2, y2, label, score`` (SlowFast's and LFB's).
 
     The label is not looked at and may be empty. A box that stands there for several labels counts
-    once, with its highest score.
-
-    Args:
-        path: the file.
-        videos: rows of others are left out.
-        threshold: rows that score lower are left out.
-        report: gets what is wrong with a row, which is then left out.
+    once, with its highest score. Rows of other videos, and those that score less, are left out.
 
     Returns:
-        For each moment the boxes (n, 4), 0 to 1 of the picture's width and height, and the scores
-        (n,), in the order of the file.
+        For each moment the boxes (n, 4) and the scores (n,), in the order of the file.
 
     Raises:
         UserError: the file cannot be read, or a row is malformed or not within [0, 1].

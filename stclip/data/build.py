@@ -76,11 +76,7 @@ def read_dataset(
 ) -> DetectionDataset:
     """The dataset as its files have it: the videos of the labels, with all of their persons.
 
-    Args:
-        cfg: the config.
-        part: which of the two.
-        labels: the class names.
-        reports: for a kind of mistake, what gets it; what is wrong is then left out.
+    What is wrong is left out where ``reports`` does not raise it; see ``Request``.
 
     Raises:
         UserError: a key has a value that cannot be, or a file or frame is missing or malformed.

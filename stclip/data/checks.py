@@ -61,14 +61,11 @@ _NORMALISED: dict[str, Callable[[Boxes], Boxes]] = {
 
 
 def readings(boxes: Boxes, sizes: Boxes) -> dict[str, Boxes]:
-    """The boxes in xyxy pixels, if their numbers were meant in other ways.
+    """The boxes in xyxy pixels, for each other way in which their numbers could be meant.
 
     Args:
         boxes: (n, 4) as they stand in the file.
         sizes: (n, 2) width and height of each box's picture.
-
-    Returns:
-        The name of each way, and (n, 4) boxes.
     """
     found = {name: read(boxes) for name, read in _IN_PIXELS.items()}
     scale = np.concatenate([sizes, sizes], axis=1)
@@ -78,14 +75,9 @@ def readings(boxes: Boxes, sizes: Boxes) -> dict[str, Boxes]:
 
 
 def guess_format(boxes: Boxes, sizes: Boxes) -> str | None:
-    """What the numbers seem to mean, if that is not x1, y1, x2, y2 in pixels.
+    """What the numbers seem to mean, a name of ``readings``.
 
-    Args:
-        boxes: (n, 4) as they stand in the file.
-        sizes: (n, 2) width and height of each box's picture.
-
-    Returns:
-        A name of ``readings``; None if the boxes can be pixels, or nothing else fits them better.
+    None if they can be x1, y1, x2, y2 in pixels, or nothing else fits them better.
     """
     if len(boxes) == 0:
         return None
@@ -161,15 +153,11 @@ def check_boxes(
 def check_dataset(dataset: DetectionDataset, part: Part, threshold: float, limit: int) -> None:
     """Check annotated and detected boxes, so that no number is wrong without a word.
 
-    Args:
-        dataset: what is trained on or tested.
-        part: which of the two.
-        threshold: TEST.BOX_THRESH.
-        limit: TEST.MAX_PERSONS.
+    ``threshold`` is TEST.BOX_THRESH, and ``limit`` TEST.MAX_PERSONS.
 
     Raises:
         UserError: the size of a video cannot be read, more than a few boxes are empty, most seem to
-            mean something else, or none lies in its picture.
+            mean something else, or none to train on lies in its picture.
     """
     sizes = {name: video.size for name, video in dataset.videos.items()}
     annotated = [(keyframe.key, keyframe.boxes) for keyframe in dataset.keyframes]
@@ -286,18 +274,24 @@ def _check_format(
     rows = [(key, boxes) for key, boxes in rows if len(boxes) and key.video in size_of]
     if not rows:
         return 0
-    boxes = np.concatenate([boxes for _, boxes in rows])
-    counts = np.array([len(boxes) for _, boxes in rows])
-    sizes = np.array([size_of[key.video] for key, _ in rows], dtype=np.float64)
-    sizes = sizes.repeat(counts, axis=0)
+    boxes, sizes, owner = lay_end_to_end(rows, size_of)
 
     def place(index: int) -> str:
-        row = int(np.searchsorted(counts.cumsum(), index, side="right"))
-        return f"frame {rows[row][0].frame} of {rows[row][0].video}"
+        key = rows[owner[index]][0]
+        return f"frame {key.frame} of {key.video}"
 
     visible = are_visible(boxes, sizes)
     check_boxes(boxes, sizes, where, place, fate, ~visible)
     return int(visible.sum())
+
+
+def lay_end_to_end(
+    rows: Sequence[tuple[FrameKey, NDArray[np.float32]]], size_of: Mapping[str, tuple[int, int]]
+) -> tuple[NDArray[np.float32], NDArray[np.float64], NDArray[np.int64]]:
+    """Boxes of some frames (n, 4), the sizes of their pictures (n, 2), and the row of each (n,)."""
+    owner = np.repeat(np.arange(len(rows)), [len(boxes) for _, boxes in rows])
+    sizes = np.array([size_of[key.video] for key, _ in rows], dtype=np.float64)
+    return np.concatenate([boxes for _, boxes in rows]), sizes[owner], owner
 
 
 def are_few(strange: NDArray[np.bool_]) -> bool:

@@ -1,23 +1,7 @@
-"""Datasets of one's own: files in our annotations format, which any dataset can be put into.
+"""Datasets in our own annotations format, which any dataset can be put into (DATA.md describes it).
 
-The format is one JSON object::
-
-    {"labels": ["run", {"name": "wave", "group": "pose"}, ...],
-     "videos": [{"id": "v1", "path": "videos/v1.mp4", "size": [320, 240], "fps": 25}, ...],
-     "keyframes": [{"video": "v1", "timestamp": 0.48, "boxes": [[x1, y1, x2, y2], ...],
-                    "labels": [["run"], ...]}, ...]}
-
-labels: the class names; a ``group`` (pose, object or person) may be given. Where ALL_GROUP is set,
-    it must say the same.
-videos: ``id`` is unique; ``path`` is a video file, a zip file of pictures or a folder of pictures
-    (``00001.png`` ...), relative to the folder of the json; ``size`` is [width, height] in
-    pixels; ``fps`` is frames a second.
-keyframes: ``timestamp`` is seconds since the first frame of the video: of a video file the nearest
-    frame is meant, of pictures frame ``round(timestamp * fps) + 1``. ``boxes`` are xyxy in pixels,
-    ``labels`` a list of names for each box. Where nothing is known (at test time), the labels of a
-    box may be empty, and ``labels`` or both may be left out. ``id`` may be a number or a text that
-    a COCO-like detections file calls this keyframe by (``image_id``).
-Further fields are ignored.
+Times are seconds since the first frame of a video: of a video file the nearest frame is meant, of
+pictures frame ``round(timestamp * fps) + 1``.
 """
 
 from __future__ import annotations
@@ -35,10 +19,11 @@ from tqdm import tqdm
 
 from stclip.data import findings as kinds
 from stclip.data.annotations import DetectionDataset, Keyframe, Request, stop_at_first
+from stclip.data.fields import is_box, is_number, rows_of
 from stclip.data.findings import Kind
 from stclip.data.frames import Video
 from stclip.data.labels import choices
-from stclip.data.proposals import Proposals, is_number, read_coco_detections, read_jsonl_detections
+from stclip.data.proposals import Proposals, read_coco_detections, read_jsonl_detections
 from stclip.data.video import open_video
 from stclip.errors import Report, UserError, reporting
 from stclip.files import read_json
@@ -204,14 +189,10 @@ def open_annotations(
 
 
 def read_annotations(path: str | Path, reports: Reports = stop_at_first) -> AnnotationFile:
-    """Read and check a file in the format that the head of this module describes.
+    """Read and check a file in our annotations format; the videos themselves are not looked at.
 
-    The videos themselves are not looked at.
-
-    Args:
-        path: the file, whose folder the videos' paths are relative to.
-        reports: for a kind of mistake, what gets it; the label, video or keyframe is then left out,
-            but empty boxes are kept.
+    A label, video or keyframe with a mistake is left out where ``reports`` does not raise it, but
+    empty boxes are kept.
 
     Raises:
         UserError: the file cannot be read, or something in it is not as it should be; the message
@@ -222,21 +203,21 @@ def read_annotations(path: str | Path, reports: Reports = stop_at_first) -> Anno
     if not isinstance(content, dict):
         raise UserError(f"{path}: a JSON object with labels, videos and keyframes was expected")
     labels: dict[str, str | None] = {}
-    for row, where in _rows(content, "labels", path):
+    for row, where in rows_of(content, "labels", path, "see DATA.md for the format"):
         with reporting(report):
             name = row.get("name") if isinstance(row, dict) else row
             if not isinstance(name, str) or not name.strip() or name in labels:
                 raise UserError(f"{where}: {name!r}: a name that stands there once was expected")
             labels[name] = row.get("group") if isinstance(row, dict) else None
     videos: dict[str, VideoEntry] = {}
-    for row, where in _rows(content, "videos", path):
+    for row, where in rows_of(content, "videos", path, "see DATA.md for the format"):
         with reporting(report):
             video = _video(row, where, path.parent)
             if video.id in videos:
                 raise UserError(f"{where}: id {video.id!r} stands there twice; ids must be unique")
             videos[video.id] = video
     keyframes = []
-    for row, where in _rows(content, "keyframes", path):
+    for row, where in rows_of(content, "keyframes", path, "see DATA.md for the format"):
         with reporting(report):
             entry = _keyframe(row, where, reports(kinds.EMPTY))
             if entry.video not in videos:
@@ -249,14 +230,6 @@ def read_annotations(path: str | Path, reports: Reports = stop_at_first) -> Anno
             keyframes.append(entry)
     groups = {name: group for name, group in labels.items() if group is not None}
     return AnnotationFile(path, tuple(labels), groups, videos, keyframes)
-
-
-def _rows(content: dict[str, Any], name: str, path: Path) -> list[tuple[Any, str]]:
-    """The rows of one of the lists, each with words for where it is."""
-    rows = content.get(name)
-    if not isinstance(rows, list):
-        raise UserError(f"{path}: {name!r} is missing or not a list; see DATA.md for the format")
-    return [(row, f"{path}: {name}[{index}]") for index, row in enumerate(rows)]
 
 
 def _video(row: Any, where: str, folder: Path) -> VideoEntry:
@@ -284,7 +257,7 @@ def _keyframe(row: Any, where: str, if_empty: Report) -> KeyframeEntry:
     if not isinstance(boxes, list):
         raise UserError(f"{where}: boxes {boxes!r:.60}: a list was expected")
     for box in boxes:
-        if not (isinstance(box, list) and len(box) == 4 and all(map(is_number, box))):
+        if not is_box(box):
             raise UserError(f"{where}: box {box!r:.60}: numbers x1, y1, x2, y2 were expected")
         if box[2] <= box[0] or box[3] <= box[1]:
             if_empty(UserError(f"{where}: box {box}: x2 > x1 and y2 > y1 were expected"))

@@ -78,22 +78,18 @@ class Video(ABC):
     def size(self) -> tuple[int, int]:
         """Width and height in pixels as shown, for which one picture is decoded at most."""
 
-    @abstractmethod
     def missing(self, expected: int = 0) -> list[int]:
-        """Frames that should be there and are not, without decoding pictures.
+        """Frames up to the last, or the expected one, that are not there; none is decoded."""
+        return list(range(len(self) + 1, expected + 1))
 
-        Args:
-            expected: how many frames the video should have at least, if that is known.
-        """
-
-    @abstractmethod
     def frame_at(self, seconds: float, fps: float) -> int:
-        """The frame shown ``seconds`` after the first one; past the end if the time is.
+        """The frame shown so long after the first one; past the end if the time is.
 
         Args:
             seconds: time since the first frame.
             fps: frames a second, used where the frames carry no time themselves.
         """
+        return round(seconds * fps) + 1
 
     def irregularities(self) -> list[str]:
         """What is unusual about when the frames are shown, a text each, without decoding them."""
@@ -174,14 +170,6 @@ class FrameList(Video):
         """Width and height in pixels."""
         height, width = self._frames[0].shape[:2]
         return width, height
-
-    def missing(self, expected: int = 0) -> list[int]:
-        """The frames past the end, up to the expected one."""
-        return list(range(len(self) + 1, expected + 1))
-
-    def frame_at(self, seconds: float, fps: float) -> int:
-        """The frame at that time if ``fps`` of them are shown a second."""
-        return round(seconds * fps) + 1
 
     def _decode(self, frames: list[int]) -> list[Picture]:
         for number in frames:
@@ -286,9 +274,6 @@ class _Pictures(Video):
 
     def missing(self, expected: int = 0) -> list[int]:
         return self._files.missing(max(len(self), expected))
-
-    def frame_at(self, seconds: float, fps: float) -> int:
-        return round(seconds * fps) + 1
 
     def fingerprints(self, frames: Sequence[int]) -> list[bytes]:
         """See ``Video``; the picture files are read."""

@@ -65,7 +65,7 @@ def read_tube_truth(
 
     Args:
         path: ``JHMDB-GT.pkl``, ``UCF101v2-GT.pkl``, ``pyannot.pkl`` with its lists of videos, or a
-            .json as tubes.py describes it.
+            .json of tubes.
         official_split: which of the pickle's test lists, from 1; a .json has no such lists.
         all_names: ALL_LABEL's names, for class names worded differently than in the pickle.
 

@@ -10,7 +10,7 @@ the ids that detection files call the frames by.
 """
 
 import logging
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,11 @@ import numpy as np
 
 from stclip.data.annotations import DetectionDataset, GroundTruth, Keyframe, Request
 from stclip.data.class_videos import check_sizes, find_file, find_videos, read_lines
+from stclip.data.fields import is_box, rows_of, whole_number
 from stclip.data.labels import Part, match_names, read_label_file, read_video_list
-from stclip.data.proposals import Proposals, is_number, read_coco_detections
+from stclip.data.proposals import Proposals, read_coco_detections
 from stclip.data.safe_pickle import load_pickle
-from stclip.data.tubes import parse_act, whole_number
+from stclip.data.tubes import parse_act
 from stclip.errors import Report, UserError, fail, reporting
 from stclip.files import read_json
 from stclip.structures import FrameKey
@@ -56,10 +57,7 @@ _Rows = tuple[list[Sequence[float]], list[tuple[str, ...]]]
 
 
 def build_jhmdb(request: Request) -> DetectionDataset:
-    """The keyframes that are asked for, with their videos found on disk.
-
-    Args:
-        request: official split 1 is used; ``name`` is "jhmdb" or one of DRAWN.
+    """The keyframes that are asked for (of official split 1), with their videos found on disk.
 
     Raises:
         UserError: annotations, detections, videos or frames are missing or malformed, or no video
@@ -156,7 +154,7 @@ def _proposals(
             image_ids = {**read_ground_truth(other, "train", None, report).image_ids, **image_ids}
     if not image_ids:
         raise UserError(
-            f"{path}: its image ids mean nothing without {_JSON['test']}, which is not beside "
+            f"{path}: its image ids mean nothing without {_JSON['test']}, which is not next to "
             f"{truth.path}; put it there, or give detections as .jsonl, or set TEST.BOXES to "
             "ground_truth"
         )
@@ -171,15 +169,9 @@ def read_ground_truth(
 ) -> GroundTruth:
     """Read ``JHMDB-GT.pkl``, or ``jhmdb_train_gt_min.json`` or ``jhmdb_test_gt_min.json``.
 
-    Class numbers get the names of ``all_label.txt`` beside the json (of the pickle's own list), and
-    these the spelling of ``all_names``. Class folders come from ``testlist.txt`` beside the json
-    where that lists the video, and else are the class name.
-
-    Args:
-        path: the file.
-        part: which of the pickle's videos; a json file holds one part only.
-        all_names: ALL_LABEL's names; None keeps the names of the dataset.
-        report: gets what is wrong with a row or video, which is then left out.
+    Class numbers get the names of ``all_label.txt`` next to the json (of the pickle's own list),
+    worded as in ``all_names`` (ALL_LABEL's). Class folders come from ``testlist.txt`` next to the
+    json where that lists the video, and else are the class name. A json holds one part only.
 
     Raises:
         UserError: the file cannot be read, is not in the format, or does not fit ``all_names``.
@@ -201,14 +193,14 @@ def _read_pickle(
 
 
 def _read_json(path: Path, all_names: Sequence[str] | None, report: Report) -> GroundTruth:
-    content = read_json(path)
+    content, hint = read_json(path), "J-HMDB's json files have one"
     own = _own_names(path.parent, all_names)
     names = match_names(own, own if all_names is None else all_names, path)
     places: dict[Any, tuple[str, int]] = {}
     slots: dict[tuple[str, int], _Rows] = {}
     rows: dict[Any, _Rows] = {}
     sizes: dict[str, tuple[int, int]] = {}
-    for image, where in _entries(content, "images", path):
+    for image, where in rows_of(content, "images", path, hint):
         with reporting(report):
             id_, place = _image(image, where)
             if places.setdefault(id_, place) != place:
@@ -225,7 +217,7 @@ def _read_json(path: Path, all_names: Sequence[str] | None, report: Report) -> G
                     )
             rows[id_] = slots.setdefault(place, ([], []))
     folders = _class_folders(path.parent)
-    for annotation, where in _entries(content, "annotations", path):
+    for annotation, where in rows_of(content, "annotations", path, hint):
         with reporting(report):
             id_, box, numbers = _annotation(annotation, rows, len(names), where)
             boxes, labels = rows[id_]
@@ -281,7 +273,7 @@ def _annotation(
         if id_ not in images:
             raise KeyError(id_)
         box = annotation["bbox"]
-        if not (isinstance(box, list) and len(box) == 4 and all(map(is_number, box))):
+        if not is_box(box):
             raise ValueError("not a box")
         if not isinstance(annotation["action_ids"], list):
             raise TypeError("not a list")
@@ -305,14 +297,6 @@ def _keyframes(video: str, frames: Mapping[int, _Rows]) -> list[Keyframe]:
         )
         for frame, (boxes, labels) in sorted(frames.items())
     ]
-
-
-def _entries(content: Any, name: str, path: Path) -> Iterable[tuple[Any, str]]:
-    rows = content.get(name) if isinstance(content, dict) else None
-    if not isinstance(rows, list):
-        raise UserError(f"{path}: no list {name!r} in it; J-HMDB's json files have one")
-    for index, row in enumerate(rows):
-        yield row, f"{path}: {name}[{index}]"
 
 
 def _own_names(folder: Path, all_names: Sequence[str] | None) -> Sequence[str]:

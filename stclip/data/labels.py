@@ -11,8 +11,9 @@ from typing import Literal
 
 from yacs.config import CfgNode
 
+from stclip.data.fields import read_text
 from stclip.errors import UserError
-from stclip.files import check_regular, shipped
+from stclip.files import shipped
 from stclip.structures.groups import GROUPS
 
 Part = Literal["train", "test"]
@@ -111,8 +112,8 @@ def read_label_file(path: str | Path, key: str = "") -> list[str]:
     Blank lines are ignored.
 
     Args:
-        path: the file; ``""`` is how an unset config key arrives here.
-        key: the config key that holds ``path``, for error messages.
+        path: the file; "" is how an unset config key arrives here.
+        key: the config key that holds it, for messages.
 
     Raises:
         UserError: no path, no such file, no name in it, or a name that stands there twice.
@@ -135,14 +136,9 @@ def _places(path: str | Path, key: str) -> dict[str, str]:
 
 
 def read_group_file(path: str | Path, names: Sequence[str], key: str = "") -> dict[str, str]:
-    """The group of every class: one of GROUPS a line, in the order of the classes.
+    """The group of every class: one of GROUPS a line, in the order of the classes' names.
 
     Blank lines and spaces around a group are ignored.
-
-    Args:
-        path: the file.
-        names: the class names that the lines belong to, in their order.
-        key: the config key that holds ``path``, for error messages.
 
     Raises:
         UserError: no such file, a line that is no group, or not as many lines as names.
@@ -190,8 +186,7 @@ def match_names(own: Sequence[str], all_names: Sequence[str], source: Path) -> l
 
     Where one list holds all names of the other, in any order, they stay as they are. Otherwise
     ALL_LABEL is taken for the same classes in the same order with some of the texts edited, which
-    is what a person would do to try another wording; anything else cannot be told from a wrong
-    file.
+    is what a person would do to try another wording; anything else may as well be a wrong file.
     """
     known = set(all_names)
     if set(own) <= known or known <= set(own):
@@ -223,17 +218,7 @@ def choices(name: str, valid: Collection[str], limit: int = 5) -> str:
 def _lines(path: str | Path, key: str) -> list[str]:
     if not str(path):
         raise UserError(f"{key or 'label file'}: is empty; set it to a text file, one name a line")
-    check_regular(path)
-    try:
-        # utf-8-sig: editors on Windows put a byte order mark in front, which is not text.
-        text = shipped(path).read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise UserError(
-            f"{_where(path, key)}: cannot be read: {error.strerror or error}"
-        ) from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{_where(path, key)}: not a UTF-8 text file ({error.reason})") from error
-    return text.split("\n")
+    return read_text(shipped(path), _where(path, key)).split("\n")
 
 
 def _where(path: str | Path, key: str) -> str:

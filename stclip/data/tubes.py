@@ -1,18 +1,8 @@
-"""Annotated and detected action tubes, and the two formats of files of them.
+"""Annotated and detected action tubes, and the two formats of files of them (DATA.md).
 
-``JHMDB-GT.pkl`` and ``UCF101v2-GT.pkl`` are in the format of ACT-detector: a dict with ``labels``,
-``train_videos`` and ``test_videos`` (lists of ``class/video``, one for each official split),
-``nframes``, perhaps ``resolution[video]`` = (height, width), and ``gttubes[video]`` = {label index:
-[array (n, 5) of frame from 1, x1, y1, x2, y2]}.
-
-There is a json format of our own too. Ground truth is one object, where ``nframes`` may be left
-out, and detected tubes are a list::
-
-    {"labels": ["run", "wave"], "nframes": {"v1": 40},
-     "ground_truth": [{"video": "v1", "label": "run", "boxes": [[frame, x1, y1, x2, y2], ...]}]}
-    [{"video": "v1", "label": "run", "score": 0.9, "boxes": [[frame, x1, y1, x2, y2], ...]}]
-
-Frames count from 1 and ascend; boxes are in pixels.
+``JHMDB-GT.pkl`` and ``UCF101v2-GT.pkl`` are in the format of ACT-detector; a json format of our own
+is for ground truth (an object) and for detected tubes (a list). Frames count from 1 and ascend;
+boxes are in pixels.
 """
 
 from __future__ import annotations
@@ -25,14 +15,12 @@ from typing import Any
 import numpy as np
 
 from stclip.data.annotations import GroundTruth, Keyframe
+from stclip.data.fields import LAST_FRAME, is_box, is_number, whole_number
 from stclip.data.labels import Part, choices
-from stclip.data.proposals import is_number
 from stclip.errors import Report, UserError, fail, reporting
 from stclip.files import read_json, write_json
 from stclip.structures import FrameKey, Tube
 from stclip.structures.boxes import LARGEST
-
-_LAST = 2**31  # no video is as long, and no number that a file counts with is as large
 
 
 @dataclass(frozen=True)
@@ -109,12 +97,7 @@ class TubeFile:
 
 
 def parse_act(path: Path, content: Any, report: Report = fail) -> TubeFile:
-    """The tubes in a pickle of the format that the head of this module describes.
-
-    Args:
-        path: the file, for messages.
-        content: what ``load_pickle`` read from it.
-        report: gets what is wrong with a video's tubes, which are then left out.
+    """The tubes in a pickle of ACT-detector's format, of which ``load_pickle`` read the content.
 
     Raises:
         UserError: it is not in the format.
@@ -150,23 +133,6 @@ def parse_act(path: Path, content: Any, report: Report = fail) -> TubeFile:
     return TubeFile(path, labels, tubes, lengths, parts, sizes)
 
 
-def whole_number(value: Any) -> int:
-    """A number that a file counts with, which ``int`` alone would cut to a whole one.
-
-    Raises:
-        TypeError: it is no number.
-        ValueError: it is not a whole one.
-    """
-    try:
-        number = int(value)
-        whole = number == float(value) and abs(number) < _LAST
-    except OverflowError:  # of infinity, or of hundreds of digits
-        whole = False
-    if not whole:
-        raise ValueError(f"{value!r:.60}: a whole number was expected")
-    return number
-
-
 def _act_tubes(numbers: Any, labels: Sequence[str], where: str) -> list[Tube]:
     """The tubes of a video, from {label index: [rows of a tube, ...]}."""
     try:
@@ -190,7 +156,7 @@ def _act_tube(label: str, rows: Any, where: str) -> Tube:
     table = np.asarray(rows, dtype=np.float64)
     if table.ndim != 2 or table.shape[1] != 5:
         raise ValueError(f"{where}: rows of shape {table.shape}; (n, 5) was expected")
-    whole = (table[:, 0] >= 1) & (table[:, 0] <= _LAST) & (table[:, 0] % 1 == 0)
+    whole = (table[:, 0] >= 1) & (table[:, 0] <= LAST_FRAME) & (table[:, 0] % 1 == 0)
     wrong = table[~whole | ~(np.abs(table) <= LARGEST).all(axis=1)]
     if len(wrong):
         raise ValueError(
@@ -208,18 +174,11 @@ def _act_tube(label: str, rows: Any, where: str) -> Tube:
 def read_detected_tubes(
     path: str | Path, labels: Collection[str], videos: Collection[str]
 ) -> dict[str, list[Tube]]:
-    """Read a list of detected tubes.
-
-    Args:
-        path: a .json as the head of this module describes it.
-        labels: the class names that there are; a tube of any other is an error.
-        videos: the videos that there are, likewise.
-
-    Returns:
-        {video: its tubes in the order of the file}.
+    """Read a list of detected tubes: {video: its tubes in the order of the file}.
 
     Raises:
-        UserError: the file cannot be read, or a tube is malformed or of an unknown class or video.
+        UserError: the file cannot be read, or a tube is malformed or of none of the labels or
+            videos.
     """
     path = Path(path)
     rows = read_json(path)
@@ -257,11 +216,7 @@ def write_detected_tubes(path: str | Path, tubes: Mapping[str, Sequence[Tube]]) 
 
 
 def read_tube_json(path: Path) -> TubeFile:
-    """Read ground truth in our own format.
-
-    Raises:
-        UserError: the file cannot be read, or is not in the format.
-    """
+    """Read ground truth in our own format; a UserError if the file is not in it."""
     content = read_json(path)
     rows = content.get("ground_truth") if isinstance(content, dict) else None
     labels = content.get("labels") if isinstance(content, dict) else None
@@ -296,7 +251,7 @@ def _tube(row: Any, where: str, labels: Collection[str], scored: bool) -> tuple[
     boxes = row.get("boxes")
     rows = boxes if isinstance(boxes, list) else []
     for box in rows:
-        if not (isinstance(box, list) and len(box) == 5 and all(map(is_number, box))):
+        if not is_box(box, 5):
             raise UserError(f"{where}: box {box!r:.80}: numbers frame, x1, y1, x2, y2 expected")
     table = np.array(rows, dtype=np.float64).reshape(-1, 5)
     frames = table[:, 0].astype(np.int64)

@@ -4,12 +4,9 @@ Everything is looked for under ``<DATA_DIR>/ucf24``: annotations, lists and dete
 ``annotations/`` or in ``splitfiles/``; frames as ``rgb-images/<class>/<video>/00001.jpg``, or the
 original ``<class>/<video>.avi`` in ``videos/``, ``UCF-101/`` or ``UCF101/``.
 
-``UCF101v2-GT.pkl`` (the format of ACT-detector) holds everything, the train and test lists too.
-``pyannot.pkl`` (the corrected annotations) is a dict ``{class/video: {"annotations": [{"label",
-"sf", "ef", "boxes"}, ...], "numf", "label"}}``: labels from 0, frames sf to ef - 1 counted from 0,
-boxes (n, 4) xywh in unsigned bytes or words. Its lists are ``trainlist01.txt`` and
-``testlist01.txt``, as they come with it (``class/video`` a line) or with UCF101
-(``class/video.avi``, and perhaps a number; all 101 classes).
+``UCF101v2-GT.pkl`` is in the format of ACT-detector. ``pyannot.pkl`` counts labels and frames from
+0, and its boxes are xywh in unsigned bytes or words; its lists of videos are ``trainlist01.txt``
+and ``testlist01.txt``, as they come with it or with UCF101.
 """
 
 import logging
@@ -22,10 +19,11 @@ import numpy as np
 
 from stclip.data.annotations import DetectionDataset, GroundTruth, Request
 from stclip.data.class_videos import check_sizes, find_file, find_videos, read_lines
+from stclip.data.fields import whole_number
 from stclip.data.frames import Video
 from stclip.data.labels import Part, match_names, read_video_list
 from stclip.data.safe_pickle import load_pickle
-from stclip.data.tubes import TubeFile, parse_act, whole_number
+from stclip.data.tubes import TubeFile, parse_act
 from stclip.errors import Report, UserError, fail, reporting
 from stclip.structures import Tube
 from stclip.structures.boxes import LARGEST
@@ -98,7 +96,9 @@ def _ground_truth(root: Path, part: Part, all_names: Sequence[str], report: Repo
             f"DATASETS.DATA_DIR {root.parent}: neither {' nor '.join(ANNOTATIONS)} is in "
             f"{_places(root)}; put one of them there (see DATA.md)"
         )
-    truth = read_ground_truth(path, part, all_names, report)
+    file = read_tube_file(path, report)
+    annotated = [video for video in file.videos(part) if file.tubes[video]]
+    truth = file.ground_truth(annotated, worded(file, all_names))
     count = len(truth.keyframes)
     # A small test set is none of our business, a nearly whole UCF101-24 is a damaged one.
     if count != _COUNTS[part] and 2 * count > _COUNTS[part]:
@@ -155,11 +155,7 @@ def _places(root: Path) -> str:
 
 
 def read_tube_file(path: str | Path, report: Report = fail) -> TubeFile:
-    """Read ``pyannot.pkl``, with the lists of videos beside it, or a pickle of ACT-detector.
-
-    Args:
-        path: the file.
-        report: gets what is wrong with a video's tubes, which are then left out.
+    """Read ``pyannot.pkl``, with the lists of videos next to it, or a pickle of ACT-detector.
 
     Raises:
         UserError: a file cannot be read, or is not in its format.
@@ -172,35 +168,11 @@ def read_tube_file(path: str | Path, report: Report = fail) -> TubeFile:
     return parse_act(path, content, report)
 
 
-def read_ground_truth(
-    path: str | Path,
-    part: Part,
-    all_names: Sequence[str] | None = None,
-    report: Report = fail,
-) -> GroundTruth:
-    """The annotations of one part of official split 1; videos without boxes are left out.
-
-    Args:
-        path: ``pyannot.pkl`` or ``UCF101v2-GT.pkl``.
-        part: which videos.
-        all_names: ALL_LABEL's names; None calls the classes as the project's label files do.
-        report: gets what is wrong with a video's tubes, which are then left out.
-
-    Raises:
-        UserError: the file cannot be read, is in neither format, or does not fit ``all_names``.
-    """
-    file = read_tube_file(path, report)
-    names = worded(file, all_names)
-    return file.ground_truth([v for v in file.videos(part) if file.tubes[v]], names)
-
-
 def worded(file: TubeFile, all_names: Sequence[str] | None) -> dict[str, str]:
     """What to call each class of a tube file: its name or its prompt, as ALL_LABEL has it.
 
-    If ALL_LABEL has edited texts, its order says which class each of them is.
-
-    Raises:
-        UserError: ALL_LABEL has other classes.
+    If ALL_LABEL has edited texts, its order says which class each of them is; a UserError if it has
+    other classes. Without ALL_LABEL classes are called as in the project's label files.
     """
     prompts = [PROMPTS.get(name, name) for name in file.labels]
     if all_names is None:

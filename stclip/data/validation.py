@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from stclip.data import findings as kinds
 from stclip.data.annotations import DetectionDataset
-from stclip.data.checks import IOU, guess_format, readings, recall, share_found
+from stclip.data.checks import IOU, guess_format, lay_end_to_end, readings, recall, share_found
 from stclip.data.findings import Findings, Kind
 from stclip.data.frames import Video
 from stclip.data.labels import Labels, choices
@@ -90,11 +90,8 @@ def _check_boxes(
     rows = [(key, boxes) for key, boxes in rows if len(boxes)]
     if not rows:
         return
-    boxes = np.concatenate([boxes for _, boxes in rows]).astype(np.float64)
-    counts = [len(boxes) for _, boxes in rows]
-    owner = np.repeat(np.arange(len(rows)), counts)
-    place = np.concatenate([np.arange(count) for count in counts]) + 1
-    sizes = np.array([size_of[key.video] for key, _ in rows], dtype=np.float64)[owner]
+    found, sizes, owner = lay_end_to_end(rows, size_of)
+    boxes = found.astype(np.float64)
     meant = guess_format(boxes, sizes)
     if meant is not None:
         findings.add(kinds.READING, f"{where}: {len(boxes)} boxes look like {meant}")
@@ -107,11 +104,12 @@ def _check_boxes(
     for kind, mask in wrong:
         for index in np.flatnonzero(mask):
             key = rows[owner[index]][0]
+            place = 1 + index - np.searchsorted(owner, owner[index])
             numbers = ", ".join(f"{value:g}" for value in boxes[index])
             width, height = size_of[key.video]
             findings.add(
                 kind,
-                f"{where}: {key.video} frame {key.frame}, box {place[index]}: ({numbers}) in "
+                f"{where}: {key.video} frame {key.frame}, box {place}: ({numbers}) in "
                 f"{width} x {height}",
             )
 

@@ -123,10 +123,6 @@ class VideoFile(Video):
             first = next(container.decode(stream), None)
             return first is not None and quarter_turns(first) % 2 == 1
 
-    def missing(self, expected: int = 0) -> list[int]:
-        """The frames past the end, up to the expected one."""
-        return list(range(len(self) + 1, expected + 1))
-
     def frame_at(self, seconds: float, fps: float) -> int:
         """The frame whose time is nearest; one past the end from an interval after it on."""
         interval = self.table.mean_interval or 1 / fps
@@ -170,7 +166,7 @@ class VideoFile(Video):
             return first is not None and first.pts == stamp
 
     def irregularities(self) -> list[str]:
-        """What the time stamps tell that somebody should know, a text each: nothing mostly."""
+        """What is unusual about the time stamps, a text each."""
         table, found = self.table, []
         repeated = len(table) - len(np.unique(table.pictures))
         if repeated:
@@ -401,14 +397,8 @@ def packets(
 ) -> list[tuple[int | None, bool]] | None:
     """Stamp, and whether decoding can start there, of each picture of a span of a file.
 
-    Args:
-        container: the file, just opened.
-        stream: its video.
-        span: in seconds on the file's own clock; None for all of it.
-        seek: begin reading near the span; otherwise at the start of the file.
-
-    Returns:
-        None if seeking led past the beginning of the span: open the file anew, and do not seek.
+    The file was just opened, and ``span`` is in seconds on its own clock; None for all of it. With
+    ``seek`` reading begins near the span: None comes back if that led past its beginning.
     """
     low, high = -math.inf, math.inf
     sought = False
@@ -442,8 +432,8 @@ def _is_hidden(packet: Packet[VideoStream]) -> bool:
 def upright(frame: VideoFrame) -> Picture:
     """A decoded frame as players show it: (h, w, 3) uint8 RGB.
 
-    Telephones store what they film as the sensor lies, with a note by how much to turn it. Turns
-    other than quarter ones, which no camera notes, are not carried out.
+    Files from mobile phones say by how much to rotate the stored pictures. Only quarter turns are
+    carried out, since no camera writes others.
     """
     picture = frame.to_ndarray(format="rgb24").astype(np.uint8, copy=False)
     turns = quarter_turns(frame)

@@ -63,10 +63,8 @@ class ShuffledStream:
 
 
 def choose_persons(count: int, limit: int, seed: int, position: int) -> list[int]:
-    """At most ``limit`` of ``count`` persons, drawn anew for each position of the stream.
-
-    Returns:
-        Ascending indices.
+    """At most ``limit`` of ``count`` persons, ascending, drawn anew for each position of the
+    stream.
     """
     if count <= limit:
         return list(range(count))
@@ -80,15 +78,8 @@ def micro_batch_positions(
     """The positions of the stream that make one micro-batch of one process.
 
     An iteration takes ``batch`` consecutive positions; each process takes a run of them, and each
-    accumulation step a run of that.
-
-    Args:
-        index: of the micro-batch, from 0 at ``start_iteration``.
-        start_iteration: iterations done before.
-        batch: positions of an iteration, over all processes and steps.
-        steps: accumulation steps of an iteration.
-        rank: of the process.
-        world_size: processes.
+    of its ``steps`` accumulation steps a run of that. ``index`` counts the micro-batches from 0 at
+    ``start_iteration``.
     """
     assert batch % (steps * world_size) == 0, f"{batch} over {steps} steps, {world_size} processes"
     iteration, step = divmod(index, steps)
