@@ -1,5 +1,3 @@
-import csv
-
 import numpy as np
 import pytest
 import torch
@@ -16,7 +14,6 @@ from stclip.models.build import needs_of
 from stclip.structures import ClipBatch, FrameKey, Needs
 from tests.data.make import write_frames, write_jhmdb
 from tests.data.test_chunks import Counting
-from tests.helpers import shared_path
 
 NEEDS = Needs(16, 9)
 TENSORS = ("frames", "window", "keyframe", "crops", "owner", "boxes", "det_scores", "labels")
@@ -38,12 +35,6 @@ def cfg(tmp_path):
     cfg = write_jhmdb(tmp_path)
     cfg.SOLVER.MAX_ITER = 6
     return cfg
-
-
-def test_vocabulary_in_the_order_of_the_file(cfg):
-    labels = Labels.read(cfg, "train")
-    assert labels.vocabulary("train") == ["sit", "run"]
-    assert labels.vocabulary("test") == ["wave"]
 
 
 def test_training_batches(cfg):
@@ -95,13 +86,6 @@ def test_workers_change_nothing_and_draw_no_global_random_number(cfg):
     parallel = train_batches(cfg, dataset)
     assert torch.equal(torch.random.get_rng_state(), state)
     assert all(same(a, b) for a, b in zip(whole, parallel, strict=True))
-
-
-def test_seeds_differ(cfg):
-    dataset = build_dataset(cfg, "train")
-    first = train_batches(cfg, dataset)[0]
-    cfg.SEED = 3
-    assert train_batches(cfg, dataset)[0].keys != first.keys
 
 
 def test_a_dataset_smaller_than_a_batch(cfg):
@@ -181,27 +165,6 @@ def test_processes_share_the_test_keyframes(cfg, world_size):
         for key in batch.keys
     ]
     assert sorted(seen) == [keyframe.key for keyframe in dataset.keyframes]
-
-
-def test_conformance_boxes_and_training_keyframes():
-    case = shared_path("conformance/jhmdb_tiny")
-    cfg = get_cfg_defaults()
-    cfg.DATASETS.DATA_DIR = str(case / "data")
-    cfg.ALL_LABEL = str(case / "data/jhmdb/annotations/all_label.txt")
-    for part in ("TRAIN", "TEST"):
-        cfg[f"{part}_LABEL"] = str(case / f"data/split/{part.lower()}_label.txt")
-        cfg[f"{part}_VIDEO"] = str(case / f"data/split/{part.lower()}_video.txt")
-    cfg.DATALOADER.NUM_WORKERS = 0
-    assert len(build_dataset(cfg, "train").keyframes) == 27
-    found = [
-        [batch.keys[owner].video, f"{batch.keys[owner].frame:04d}", *(f"{x:.5f}" for x in box)]
-        for batch in build_test_loader(cfg, build_dataset(cfg, "test"), NEEDS)
-        for owner, box in zip(batch.owner.tolist(), batch.boxes.tolist(), strict=True)
-    ]
-    with open(case / "expected" / "result_jhmdb.csv", newline="") as file:
-        rows = [row[:6] for row in csv.reader(file)]
-    assert len(rows) == 240
-    assert found == rows[::3]
 
 
 # ------------------------------------------------------------------ clips
