@@ -1,5 +1,7 @@
 """Checked values of files that people and other programs wrote."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,19 @@ def read_text(path: str | Path, where: str = "") -> str:
         raise UserError(f"{where or path}: cannot be read: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
         raise UserError(f"{where or path}: not a UTF-8 text file ({error.reason})") from error
+
+
+@contextmanager
+def format_of(name: str, where: str) -> Iterator[None]:
+    """What looking into content of another structure raises becomes a UserError."""
+    try:
+        yield
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(
+            f"{where}: not in the format of {name} ({type(error).__name__}: {error})"
+        ) from error
 
 
 def rows_of(content: Any, name: str, path: Path, hint: str) -> list[tuple[Any, str]]:

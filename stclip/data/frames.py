@@ -216,16 +216,8 @@ class FrameNames:
             self._before, digits, self._after = re.split(r"([0-9]+)(?=\.\w+$)", name)
             self._digits = len(digits)
         self._others = {n: file for n, file in found.items() if file != self._regular(n)}
-
-    @property
-    def last(self) -> int:
-        """The highest number; 0 if there is no frame."""
-        return int(self._numbers[-1]) if len(self._numbers) else 0
-
-    @property
-    def first(self) -> int:
-        """The lowest number; 0 if there is no frame."""
-        return int(self._numbers[0]) if len(self._numbers) else 0
+        # The lowest and the highest number; 0 if there is no frame.
+        self.first, self.last = min(found, default=0), max(found, default=0)
 
     def __len__(self) -> int:
         """How many frames there are."""

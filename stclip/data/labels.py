@@ -57,8 +57,12 @@ class Labels:
         for other in (part, "train" if part == "test" else "test"):
             key = f"{other.upper()}_LABEL"
             found[key] = _places(cfg[key], key) if cfg[key] or other == part else {}
-            if (other, part) != ("train", "test"):
-                _check_known(found[key], found["ALL_LABEL"], key, cfg[key])
+            for name in found[key] if (other, part) != ("train", "test") else ():
+                if name not in found["ALL_LABEL"]:
+                    raise UserError(
+                        f"{_where(cfg[key], key)}: label {name!r} is not in ALL_LABEL; "
+                        f"{choices(name, found['ALL_LABEL'])}"
+                    )
         names = tuple(found["ALL_LABEL"])
         groups = read_group_file(cfg.ALL_GROUP, names, "ALL_GROUP") if cfg.ALL_GROUP else None
         places = {(key, name): where for key in found for name, where in found[key].items()}
@@ -169,16 +173,6 @@ def read_video_list(path: str | Path, key: str = "") -> list[str]:
     if not names:
         raise UserError(f"{_where(path, key)}: no video in it; write one name a line")
     return list(dict.fromkeys(names))
-
-
-def _check_known(
-    names: Collection[str], known: Collection[str], key: str, path: str | Path
-) -> None:
-    for name in names:
-        if name not in known:
-            raise UserError(
-                f"{_where(path, key)}: label {name!r} is not in ALL_LABEL; {choices(name, known)}"
-            )
 
 
 def match_names(own: Sequence[str], all_names: Sequence[str], source: Path) -> list[str]:

@@ -1,4 +1,4 @@
-"""Pictures to what the image encoders take, except for the pixel normalisation.
+"""Pictures to what the image encoders take, but not normalised (method.md section 1).
 
 The pixels stay 8-bit here, so that batches are small; the models scale and normalise them.
 """
@@ -117,7 +117,7 @@ def patch_boxes(width: int, height: int, size: int, patch: int) -> NDArray[np.fl
 
 
 def rounded(box: NDArray[np.floating]) -> tuple[int, int, int, int]:
-    """The whole pixels of a box (4,), halves rounded to even."""
+    """The whole pixels of a box (4,), halves rounded to even (method.md section 2)."""
     x1, y1, x2, y2 = (round(float(value)) for value in box)
     return x1, y1, x2, y2
 

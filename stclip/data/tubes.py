@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from stclip.data.annotations import GroundTruth, Keyframe
-from stclip.data.fields import LAST_FRAME, is_box, is_number, whole_number
+from stclip.data.fields import LAST_FRAME, format_of, is_box, is_number, whole_number
 from stclip.data.labels import Part, choices
 from stclip.errors import Report, UserError, fail, reporting
 from stclip.files import read_json, write_json
@@ -102,7 +102,7 @@ def parse_act(path: Path, content: Any, report: Report = fail) -> TubeFile:
     Raises:
         UserError: it is not in the format.
     """
-    try:
+    with format_of("JHMDB-GT.pkl", f"{path}"):
         labels = tuple(content["labels"])
         if not all(isinstance(name, str) for name in [*labels, *content["gttubes"]]):
             raise TypeError("labels and videos must be texts")
@@ -121,34 +121,25 @@ def parse_act(path: Path, content: Any, report: Report = fail) -> TubeFile:
         listed = {video for lists in parts.values() for video in lists[0]}
         if listed - lengths.keys():
             raise KeyError(min(listed - lengths.keys()))
-    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(
-            f"{path}: not in the format of JHMDB-GT.pkl ({type(error).__name__}: {error})"
-        ) from error
     tubes: dict[str, list[Tube]] = {}
     for video, numbers in entries:
         tubes[video] = []
-        with reporting(report):
-            tubes[video] = _act_tubes(numbers, labels, f"{path}: {video}")
+        with reporting(report), format_of("JHMDB-GT.pkl", f"{path}: {video}"):
+            tubes[video] = _act_tubes(numbers, labels)
     return TubeFile(path, labels, tubes, lengths, parts, sizes)
 
 
-def _act_tubes(numbers: Any, labels: Sequence[str], where: str) -> list[Tube]:
+def _act_tubes(numbers: Any, labels: Sequence[str]) -> list[Tube]:
     """The tubes of a video, from {label index: [rows of a tube, ...]}."""
-    try:
-        for number in numbers:
-            if not 0 <= number < len(labels):
-                raise ValueError(f"label {number}: 0 to {len(labels) - 1} were expected")
-        return [
-            _act_tube(labels[number], rows, f"tube {place} of {labels[number]}")
-            for number in numbers
-            for place, rows in enumerate(numbers[number], start=1)
-            if len(rows)
-        ]
-    except (KeyError, IndexError, TypeError, ValueError) as error:
-        raise UserError(
-            f"{where}: not in the format of JHMDB-GT.pkl ({type(error).__name__}: {error})"
-        ) from error
+    for number in numbers:
+        if not 0 <= number < len(labels):
+            raise ValueError(f"label {number}: 0 to {len(labels) - 1} were expected")
+    return [
+        _act_tube(labels[number], rows, f"tube {place} of {labels[number]}")
+        for number in numbers
+        for place, rows in enumerate(numbers[number], start=1)
+        if len(rows)
+    ]
 
 
 def _act_tube(label: str, rows: Any, where: str) -> Tube:

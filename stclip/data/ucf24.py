@@ -19,7 +19,7 @@ import numpy as np
 
 from stclip.data.annotations import DetectionDataset, GroundTruth, Request
 from stclip.data.class_videos import check_sizes, find_file, find_videos, read_lines
-from stclip.data.fields import whole_number
+from stclip.data.fields import format_of, whole_number
 from stclip.data.frames import Video
 from stclip.data.labels import Part, match_names, read_video_list
 from stclip.data.safe_pickle import load_pickle
@@ -187,8 +187,10 @@ def _parse_pyannot(path: Path, content: dict[str, Any], report: Report) -> TubeF
     uneven: list[str] = []
     for video, entry in content.items():
         tubes[video], lengths[video] = [], 0
-        with reporting(report):
-            tubes[video], lengths[video] = _entry(entry, video, path, uneven)
+        with reporting(report), format_of("pyannot.pkl", f"{path}: {video}"):
+            found = [_tube(row, video, uneven) for row in entry["annotations"]]
+            length = whole_number(entry["numf"])
+            tubes[video], lengths[video] = [tube for tube in found if tube is not None], length
     if uneven:
         logger.warning(
             "%s: %d tubes have more or fewer boxes than frames from sf to ef - 1; what both cover "
@@ -197,17 +199,6 @@ def _parse_pyannot(path: Path, content: dict[str, Any], report: Report) -> TubeF
     lists = {part: _listed(path, part, tubes) for part in _PARTS}
     parts = {part: [videos] for part, videos in lists.items() if videos is not None}
     return TubeFile(path, CLASSES, tubes, lengths, parts)
-
-
-def _entry(entry: Any, video: str, path: Path, uneven: list[str]) -> tuple[list[Tube], int]:
-    """The tubes of a video, and its frames."""
-    try:
-        found = (_tube(row, video, uneven) for row in entry["annotations"])
-        return [tube for tube in found if tube is not None], whole_number(entry["numf"])
-    except (KeyError, IndexError, TypeError, ValueError) as error:
-        raise UserError(
-            f"{path}: {video}: not in the format of pyannot.pkl ({type(error).__name__}: {error})"
-        ) from error
 
 
 def _tube(row: Any, video: str, uneven: list[str]) -> Tube | None:

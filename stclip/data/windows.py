@@ -18,6 +18,8 @@ _SHUFFLE, _PERSONS = 0, 1
 def window(t: int, n: int, length: int, stride: int = 1) -> list[int]:
     """The ``length`` 1-based frames around frame ``t`` of a video of ``n``, ``stride`` apart.
 
+    Section 3 of method.md.
+
     They are ``t - length // 2 * stride`` onwards, shifted by whole frames, no further than needed,
     so that all stay inside the video. With a stride above 1, ``t`` itself may then not be among
     them. Where they do not fit, the window is the frames of the video that lie a multiple of
