@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Mapping, Set
+from collections.abc import Callable, Collection, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -55,6 +55,22 @@ class Keyframe:
         """The boxes with more than one label of ``names``: their number from 1, those labels."""
         mine = [sorted(set(names).intersection(labels)) for labels in self.labels]
         return [(number, found) for number, found in enumerate(mine, start=1) if len(found) > 1]
+
+
+# One frame's boxes while a file is read, and the class names of each.
+Rows = tuple[list[Sequence[float]], list[tuple[str, ...]]]
+
+
+def keyframes_of(video: str, frames: Mapping[int, Rows]) -> list[Keyframe]:
+    """The keyframes of a video, ascending, from the rows of each of its frames."""
+    return [
+        Keyframe(
+            FrameKey(video, frame),
+            np.array(boxes, dtype=np.float32).reshape(-1, 4),
+            tuple(labels),
+        )
+        for frame, (boxes, labels) in sorted(frames.items())
+    ]
 
 
 def multi_hot(

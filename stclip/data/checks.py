@@ -99,55 +99,62 @@ def look_like_shares(boxes: Boxes) -> bool:
 
 
 def check_boxes(
-    boxes: Boxes,
-    sizes: Boxes,
+    rows: Sequence[tuple[FrameKey, NDArray[np.float32]]],
+    size_of: Mapping[str, tuple[int, int]],
     where: str,
-    place: Callable[[int], str],
     fate: str,
-    dropped: NDArray[np.bool_] | None = None,
-) -> None:
+) -> int:
     """Refuse boxes of another format, and warn of the few that are of no use.
 
     Args:
-        boxes: (n, 4) as they stand in a file.
-        sizes: (n, 2) width and height of each box's picture.
+        rows: boxes (n, 4) of some frames, as they stand in a file.
+        size_of: width and height of the videos; frames of others are not looked at.
         where: the file, for messages.
-        place: words for where box i is, for messages.
-        fate: what happens to the boxes that are of no use, for messages.
-        dropped: (n,) which these are; by default those that are empty.
+        fate: what happens to boxes that are empty within their picture, for messages.
+
+    Returns:
+        How many boxes are not.
 
     Raises:
         UserError: more than a few boxes are empty, or most seem to mean something else.
     """
-    empty = are_empty(boxes)
+    rows = [(key, boxes) for key, boxes in rows if len(boxes) and key.video in size_of]
+    if not rows:
+        return 0
+    boxes, sizes, owner = lay_end_to_end(rows, size_of)
+
+    def first(mask: NDArray[np.bool_]) -> tuple[str, str]:
+        """Where the first box of some is, and its numbers."""
+        index = int(mask.argmax())
+        key = rows[owner[index]][0]
+        numbers = ", ".join(f"{value:g}" for value in boxes[index])
+        width, height = sizes[index]
+        return f"frame {key.frame} of {key.video}", f"({numbers}) in {width:g} x {height:g}"
+
+    empty, useless = are_empty(boxes), ~are_visible(boxes, sizes)
     meant = guess_format(boxes, sizes)
     if meant is not None or not are_few(empty):
-        seen = int(empty.argmax()) if empty.any() else 0
         problem = f"{empty.sum()} of {len(boxes)} boxes have x2 <= x1 or y2 <= y1"
         if meant is not None:
             problem = f"{len(boxes)} boxes look like {meant}"
         raise UserError(
-            f"{where}: {problem} ({place(seen)}: {_described(boxes, sizes, seen)}); x1, y1, x2, y2 "
-            "in pixels of the picture were expected"
+            f"{where}: {problem} ({': '.join(first(empty))}); x1, y1, x2, y2 in pixels of the "
+            "picture were expected"
         )
-    useless = empty if dropped is None else dropped
     if useless.any():
-        first = int(useless.argmax())
         logger.log(
             logging.INFO if are_negligible(useless) else logging.WARNING,
-            "%s: %d of %d boxes are empty%s and %s (first: %s, %s)",
-            where, useless.sum(), len(boxes), "" if dropped is None else " within their picture",
-            fate, place(first), _described(boxes, sizes, first),
+            "%s: %d of %d boxes are empty within their picture and %s (first: %s, %s)",
+            where, useless.sum(), len(boxes), fate, *first(useless),
         )  # fmt: skip
     over = ~_inside(boxes, sizes) & ~empty
     if over.sum() > max(_FEW, (1 - _DOUBTFUL) * len(boxes)):
-        first = int(over.argmax())
         logger.warning(
             "%s: %d of %d boxes reach more than %g pixels over the edge of their picture (first: "
             "%s, %s); were they made at another resolution?",
-            where, over.sum(), len(boxes), _TOLERANCE, place(first),
-            _described(boxes, sizes, first),
+            where, over.sum(), len(boxes), _TOLERANCE, *first(over),
         )  # fmt: skip
+    return int((~useless).sum())
 
 
 def check_dataset(dataset: DetectionDataset, part: Part, threshold: float, limit: int) -> None:
@@ -163,7 +170,7 @@ def check_dataset(dataset: DetectionDataset, part: Part, threshold: float, limit
     annotated = [(keyframe.key, keyframe.boxes) for keyframe in dataset.keyframes]
     fate = "are left out of training" if part == "train" else "cannot be found"
     where = f"DATASETS.{part.upper()} {dataset.sources[0] or ''}".strip()
-    used = _check_format(annotated, sizes, where, fate)
+    used = check_boxes(annotated, sizes, where, fate)
     if part == "train" and not used:
         raise UserError(
             f"{where}: none of its boxes lies in its picture, so that there is nobody to train on; "
@@ -173,7 +180,7 @@ def check_dataset(dataset: DetectionDataset, part: Part, threshold: float, limit
         return
     where = _detections(dataset)
     found = [(key, rows.boxes) for key, rows in dataset.proposals.items()]
-    _check_format(found, sizes, where, "are left out")
+    check_boxes(found, sizes, where, "are left out")
     some = dataset.keyframes[:: max(len(dataset.keyframes) // _COMPARED, 1)]
     share = recall(replace(dataset, keyframes=some))
     if share is not None and share < _LITTLE:
@@ -264,27 +271,6 @@ def _detections(dataset: DetectionDataset) -> str:
     return f"DATASETS.DETECTIONS {dataset.sources[1] or ''}".strip()
 
 
-def _check_format(
-    rows: Sequence[tuple[FrameKey, NDArray[np.float32]]],
-    size_of: Mapping[str, tuple[int, int]],
-    where: str,
-    fate: str,
-) -> int:
-    """``check_boxes`` on the boxes of some frames; gives how many are visible."""
-    rows = [(key, boxes) for key, boxes in rows if len(boxes) and key.video in size_of]
-    if not rows:
-        return 0
-    boxes, sizes, owner = lay_end_to_end(rows, size_of)
-
-    def place(index: int) -> str:
-        key = rows[owner[index]][0]
-        return f"frame {key.frame} of {key.video}"
-
-    visible = are_visible(boxes, sizes)
-    check_boxes(boxes, sizes, where, place, fate, ~visible)
-    return int(visible.sum())
-
-
 def lay_end_to_end(
     rows: Sequence[tuple[FrameKey, NDArray[np.float32]]], size_of: Mapping[str, tuple[int, int]]
 ) -> tuple[NDArray[np.float32], NDArray[np.float64], NDArray[np.int64]]:
@@ -302,12 +288,6 @@ def are_few(strange: NDArray[np.bool_]) -> bool:
 def are_negligible(strange: NDArray[np.bool_]) -> bool:
     """Whether strange boxes, of all (n,), are as rare as in files that are right."""
     return bool(strange.sum() <= _NEGLIGIBLE * len(strange))
-
-
-def _described(boxes: Boxes, sizes: Boxes, index: int) -> str:
-    numbers = ", ".join(f"{value:g}" for value in boxes[index])
-    width, height = sizes[index]
-    return f"({numbers}) in {width:g} x {height:g}"
 
 
 def _inside(boxes: Boxes, sizes: Boxes) -> NDArray[np.bool_]:

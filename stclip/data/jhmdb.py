@@ -15,9 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from stclip.data.annotations import DetectionDataset, GroundTruth, Keyframe, Request
+from stclip.data.annotations import DetectionDataset, GroundTruth, Request, Rows, keyframes_of
 from stclip.data.class_videos import check_sizes, find_file, find_videos, read_lines
 from stclip.data.fields import is_box, rows_of, whole_number
 from stclip.data.labels import Part, match_names, read_label_file, read_video_list
@@ -52,8 +50,6 @@ _FPS = 30.0
 # Split 1: videos and annotated frames of each part.
 _COUNTS = {"train": (660, 22713), "test": (268, 9139)}
 _DETECTED = 9114  # test frames that the released detections cover
-# One frame's rows while a file is read: its boxes, and the class name of each.
-_Rows = tuple[list[Sequence[float]], list[tuple[str, ...]]]
 
 
 def build_jhmdb(request: Request) -> DetectionDataset:
@@ -197,8 +193,8 @@ def _read_json(path: Path, all_names: Sequence[str] | None, report: Report) -> G
     own = _own_names(path.parent, all_names)
     names = match_names(own, own if all_names is None else all_names, path)
     places: dict[Any, tuple[str, int]] = {}
-    slots: dict[tuple[str, int], _Rows] = {}
-    rows: dict[Any, _Rows] = {}
+    slots: dict[tuple[str, int], Rows] = {}
+    rows: dict[Any, Rows] = {}
     sizes: dict[str, tuple[int, int]] = {}
     for image, where in rows_of(content, "images", path, hint):
         with reporting(report):
@@ -225,14 +221,14 @@ def _read_json(path: Path, all_names: Sequence[str] | None, report: Report) -> G
             labels.append(tuple(names[number - 1] for number in numbers))
             for number in numbers:
                 folders.setdefault(places[id_][0], own[number - 1])
-    frames: dict[str, dict[int, _Rows]] = {}
+    frames: dict[str, dict[int, Rows]] = {}
     image_ids: dict[Any, FrameKey] = {}
     names_of = {movie: f"{folder}/{movie}" for movie, folder in folders.items()}
     for id_, (movie, frame) in places.items():
         video = names_of.get(movie, movie)
         image_ids[id_] = FrameKey(video, frame)
         frames.setdefault(video, {})[frame] = rows[id_]
-    keyframes = {video: _keyframes(video, found) for video, found in frames.items()}
+    keyframes = {video: keyframes_of(video, found) for video, found in frames.items()}
     lengths = {video: max(found) for video, found in frames.items()}
     sizes = {names_of.get(movie, movie): size for movie, size in sizes.items()}
     return GroundTruth(path, tuple(names), keyframes, lengths, sizes, image_ids)
@@ -265,7 +261,7 @@ def _size(width: Any, height: Any, where: str) -> tuple[int, int]:
 
 
 def _annotation(
-    annotation: Any, images: Mapping[Any, _Rows], classes: int, where: str
+    annotation: Any, images: Mapping[Any, Rows], classes: int, where: str
 ) -> tuple[Any, Sequence[float], list[int]]:
     """The image id of an annotation, its box, and its action numbers."""
     try:
@@ -286,17 +282,6 @@ def _annotation(
     if not all(1 <= number <= classes for number in numbers):
         raise UserError(f"{where}: action_ids {numbers}: numbers from 1 to {classes} were expected")
     return id_, box, numbers
-
-
-def _keyframes(video: str, frames: Mapping[int, _Rows]) -> list[Keyframe]:
-    return [
-        Keyframe(
-            FrameKey(video, frame),
-            np.array(boxes, dtype=np.float32).reshape(-1, 4),
-            tuple(labels),
-        )
-        for frame, (boxes, labels) in sorted(frames.items())
-    ]
 
 
 def _own_names(folder: Path, all_names: Sequence[str] | None) -> Sequence[str]:

@@ -14,12 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from stclip.data.annotations import GroundTruth, Keyframe
+from stclip.data.annotations import GroundTruth, Keyframe, Rows, keyframes_of
 from stclip.data.fields import LAST_FRAME, format_of, is_box, is_number, whole_number
 from stclip.data.labels import Part, choices
 from stclip.errors import Report, UserError, fail, reporting
 from stclip.files import read_json, write_json
-from stclip.structures import FrameKey, Tube
+from stclip.structures import Tube
 from stclip.structures.boxes import LARGEST
 
 
@@ -83,17 +83,14 @@ class TubeFile:
         return GroundTruth(self.path, labels, keyframes, self.lengths, self.sizes)
 
     def _keyframes(self, video: str, names: Mapping[str, str]) -> list[Keyframe]:
-        frames: dict[int, tuple[list[Sequence[float]], list[tuple[str, ...]]]] = {}
+        frames: dict[int, Rows] = {}
         for tube in self.tubes[video]:
             label = (names[tube.label],)
             for frame, box in zip(tube.frames.tolist(), tube.boxes.tolist(), strict=True):
                 boxes, labels = frames.setdefault(frame, ([], []))
                 boxes.append(box)
                 labels.append(label)
-        return [
-            Keyframe(FrameKey(video, frame), np.array(boxes, dtype=np.float32), tuple(labels))
-            for frame, (boxes, labels) in sorted(frames.items())
-        ]
+        return keyframes_of(video, frames)
 
 
 def parse_act(path: Path, content: Any, report: Report = fail) -> TubeFile:

@@ -16,14 +16,12 @@ _SHUFFLE, _PERSONS = 0, 1
 
 
 def window(t: int, n: int, length: int, stride: int = 1) -> list[int]:
-    """The ``length`` 1-based frames around frame ``t`` of a video of ``n``, ``stride`` apart.
+    """The ``length`` frames around frame ``t`` of a video of ``n``, from 1 (method.md section 3).
 
-    Section 3 of method.md.
-
-    They are ``t - length // 2 * stride`` onwards, shifted by whole frames, no further than needed,
-    so that all stay inside the video. With a stride above 1, ``t`` itself may then not be among
-    them. Where they do not fit, the window is the frames of the video that lie a multiple of
-    ``stride`` from ``t``: fewer than ``length``; with a stride of 1, the whole video.
+    They are ``stride`` apart, ``t - length // 2 * stride`` onwards, shifted by whole frames, no
+    further than needed, so that all stay inside the video. With a stride above 1, ``t`` itself may
+    then not be among them. Where they do not fit, the window is the frames of the video that lie a
+    multiple of ``stride`` from ``t``: fewer than ``length``; with a stride of 1, the whole video.
     """
     assert 1 <= t <= n, f"frame {t} of a video of {n} frames"
     assert length >= 1, f"a window of {length} frames"

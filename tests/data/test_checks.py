@@ -95,8 +95,9 @@ def test_one_empty_box_among_few_is_no_other_format():
     assert guess_format(boxes, sizes) is None
 
 
-def check(boxes, sizes):
-    check_boxes(boxes, sizes, "found.json", lambda index: f"frame {index}", "are left out")
+def check(boxes):
+    rows = [(FrameKey("v", index), boxes[index : index + 1]) for index in range(len(boxes))]
+    return check_boxes(rows, {"v": SIZE}, "found.json", "are left out")
 
 
 @pytest.mark.parametrize(
@@ -111,25 +112,25 @@ def check(boxes, sizes):
     ],
 )
 def test_boxes_of_another_format_are_refused(turn, words):
-    boxes, sizes = people()
+    boxes, _ = people()
     with pytest.raises(UserError, match=f"^found.json: {words}"):
-        check(turn(boxes), sizes)
+        check(turn(boxes))
 
 
 @pytest.mark.parametrize(("total", "empty", "said"), [(200, 2, True), (4000, 3, False)])
 def test_a_few_empty_boxes_are_counted_unless_they_are_negligible(total, empty, said, caplog):
-    boxes, sizes = people(total)
+    boxes, _ = people(total)
     boxes[7 : 7 + empty, 2] = boxes[7 : 7 + empty, 0]
-    check(boxes, sizes)
-    text = f"found.json: {empty} of {total} boxes are empty and are left out (first: frame 7, ("
+    check(boxes)
+    text = f"found.json: {empty} of {total} boxes are empty within their picture and are left out"
     assert (text in caplog.text) == said
 
 
 def test_boxes_of_larger_pictures_are_told_of(caplog):
-    boxes, sizes = people()
-    check(boxes, sizes)
+    boxes, _ = people()
+    check(boxes)
     assert not caplog.records
-    check(boxes * 2, sizes)
+    check(boxes * 2)
     assert "reach more than 2 pixels over the edge of their picture" in caplog.text
     assert "another resolution" in caplog.text
 
