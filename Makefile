@@ -35,7 +35,7 @@ $(VENV)/installed-dev: setup.py | $(BIN)/python
 
 # make quickstart QUICKSTART="--short --floor 20" is a shorter one that fails below that number.
 quickstart: $(VENV)/installed
-	$(BIN)/python tools/quickstart.py $(QUICKSTART)
+	$(BIN)/stclip quickstart $(QUICKSTART)
 
 test: $(VENV)/installed-dev
 	$(PYTEST)
@@ -50,8 +50,8 @@ lint: $(VENV)/installed-dev
 	$(BIN)/mypy
 
 benchmark: $(VENV)/installed
-	$(BIN)/python tools/benchmark.py infer
-	$(BIN)/python tools/benchmark.py train
+	$(BIN)/stclip benchmark infer
+	$(BIN)/stclip benchmark train
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info data/puppet data/puppet-short output/quickstart-*

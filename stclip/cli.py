@@ -1,17 +1,18 @@
-"""What every command-line tool does around its main function."""
+"""What all commands share: one look of --help, errors of one line, exit statuses."""
 
 import argparse
 import logging
 import os
+import shutil
 import signal
 import sys
+import textwrap
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
-from typing import NoReturn
-
-import torch.distributed as dist
+from typing import Any, NoReturn
 
 from stclip.config.load import shipped_configs
 from stclip.errors import UserError, machine_fault
@@ -19,8 +20,9 @@ from stclip.errors import UserError, machine_fault
 logger = logging.getLogger(__name__)
 
 _LONGEST = 1000  # characters of an error message
+_COLUMN = 24  # where the explanations of options begin in --help
 
-# Options of the published implementation's train_net that need nothing here, and why.
+# Options of the published implementation's train_net.py that need nothing here, and why.
 _NEEDLESS = {
     "--transfer": "MODEL.WEIGHT always gives the weights alone; --resume continues a training",
     "--adjust-lr": "the SOLVER keys of the config hold after --resume too",
@@ -31,8 +33,81 @@ _NEEDLESS = {
 }
 
 
+class HelpFormatter(argparse.HelpFormatter):
+    """The look of --help: a short usage line, texts of the terminal's width, every default shown.
+
+    Paragraphs with indented lines are examples and keep their lines.
+    """
+
+    def __init__(self, prog: str) -> None:
+        width = min(shutil.get_terminal_size().columns, 100) - 2
+        super().__init__(prog, max_help_position=_COLUMN, width=width)
+        self._action_max_length = _COLUMN  # also where all names of options are short
+
+    def _format_usage(
+        self,
+        usage: str | None,
+        actions: Iterable[argparse.Action],
+        groups: Iterable[Any],
+        prefix: str | None,
+    ) -> str:
+        """Options that may be left out are [OPTIONS]: their list follows right below."""
+        actions = list(actions)
+        named = [action for action in actions if action.required or not action.option_strings]
+        left_out = {action.dest for action in actions} - {action.dest for action in named}
+        prog = self._prog
+        self._prog += " [OPTIONS]" if left_out - {"help"} else ""
+        text = super()._format_usage(usage, named, [], prefix)
+        self._prog = prog
+        return text
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        parts = []
+        for part in text.strip("\n").split("\n\n"):
+            lines = part.splitlines()
+            if not any(line.startswith(" ") for line in lines):
+                lines = self._split_lines(part, width - len(indent))
+            parts.append("\n".join(indent + line for line in lines))
+        return "\n\n".join(parts)
+
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        words = " ".join(text.split())
+        return textwrap.wrap(words, width, break_long_words=False, break_on_hyphens=False)
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        text, default = action.help or "", action.default
+        unset = default is None or default is False or default in ([], argparse.SUPPRESS)
+        if unset or not action.option_strings or "default" in text:
+            return text
+        if isinstance(default, (list, tuple)):
+            default = (" " if action.nargs else ",").join(map(str, default))
+        default = str(default).replace("%", "%%")  # argparse formats the text with %
+        return f"{text} (default: {default})".lstrip()
+
+    def _get_default_metavar_for_optional(self, action: argparse.Action) -> str:
+        names: dict[Any, str] = {int: "N", positive: "N", numbers: "N,N", float: "X", Path: "PATH"}
+        return names.get(action.type) or super()._get_default_metavar_for_optional(action)
+
+
 class Parser(argparse.ArgumentParser):
-    """An argument parser whose errors are one line, like all others."""
+    """An argument parser whose errors are one line, like all others.
+
+    Args:
+        description: the docstring of a command; what follows its line ``Examples:`` stands at the
+            end of --help.
+        epilog: the end of --help, of a description without examples.
+        options: what argparse takes. The formatter is always ``HelpFormatter``.
+    """
+
+    def __init__(
+        self, *, description: str | None = None, epilog: str | None = None, **options: Any
+    ) -> None:
+        text, found, examples = (description or "").partition("\nExamples:\n")
+        if found:
+            epilog = "examples:\n" + textwrap.indent(textwrap.dedent(examples), "  ")
+        options["formatter_class"] = HelpFormatter
+        super().__init__(description=text, epilog=epilog, **options)
+        self._positionals.title = "arguments"
 
     def error(self, message: str) -> NoReturn:
         """Raise what ``run`` prints."""
@@ -41,13 +116,18 @@ class Parser(argparse.ArgumentParser):
         raise UserError(f"{message}; see {self.prog} --help")
 
 
-def config_parser(description: str | None) -> Parser:
-    """The parser of tools that read a config: --config-file FILE [KEY VALUE ...].
+def config_parser(description: str | None, required: bool = True) -> Parser:
+    """The parser of commands that read a config: --config-file CONFIG [KEY VALUE ...].
 
     Parsed, these are ``config_file`` and ``opts``, what ``load_config`` takes.
     """
-    parser = Parser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config-file", required=True, metavar="FILE", help="a yaml file")
+    parser = Parser(description=description)
+    parser.add_argument(
+        "--config-file",
+        required=required,
+        metavar="CONFIG",
+        help="a yaml file, or the name of one that comes with stclip, such as jhmdb/split_1",
+    )
     parser.add_argument(
         "opts",
         nargs="*",
@@ -59,22 +139,27 @@ def config_parser(description: str | None) -> Parser:
 
 
 def add_reference_options(parser: Parser, training: bool) -> None:
-    """Take the options of the published implementation's tools as well.
+    """Take the options of the published implementation as well.
 
     Args:
-        parser: of train_net or test_net.
-        training: whether those of train_net are meant; else those of test_net.
+        parser: of ``stclip train`` or ``stclip test``.
+        training: whether it is that of ``stclip train``.
     """
-    group = parser.add_argument_group("options of the published implementation")
-    # torch.distributed.launch adds it, in one of these spellings.
-    group.add_argument("--local-rank", "--local_rank", type=int, help="read from the environment")
+    text = f"Accepted, with nothing to do: {', '.join(_NEEDLESS)}." if training else None
+    group = parser.add_argument_group("options of the published implementation", text)
+    # torch.distributed.launch writes it in one of these two ways.
+    group.add_argument(
+        "--local-rank", "--local_rank", type=int, help="added by torch.distributed.launch"
+    )
     if not training:
         return
-    group.add_argument("--seed", type=int, metavar="N", help="SEED N")
-    group.add_argument("--skip-val-in-train", action="store_true", help="SOLVER.EVAL_PERIOD 0")
-    group.add_argument("--no-head", action="store_true", help="needs MODEL.WEIGHT to be empty")
-    for option, reason in _NEEDLESS.items():
-        group.add_argument(option, action="store_true", help=f"nothing to do: {reason}")
+    group.add_argument("--seed", type=int, help="the same as SEED N")
+    group.add_argument(
+        "--skip-val-in-train", action="store_true", help="the same as SOLVER.EVAL_PERIOD 0"
+    )
+    group.add_argument("--no-head", action="store_true", help="refused if MODEL.WEIGHT is set")
+    for option in _NEEDLESS:
+        group.add_argument(option, action="store_true", help=argparse.SUPPRESS)
 
 
 def reference_pairs(args: argparse.Namespace) -> list[str]:
@@ -187,7 +272,8 @@ def _leave(status: int) -> NoReturn:
 
 
 def _in_process_group() -> bool:
-    return dist.is_available() and dist.is_initialized()
+    dist = sys.modules.get("torch.distributed")  # to import torch takes seconds
+    return dist is not None and dist.is_available() and dist.is_initialized()
 
 
 def positive(text: str) -> int:

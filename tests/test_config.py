@@ -124,7 +124,7 @@ def test_saved_config_loads_to_the_same_values(tmp_path: Path) -> None:
         ("SOLVER: {WARMUP_METHOD: constant}\n", "SOLVER.WARMUP_METHOD: linear expected, found"),
         ("MODEL: {ROI_ACTION_HEAD: {FOCAL_LOSS: {ALPHA: 0.25}}}\n", "-1 expected, found 0.25"),
         ("SOLVER: {SCHEDULER: poly}\n", "SOLVER.SCHEDULE: one of step, cosine expected"),
-        ("SEED: " + "[" * 20_000 + "\n", "nested too deeply"),
+        ("SEED: " + "[" * 2_000 + "\n", "nested too deeply"),
         *((hostile, "bad.yaml: ") for hostile in HOSTILE),
     ],
 )
@@ -372,12 +372,11 @@ def test_every_key_is_read_somewhere() -> None:
     folders = ("stclip", "tools")
     files = [p for folder in folders for p in (REPOSITORY / folder).rglob("*.py")]
     source = "\n".join(p.read_text() for p in files if "config" not in p.parts)
-    unread = [
-        key
-        for key, _ in flatten(get_cfg_defaults())
-        if not re.search(rf"\b{re.escape(key)}\b|\w\.{key.rpartition('.')[2]}\b", source)
-    ]
-    assert unread == []
+    attributes = set(re.findall(r"(?<=\w\.)[A-Z][A-Z_0-9]*\b", source))
+    words = set(re.findall(r"\b[A-Z][A-Z_0-9]*\b", source))
+    keys = [key for key, _ in flatten(get_cfg_defaults())]
+    unread = {key for key in keys if key.rpartition(".")[2] not in attributes}
+    assert {key for key in unread if "." in key or key not in words} == set()
 
 
 @pytest.mark.parametrize("path", sorted((REPOSITORY / "configs").rglob("*.yaml")), ids=str)

@@ -25,7 +25,7 @@ CURVES: dict[str, tuple[int, ...]] = {
 # The sizes that stay.
 BASE = {"keyframes": 200, "persons": 3, "classes": 6, "processes": 1}
 
-# Takes the sizes and gives the result of ``benchmark.py infer``.
+# Takes the sizes and gives the result of ``stclip benchmark infer``.
 Measure = Callable[[Mapping[str, int]], Mapping[str, Any]]
 
 

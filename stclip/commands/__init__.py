@@ -4,6 +4,7 @@ Nothing here imports torch, which takes seconds: the list of commands shows at o
 interrupt is answered from the first moment on.
 """
 
+import difflib
 import importlib
 import os
 import signal
@@ -32,6 +33,14 @@ COMMANDS = {
 }
 
 
+_STATUSES = """\
+exit status:
+  0    done
+  1    done, and a check failed: validate, gpu-check, quickstart --floor
+  2    not done; one line says what is wrong and what to do about it
+  130  interrupted; 143: terminated"""
+
+
 def main() -> NoReturn:
     """The program ``stclip``: the first one or two words name a command, the rest are for it."""
     for count in (1, 2):
@@ -40,25 +49,40 @@ def main() -> NoReturn:
             sys.argv = [f"stclip {command}", *sys.argv[1 + count :]]
             launch(command)
     words = sys.argv[1:]
-    if words in ([], ["-h"], ["--help"], ["help"], ["puppet"], ["puppet", "--help"]):
-        print(usage())
+    group = "puppet" if words[:1] == ["puppet"] else ""
+    rest = words[1:] if group else words
+    if rest in ([], ["-h"], ["--help"], ["help"]):
+        print(usage(group))
         sys.exit(0)
     if words == ["--version"]:
         print(f"stclip {stclip.__version__}")
         sys.exit(0)
-    chosen = " ".join(words[:2] if words[0] == "puppet" else words[:1])
-    print(f"error: {chosen!r:.80} is no command; see stclip --help", file=sys.stderr)
+    chosen = f"{group} {rest[0]}".strip()
+    close = difflib.get_close_matches(chosen, COMMANDS, n=1, cutoff=0.5)
+    hint = f"did you mean {close[0]}? See" if close else "see"
+    print(f"error: {chosen!r:.80} is no command; {hint} stclip --help", file=sys.stderr)
     sys.exit(2)
 
 
-def usage() -> str:
-    """What ``stclip --help`` prints."""
-    width = max(map(len, COMMANDS))
-    lines = [f"  {command:{width}}  {text}" for command, (_, text) in COMMANDS.items()]
-    summary = (stclip.__doc__ or "").partition("\n")[0]
-    more = "stclip COMMAND --help explains a command; stclip --version prints the version."
-    parts = ["usage: stclip COMMAND [OPTIONS]", summary, "\n".join(["commands:", *lines]), more]
-    return "\n\n".join(parts)
+def usage(group: str = "") -> str:
+    """What ``stclip --help`` prints; with a group, what ``stclip puppet --help`` does."""
+    listed = {name: text for name, (_, text) in COMMANDS.items() if name.startswith(group)}
+    width = max(map(len, listed))
+    lines = [f"  {name:{width}}  {text}" for name, text in listed.items()]
+    if group:
+        summary = "Puppet, a benchmark of drawn people: draw it, and run experiments on it."
+    else:
+        summary = (stclip.__doc__ or "").partition("\n")[0]
+    program = f"stclip {group}".strip()
+    return "\n\n".join(
+        [
+            f"usage: {program} COMMAND [OPTIONS]",
+            summary,
+            "\n".join(["commands:", *lines]),
+            f"{program} COMMAND --help explains a command; stclip --version prints the version.",
+            _STATUSES,
+        ]
+    )
 
 
 def launch(command: str) -> NoReturn:

@@ -1,17 +1,18 @@
 """Train ST-CLIP with and without the part that each of Puppet's subsets was drawn for.
 
-    stclip puppet draw --out data/puppet
-    stclip puppet draw --setting crowd --out data/puppet_crowd
-    stclip puppet draw --setting context --out data/puppet_context
-    stclip puppet ablate
-    stclip puppet ablate --subsets time --seeds 2 --output output/time SOLVER.MAX_ITER 100
-    stclip puppet ablate --subsets backbone --output output/backbone
-
-"backbone" is no subset of its own: on the standard split 1 it compares ST-CLIP with CLIP's and with
-X-CLIP's image tower, and with X-CLIP itself.
+The subset `backbone` compares ST-CLIP with CLIP's and with X-CLIP's image tower, and X-CLIP itself,
+on the standard split 1.
 
 The output folder receives table.md, table.json and the folder of every run. What is finished is not
 run again with --resume.
+
+Examples:
+    stclip puppet draw
+    stclip puppet draw --setting crowd
+    stclip puppet draw --setting context
+    stclip puppet ablate
+    stclip puppet ablate --subsets time --seeds 2 --output output/time \\
+        SOLVER.MAX_ITER 100
 """
 
 import argparse
@@ -82,18 +83,26 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _parser() -> Parser:
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument(
-        "--subsets", type=_subsets, default=list(SUBSETS), help=f"some of {','.join(SUBSETS)} (all)"
+        "--subsets", type=_subsets, default=list(SUBSETS), metavar="NAME,NAME", help="some of these"
     )
-    parser.add_argument("--seeds", type=numbers, default=[0, 1, 2], help="0,1,2")
-    parser.add_argument("--output", type=Path, help="a new folder (output/ablations-<n>)")
-    parser.add_argument("--config-dir", type=Path, default=Path("configs/puppet"), metavar="DIR")
-    parser.add_argument("--resume", action="store_true", help="go on in --output")
+    parser.add_argument("--seeds", type=numbers, default=[0, 1, 2], help="one training each")
+    parser.add_argument("--output", type=Path, help="a new folder (default: output/ablations-<n>)")
     parser.add_argument(
-        "--jobs", type=positive, default=1, metavar="N", help="runs at a time, sharing the cores"
+        "--config-dir", type=Path, default=Path("configs/puppet"), help="holds the yaml files"
     )
-    parser.add_argument("--draws", type=positive, default=1000, help="of the test videos (1000)")
+    parser.add_argument("--resume", action="store_true", help="continue in the folder --output")
+    parser.add_argument(
+        "--jobs",
+        type=positive,
+        default=1,
+        metavar="N",
+        help="runs at a time, which share the cores",
+    )
+    parser.add_argument(
+        "--draws", type=positive, default=1000, help="draws of the test videos for the intervals"
+    )
     parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="config keys of all runs")
     return parser
 

@@ -1,12 +1,5 @@
 """Measure what testing, training and reading cost, in units of a yardstick of the same process.
 
-    stclip benchmark infer --json infer.json
-    stclip benchmark train --precision bf16
-    stclip benchmark infer --model ViT-L/14 --classes 80 --interest-tokens 20
-    stclip benchmark data --workers 0,1,2
-    stclip benchmark scale --json scale.json --plot scale.svg
-    stclip benchmark compare before.json after.json
-
 The yardstick u is the median time of one forward of torchvision's vit_b_16 without weights, in
 float32, batch 1, 224 x 224; it is taken before and after every run of the work, with the same
 threads, and a run is counted in the mean of the two beside it. So is the rate of a square matrix
@@ -14,11 +7,20 @@ product in the dtype of --precision, of which the work's own operations (counted
 reach a share. The work is ST-CLIP with random weights on videos of the size of J-HMDB's (40 frames
 of 320 x 240). Absolute times say little about another machine or hour; ratios taken in one run do,
 and compare shows no others.
+
+Examples:
+    stclip benchmark infer --json infer.json
+    stclip benchmark train --precision bf16
+    stclip benchmark infer --model ViT-L/14 --classes 80 --interest-tokens 20
+    stclip benchmark data --workers 0,1,2
+    stclip benchmark scale --json scale.json --plot scale.svg
+    stclip benchmark compare before.json after.json
 """
 
 import argparse
 import sys
 import tempfile
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -63,83 +65,81 @@ def main(argv: list[str] | None = None) -> int:
 
 def build_parser() -> Parser:
     """The parser; ``run`` of what it parses is the command's function."""
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
-    for kind, keyframes, text in (
-        ("infer", 40, "the test of whole videos"),
-        ("train", 8, "iterations of training"),
-    ):
-        work = commands.add_parser(kind, help=text)
-        work.set_defaults(run=run_work)
-        _add_common(work)
-        persons = 3 if kind == "infer" else 1
-        work.add_argument("--model", default="ViT-B/16", choices=list(MODELS))
-        work.add_argument("--backbone", default="clip", choices=list(BACKBONES))
-        _add_number(work, "--persons", persons, "boxes a keyframe")
-        _add_number(work, "--classes", 6, "class names")
-        unit = "in all" if kind == "infer" else "an iteration"
-        _add_number(work, "--keyframes", keyframes, f"keyframes {unit}")
-        work.add_argument(
-            "--interest-tokens",
-            type=positive,
-            default=0,
-            metavar="K",
-            help="prompt each person's text with this many tokens; without, a keyframe's with all",
-        )
-        if kind == "infer":
-            _add_number(work, "--chunk", 8, "TEST.VIDEOS_PER_BATCH")
-        else:
-            _add_number(
-                work,
-                "--iterations",
-                1,
-                "iterations a run; with workers more than twice as many as these, which read ahead "
-                "between the runs",
-            )
-            _add_number(work, "--accumulation", 1, "SOLVER.ACCUMULATION_STEPS")
-            work.add_argument(
-                "--recompute", action="store_true", help="SOLVER.ACTIVATION_CHECKPOINTING"
-            )
-        work.add_argument("--precision", default="fp32", choices=list(DTYPES))
-        work.add_argument("--compile", action="store_true", help="torch.compile the vision blocks")
-        work.add_argument(
-            "--profile", type=Path, metavar="OUT", help="also write where the time of a run goes"
-        )
-        workers = 2 if kind == "infer" else 0
-        work.add_argument(
-            "--workers",
-            type=int,
-            default=workers,
-            help=f"DATALOADER.NUM_WORKERS (default: {workers})",
-        )
-    data = commands.add_parser("data", help="the loader alone, by storage and workers")
-    data.set_defaults(run=run_data)
-    _add_common(data, device=False)
-    data.add_argument(
-        "--sources",
-        type=sources,
-        default=SOURCES,
-        metavar="NAME,NAME,...",
-        help=f"how the frames are stored (default: {','.join(SOURCES)})",
+    parser = Parser(description=__doc__)
+    commands = parser.add_subparsers(
+        title="commands", required=True, metavar="COMMAND", dest="command"
     )
-    data.add_argument("--workers", type=numbers, default=[0, 1, 2], metavar="N,N,...")
+    infer = _command(commands, "infer", "the test of whole videos", run_work)
+    _add_work(infer, persons=3, keyframes=40, unit="in all", workers=2)
+    _add_number(infer, "--chunk", 8, "TEST.VIDEOS_PER_BATCH")
+    _add_measuring(infer, profile=True)
+    train = _command(commands, "train", "iterations of training", run_work)
+    _add_work(train, persons=1, keyframes=8, unit="an iteration", workers=0)
+    _add_number(
+        train, "--iterations", 1,
+        "iterations a run; with workers more than twice as many as these, which read ahead between "
+        "the runs",
+    )  # fmt: skip
+    _add_number(train, "--accumulation", 1, "SOLVER.ACCUMULATION_STEPS")
+    train.add_argument("--recompute", action="store_true", help="SOLVER.ACTIVATION_CHECKPOINTING")
+    _add_measuring(train, profile=True)
+    data = _command(commands, "data", "the loader alone, by storage and workers", run_data)
+    data.add_argument(
+        "--sources", type=sources, default=SOURCES, metavar="NAME,NAME",
+        help="how the frames are stored",
+    )  # fmt: skip
+    data.add_argument("--workers", type=numbers, default=[0, 1, 2], help="DATALOADER.NUM_WORKERS")
     data.add_argument("--model", default="ViT-B/16", choices=list(MODELS), help="for the size")
     _add_number(data, "--persons", 3, "boxes a keyframe")
     _add_number(data, "--chunk", 8, "TEST.VIDEOS_PER_BATCH")
     data.add_argument(
         "opts", nargs="*", metavar="KEY VALUE", help="config keys that begin with DATALOADER"
     )
-    scale = commands.add_parser("scale", help="growth of a test with its sizes; takes minutes")
-    scale.set_defaults(run=run_scale)
-    _add_common(scale, repeats=1)
-    scale.add_argument("--curves", nargs="+", default=list(CURVES), choices=list(CURVES))
-    scale.add_argument("--model", default="small", choices=list(MODELS))
-    scale.add_argument("--precision", default="fp32", choices=list(DTYPES))
+    _add_measuring(data, device=False)
+    scale = _command(commands, "scale", "growth of a test with its sizes; takes minutes", run_scale)
+    scale.add_argument(
+        "--curves", nargs="+", default=list(CURVES), choices=list(CURVES), metavar="NAME",
+        help=f"what grows: {', '.join(CURVES)}",
+    )  # fmt: skip
+    scale.add_argument("--model", default="small", choices=list(MODELS), help="sizes of CLIP")
+    scale.add_argument("--precision", default="fp32", choices=list(DTYPES), help="MODEL.PRECISION")
     scale.add_argument("--plot", type=Path, metavar="OUT.svg", help="draw the curves")
-    beside = commands.add_parser("compare", help="results of different runs side by side")
-    beside.add_argument("results", nargs="+", type=Path, metavar="RESULT.json")
-    beside.set_defaults(run=run_compare)
+    _add_measuring(scale, repeats=1)
+    beside = _command(commands, "compare", "results of different runs side by side", run_compare)
+    beside.add_argument(
+        "results", nargs="+", type=Path, metavar="RESULT.json", help="what --json wrote"
+    )
     return parser
+
+
+def _command(
+    commands: Any, name: str, text: str, run: Callable[[argparse.Namespace], None]
+) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name, help=text, description=f"{text[0].upper()}{text[1:]}."
+    )
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _add_work(
+    parser: argparse.ArgumentParser, persons: int, keyframes: int, unit: str, workers: int
+) -> None:
+    """What is computed."""
+    parser.add_argument("--model", default="ViT-B/16", choices=list(MODELS), help="sizes of CLIP")
+    parser.add_argument(
+        "--backbone", default="clip", choices=list(BACKBONES), help="MODEL.BACKBONE"
+    )
+    parser.add_argument("--precision", default="fp32", choices=list(DTYPES), help="MODEL.PRECISION")
+    parser.add_argument("--compile", action="store_true", help="MODEL.COMPILE")
+    _add_number(parser, "--persons", persons, "boxes a keyframe")
+    _add_number(parser, "--classes", 6, "class names")
+    _add_number(parser, "--keyframes", keyframes, f"keyframes {unit}")
+    parser.add_argument(
+        "--interest-tokens", type=positive, default=0, metavar="K",
+        help="MODEL.INTEREST_TOKENS.TOP_K (default: without interest token spotting)",
+    )  # fmt: skip
+    parser.add_argument("--workers", type=int, default=workers, help="DATALOADER.NUM_WORKERS")
 
 
 def sources(text: str) -> list[str]:
@@ -151,16 +151,28 @@ def sources(text: str) -> list[str]:
     return found
 
 
-def _add_common(parser: argparse.ArgumentParser, device: bool = True, repeats: int = 3) -> None:
-    _add_number(parser, "--repeats", repeats, "counted runs, after a warm-up")
-    parser.add_argument("--threads", type=positive, help="torch threads; all cores by default")
-    parser.add_argument("--json", type=Path, metavar="OUT", help="also write the numbers here")
+def _add_measuring(
+    parser: argparse.ArgumentParser, device: bool = True, repeats: int = 3, profile: bool = False
+) -> None:
+    """How it is measured, and where the outcome goes."""
+    group = parser.add_argument_group("measuring")
     if device:
-        parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
+        group.add_argument(
+            "--device", default="auto", choices=("auto", "cpu", "cuda"), help="MODEL.DEVICE"
+        )
+    group.add_argument(
+        "--repeats", type=positive, default=repeats, help="counted runs, after a warm-up"
+    )
+    group.add_argument("--threads", type=positive, help="threads of torch (default: all cores)")
+    group.add_argument("--json", type=Path, metavar="OUT", help="also write the numbers to a file")
+    if profile:
+        group.add_argument(
+            "--profile", type=Path, metavar="OUT", help="also write where the time of a run goes"
+        )
 
 
 def _add_number(parser: argparse.ArgumentParser, name: str, default: int, text: str) -> None:
-    parser.add_argument(name, type=positive, default=default, help=f"{text} (default: {default})")
+    parser.add_argument(name, type=positive, default=default, help=text)
 
 
 def run_work(args: argparse.Namespace) -> None:

@@ -1,14 +1,16 @@
 """Run the Puppet benchmark: train and test every method on the label splits, and make the table.
 
-    stclip puppet draw --out data/puppet
-    stclip puppet benchmark
-    stclip puppet benchmark --splits 1 --seeds 2 --output output/first SOLVER.MAX_ITER 100
-    stclip puppet benchmark --output output/first --splits 1 --seeds 2 --resume \\
-        SOLVER.MAX_ITER 100
-
 The methods are chance, CLIP without training (frame, crop, both), ST-CLIP untrained and trained,
 and the ceiling: ST-CLIP trained on all 21 classes. The output folder receives table.md, table.json
 and the folder of every run. What is finished is not run again with --resume.
+
+Examples:
+    stclip puppet draw
+    stclip puppet benchmark
+    stclip puppet benchmark --splits 1 --seeds 2 --output output/first \\
+        SOLVER.MAX_ITER 100
+    stclip puppet benchmark --splits 1 --seeds 2 --output output/first \\
+        --resume SOLVER.MAX_ITER 100
 """
 
 import argparse
@@ -134,28 +136,36 @@ def report(plan: Plan, args: argparse.Namespace, found: dict[str, Any], seconds:
 
 
 def _parser() -> Parser:
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--splits", type=numbers, default=[1, 2, 3, 4], help="1,2,3,4")
-    parser.add_argument("--seeds", type=numbers, default=[0, 1, 2], help="0,1,2")
-    parser.add_argument("--output", type=Path, help="a new folder (output/benchmark-<n>)")
-    parser.add_argument("--config-dir", type=Path, default=Path("configs/puppet"), metavar="DIR")
-    parser.add_argument("--resume", action="store_true", help="go on in --output")
+    parser = Parser(description=__doc__)
+    parser.add_argument("--splits", type=numbers, default=[1, 2, 3, 4], help="label splits")
+    parser.add_argument("--seeds", type=numbers, default=[0, 1, 2], help="one training each")
+    parser.add_argument("--output", type=Path, help="a new folder (default: output/benchmark-<n>)")
+    parser.add_argument(
+        "--config-dir", type=Path, default=Path("configs/puppet"), help="holds split_<n>.yaml"
+    )
+    parser.add_argument("--resume", action="store_true", help="continue in the folder --output")
     parser.add_argument(
         "--jobs", type=positive, default=1, metavar="N",
-        help="runs at a time, which share the cores (1); on a processor, one a core is fastest",
+        help="runs at a time, which share the cores; on a processor, one a core is fastest",
     )  # fmt: skip
     parser.add_argument(
-        "--ablations", type=_ablations, default=[], help=f"some of {','.join(ABLATIONS)}"
+        "--ablations",
+        type=_ablations,
+        default=[],
+        help=f"also train without these: some of {', '.join(ABLATIONS)}",
+        metavar="PART,PART",
     )
     parser.add_argument(
         "--unseen-clips", type=int, default=0, metavar="N",
-        help="test clips of each unseen class; 0, the default, for all",
+        help="test clips of each unseen class, 0 for all",
     )  # fmt: skip
     parser.add_argument(
         "--seen-clips", type=int, default=16, metavar="N",
-        help="test clips of each seen class (16: as many in all as of the unseen); 0 for all",
+        help="test clips of each seen class, 0 for all; 16 are as many in all as of the unseen",
     )  # fmt: skip
-    parser.add_argument("--draws", type=int, default=1000, help="of the test videos (1000)")
+    parser.add_argument(
+        "--draws", type=int, default=1000, help="draws of the test videos for the intervals"
+    )
     parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="config keys of all runs")
     return parser
 

@@ -1,13 +1,13 @@
-"""Turn a checkpoint of the reference implementation into ours, or back.
+"""Convert a checkpoint to or from the format of the published implementation.
 
+A checkpoint of theirs that goes there and back holds the same bits, with one tensor order and the
+parts that our model does not use. MODEL.WEIGHT takes both formats without conversion.
+
+Examples:
     stclip convert --to stclip reference.pth stclip.pth
     stclip convert --to reference stclip.pth reference.pth
-
-A reference checkpoint that goes there and back holds the same bits, with one tensor order and the
-parts that our model does not use. MODEL.WEIGHT takes both formats without conversion.
 """
 
-import argparse
 from pathlib import Path
 
 from stclip.cli import Parser
@@ -17,11 +17,13 @@ from stclip.errors import UserError
 
 def main(argv: list[str] | None = None) -> int:
     """Command line; see the head of this file."""
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--to", required=True, choices=("reference", "stclip"))
+    parser = Parser(description=__doc__)
+    parser.add_argument(
+        "--to", required=True, choices=("reference", "stclip"), help="the format of OUT"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
-    parser.add_argument("input", metavar="IN", type=Path)
-    parser.add_argument("output", metavar="OUT", type=Path)
+    parser.add_argument("input", metavar="IN", type=Path, help="a checkpoint of either format")
+    parser.add_argument("output", metavar="OUT", type=Path, help="the file to write")
     args = parser.parse_args(argv)
     if args.output.exists() and not args.overwrite:
         raise UserError(f"{args.output}: exists already; choose another OUT or add --overwrite")

@@ -1,17 +1,15 @@
 """Draw Puppet, the benchmark of drawn people, in J-HMDB's layout. Needs no download.
 
-Examples:
-    stclip puppet draw
-    stclip puppet draw --out data/puppet
-    stclip puppet draw --setting crowd --test-clips 10
-    stclip train --config-file configs/puppet/split_1.yaml
-
 The settings are datasets of their own: standard (one to three people, data/puppet), crowd (four or
 five, data/puppet_crowd) and context (what tells the action is far from the body,
 data/puppet_context).
+
+Examples:
+    stclip puppet draw
+    stclip puppet draw --setting crowd --test-clips 10
+    stclip train --config-file puppet/split_1
 """
 
-import argparse
 import time
 from pathlib import Path
 
@@ -24,15 +22,21 @@ from stclip.puppet.draw.settings import SETTINGS
 
 def main(argv: list[str] | None = None) -> int:
     """Draw, and say what was drawn."""
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, help="a folder not there yet (data/<name>)")
-    parser.add_argument("--setting", default="standard", choices=tuple(SETTINGS))
-    parser.add_argument("--seed", default=0, type=int, help="equal seeds give equal pixels (0)")
+    parser = Parser(description=__doc__)
     parser.add_argument(
-        "--train-clips", default=96, type=int, help="of each of the 21 classes (96)"
+        "--out", type=Path, help="a new folder (default: data/<name of the setting>)"
     )
-    parser.add_argument("--test-clips", default=40, type=int, help="likewise (40)")
-    parser.add_argument("--workers", type=int, help="processes that draw (one for each core)")
+    parser.add_argument(
+        "--setting", default="standard", choices=tuple(SETTINGS), help="which dataset"
+    )
+    parser.add_argument("--seed", default=0, type=int, help="equal seeds give equal pixels")
+    parser.add_argument(
+        "--train-clips", default=96, type=int, help="training clips of each of the 21 classes"
+    )
+    parser.add_argument("--test-clips", default=40, type=int, help="test clips of each class")
+    parser.add_argument(
+        "--workers", type=int, help="processes that draw (default: one for each core)"
+    )
     args = parser.parse_args(argv)
     out: Path = args.out or Path("data", SETTINGS[args.setting].folder)
     start = time.perf_counter()

@@ -1,4 +1,7 @@
-"""Score result files against ground truth. See `stclip evaluate COMMAND --help`."""
+"""Compute a metric from result files and ground truth, without a model.
+
+`stclip evaluate COMMAND --help` says what each computes, and from which files.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +18,7 @@ from stclip.scoring.vote import add_vote
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the subcommand that ``argv`` names."""
     parser = Parser(description=__doc__)
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     for add in (add_frame_map, add_video_map, add_ava, add_vote):
         add(commands)
     arguments = parser.parse_args(argv)

@@ -1,14 +1,15 @@
 """Check on a GPU what tests on a CPU cannot: that results agree, and what a batch costs there.
 
-    stclip gpu-check --json gpu_check.json
-    stclip gpu-check --device cpu --model small --keyframes 2
-
 ST-CLIP with random weights computes one batch on the CPU in float32 and on the device in each
 precision, with and without interest tokens, and with X-CLIP's tower; logits and gradients are
 compared. Then batches that lie on the device already are timed by their size; synchronisations of
 the host with the device, kernels and memory of a batch are counted. Each comparison is a line that
-begins with OK or BAD; one BAD makes the exit status 1. tools/gpu_report.sh runs this and the rest
-of what is worth knowing about a GPU.
+begins with OK or BAD; one BAD makes the exit status 1. In a clone, tools/gpu_report.sh runs this
+and the GPU's tests and benchmarks.
+
+Examples:
+    stclip gpu-check --json gpu_check.json
+    stclip gpu-check --device cpu --model small --keyframes 2
 """
 
 import argparse
@@ -57,16 +58,26 @@ BACKENDS = ("flash", "efficient", "cudnn", "math")
 
 def main(argv: list[str] | None = None) -> int:
     """Command line; see the head of this file."""
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
-    parser.add_argument("--model", default="ViT-B/16", choices=list(MODELS))
-    parser.add_argument("--keyframes", default=8, type=positive, help="of the compared batch (8)")
-    parser.add_argument("--persons", default=3, type=positive, help="of each keyframe (3)")
+    parser = Parser(description=__doc__)
     parser.add_argument(
-        "--chunks", nargs="+", default=[8, 32, 64], type=positive, help="batches to time (8 32 64)"
+        "--device", default="auto", choices=("auto", "cpu", "cuda"), help="the device to check"
     )
-    parser.add_argument("--repeats", default=10, type=positive, help="timed batches (10)")
-    parser.add_argument("--json", type=Path, metavar="OUT", help="also write the numbers here")
+    parser.add_argument("--model", default="ViT-B/16", choices=list(MODELS), help="sizes of CLIP")
+    parser.add_argument(
+        "--keyframes", default=8, type=positive, help="keyframes of the compared batch"
+    )
+    parser.add_argument("--persons", default=3, type=positive, help="persons of each keyframe")
+    parser.add_argument(
+        "--chunks",
+        nargs="+",
+        default=[8, 32, 64],
+        type=positive,
+        help="keyframes of the batches to time",
+    )
+    parser.add_argument("--repeats", default=10, type=positive, help="timed batches")
+    parser.add_argument(
+        "--json", type=Path, metavar="OUT", help="also write the numbers to this file"
+    )
     args = parser.parse_args(argv)
     if args.json is not None and args.json.exists():
         raise UserError(f"{args.json}: exists already; choose another name")
@@ -78,7 +89,7 @@ def main(argv: list[str] | None = None) -> int:
     comparisons: list[dict[str, Any]] = []
     for name, model in variants(args.model).items():
         comparisons += compare(name, model, precisions, args, device)
-    # Timed are the faithful method and, of the others, only what differs: see benchmark.py.
+    # Timed are the faithful method and, of the others, only what differs: see stclip benchmark.
     model = variants(args.model)["ST-CLIP"].to(device)
     costs = [cost(model, args, chunk, kind, device) for kind in precisions for chunk in args.chunks]
     counted = {kind: count(model, args, kind, device) for kind in precisions}

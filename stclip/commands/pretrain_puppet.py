@@ -1,10 +1,11 @@
-"""Make the small CLIP that comes with the package: draw pictures with captions, and train on them.
-
-    stclip puppet pretrain --out stclip/assets/puppet_clip.safetensors
+"""Train the small CLIP that comes with the package, on drawn pictures with captions.
 
 Run again, it goes on where it was interrupted. The pictures come from other random streams, looks
-and actions than the benchmark's clips, none of which is drawn here. Beside the weights (float16)
-lies a card, .md, that says how they were made and what they can do.
+and actions than the benchmark's clips, none of which is drawn here. Next to the weights (float16)
+a card, .md, says how they were made and what they can do.
+
+Examples:
+    stclip puppet pretrain --out stclip/assets/puppet_clip.safetensors
 """
 
 import argparse
@@ -68,13 +69,21 @@ class Result:
 
 def main(argv: list[str] | None = None) -> int:
     """Draw, train, try and write."""
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", required=True, type=Path, metavar="FILE.safetensors")
-    parser.add_argument("--work", default="output/pretrain_clip", type=Path, help="interim files")
-    parser.add_argument("--samples", default=57600, type=int, help="pictures (37.6 kB each)")
-    parser.add_argument("--steps", default=4500, type=int, help=f"batches of {BATCH} pairs")
-    parser.add_argument("--seed", default=0, type=int)
-    parser.add_argument("--workers", default=os.cpu_count(), type=int, help="to draw and to train")
+    parser = Parser(description=__doc__)
+    parser.add_argument(
+        "--out", required=True, type=Path, metavar="FILE", help="FILE.safetensors, the weights"
+    )
+    parser.add_argument(
+        "--work", default="output/pretrain_clip", type=Path, help="folder of interim files"
+    )
+    parser.add_argument("--samples", default=57600, type=int, help="pictures, of 37.6 kB each")
+    parser.add_argument(
+        "--steps", default=4500, type=int, help=f"batches of {BATCH} pairs to train on"
+    )
+    parser.add_argument("--seed", default=0, type=int, help="of pictures and training")
+    parser.add_argument(
+        "--workers", default=os.cpu_count(), type=int, help="processes that draw, and threads"
+    )
     args = parser.parse_args(argv)
     for name, lowest in (("samples", 1), ("steps", 1), ("workers", 1), ("seed", 0)):
         if getattr(args, name) < lowest:

@@ -1,14 +1,13 @@
-"""Draw the benchmark, train ST-CLIP on it, test it on actions it has never seen, write a report.
+"""Draw a benchmark, train ST-CLIP on it, test it on unseen actions, and write a report.
+
+Needs no download. The dataset is drawn once, into data/ of the current folder. Every run writes to
+a new folder, output/quickstart-<n>; report.html in it shows the outcome in a browser.
 
 Examples:
     stclip quickstart
     stclip quickstart --short --floor 25
-
-Needs no download. Every run writes to a new folder, output/quickstart-<n>; the dataset is drawn
-once. report.html in that folder shows the outcome in a browser, and needs nothing beside itself.
 """
 
-import argparse
 import shlex
 import subprocess
 import sys
@@ -39,7 +38,7 @@ class Size:
 
     Attributes:
         dataset: the folder of the drawn dataset.
-        draw: options of prepare_puppet.py.
+        draw: options of ``stclip puppet draw``.
         pairs: config keys of every run.
         unseen_clips: test clips of each unseen class.
         seen_clips: the same of each seen one.
@@ -65,7 +64,7 @@ SHORT = Size(
 
 def main(argv: list[str] | None = None) -> int:
     """Run the commands that a person would type, and sum up."""
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("--short", action="store_true", help="fewer clips, a shorter training")
     parser.add_argument(
         "--floor", type=float, default=0.0, metavar="MAP",
@@ -119,7 +118,7 @@ def draw(size: Size) -> None:
     print(f"$ {shlex.join(words)}", flush=True)
     status = subprocess.run([sys.executable, "-m", *words], check=False).returncode
     if status:
-        sys.exit(status)  # the tool has said why
+        sys.exit(status)  # the command has said why
 
 
 def describe(cfg: CfgNode, found: dict[str, Any]) -> list[tuple[str, str]]:

@@ -1,26 +1,26 @@
-"""Put tests of ours beside the published results: the table of the paper.
+"""Put test results next to the published ones: the table of the paper.
 
+Each FOLDER is one that stclip test wrote (it holds metrics.json and config.yaml), or one above
+several. The configs say which cell a test fills: the split (label files in split_<n>), unseen or
+seen classes (is TEST_LABEL what TRAIN_LABEL is), detected or annotated boxes (TEST.BOXES), with
+the single-action assumption or without (TEST.SINGLE_ACTION). A row is named by the model, or by
+NAME=FOLDER. To fill a row of J-HMDB, test every split four times, as in the last example.
+
+H needs both unseen and seen classes, avg all splits; a missing value is shown as -.
+
+Examples:
     stclip table output/jhmdb
     stclip table output/split_1/inference/jhmdb \\
-        "without LoRA=output/no_lora/inference/jhmdb" --markdown table.md --json table.json
-
-Each FOLDER is one that stclip test wrote (it holds metrics.json and config.yaml), or one
-above several. The configs say which cell a test fills: the split (label files in split_<n>), unseen
-or seen classes (is TEST_LABEL what TRAIN_LABEL is), detected or annotated boxes (TEST.BOXES), with
-the single-action assumption or without (TEST.SINGLE_ACTION). A row is named by the model, or by
-NAME=FOLDER. To fill a row of J-HMDB, test every split four times:
+        "without LoRA=output/no_lora/inference/jhmdb" --markdown table.md
 
     for boxes in detected ground_truth; do for labels in test train; do
-      stclip test --config-file configs/jhmdb/split_1.yaml TEST.BOXES $boxes \\
+      stclip test --config-file jhmdb/split_1 TEST.BOXES $boxes \\
         TEST_LABEL data/label_splits/jhmdb/split_1/${labels}_label.txt \\
         MODEL.WEIGHT output/jhmdb/split_1/model_0003000.pth \\
         OUTPUT_DIR output/jhmdb/split_1/$labels-$boxes
     done; done
-
-H needs both unseen and seen classes, avg all splits; what lacks stands there as -.
 """
 
-import argparse
 from pathlib import Path
 
 from stclip.cli import Parser
@@ -70,9 +70,17 @@ def collect(arguments: list[str]) -> list[Outcome]:
 
 
 def _parser() -> Parser:
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folders", nargs="+", metavar="[NAME=]FOLDER", help="results of test_net")
-    parser.add_argument("--markdown", type=Path, metavar="OUT", help="write the tables here too")
-    parser.add_argument("--json", type=Path, metavar="OUT", help="and the numbers here")
-    parser.add_argument("--overwrite", action="store_true", help="these files may exist already")
+    parser = Parser(description=__doc__)
+    parser.add_argument(
+        "folders", nargs="+", metavar="[NAME=]FOLDER", help="what stclip test wrote"
+    )
+    parser.add_argument(
+        "--markdown", type=Path, metavar="OUT", help="also write the tables to this file"
+    )
+    parser.add_argument(
+        "--json", type=Path, metavar="OUT", help="also write the numbers to this file"
+    )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace these files if they exist"
+    )
     return parser

@@ -1,16 +1,19 @@
 """Score a dataset with a checkpoint and report the frame mAP.
 
-    stclip test --config-file configs/jhmdb/split_1.yaml \\
-        MODEL.WEIGHT output/split_1/model_0003000.pth OUTPUT_DIR output/split_1
-    torchrun --nproc_per_node=4 -m stclip test --config-file configs/jhmdb/split_1.yaml ...
-
 OUTPUT_DIR/inference/<dataset>/ receives result_<dataset>.csv, detections/, predictions.npz,
 metrics.json and config.yaml; results that are already there are kept under another name. Until then
-<dataset>.partial/ holds what is scored: the same command goes on with an interrupted test. Of AVA,
-result_ava.csv is what its challenge takes, and there is no detections/. <dataset> is what
-DATASETS.TEST says, or `annotations` for a file in the annotations format: each such file needs an
-OUTPUT_DIR of its own. Without MODEL.WEIGHT the freshly initialised model is tested. MODEL.NAME
-frame, crop or frame_crop tests CLIP as it is, and xclip without MODEL.WEIGHT what MODEL.CLIP names.
+<dataset>.partial/ holds what is scored: the same command continues an interrupted test. For AVA,
+result_ava.csv is what its challenge takes, and there is no detections/. <dataset> is the value of
+DATASETS.TEST, or `annotations` for a file in the annotations format: each such file needs an
+OUTPUT_DIR of its own.
+
+Without MODEL.WEIGHT the freshly initialised model is tested. MODEL.NAME frame, crop or frame_crop
+tests CLIP as it is, and xclip without MODEL.WEIGHT what MODEL.CLIP names.
+
+Examples:
+    stclip test --config-file jhmdb/split_1 \\
+        MODEL.WEIGHT output/split_1/model_0003000.pth OUTPUT_DIR output/split_1
+    torchrun --nproc_per_node=4 -m stclip test --config-file jhmdb/split_1 ...
 """
 
 import json

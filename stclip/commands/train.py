@@ -1,10 +1,11 @@
 """Train ST-CLIP on the seen classes of a dataset, or fine-tune X-CLIP (MODEL.NAME xclip).
 
-    stclip train --config-file configs/jhmdb/split_1.yaml OUTPUT_DIR output/split_1
-    torchrun --nproc_per_node=4 -m stclip train --config-file configs/jhmdb/split_1.yaml
-
 OUTPUT_DIR receives config.yaml, log.txt, metrics.jsonl (every iteration), TensorBoard events, and
 checkpoints model_<iteration>.pth. An interrupted run continues with --resume.
+
+Examples:
+    stclip train --config-file jhmdb/split_1 OUTPUT_DIR output/split_1
+    torchrun --nproc_per_node=4 -m stclip train --config-file jhmdb/split_1
 """
 
 import argparse

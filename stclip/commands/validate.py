@@ -1,18 +1,19 @@
-"""Say what is wrong with a dataset before anybody trains on it.
+"""List what is wrong with a dataset, before training on it.
 
-    stclip validate --config-file configs/puppet/split_1.yaml
+With --config-file the training and the test part are read as training and testing would, whatever
+the dataset; TRAIN_LABEL or TEST_LABEL may be empty to look at one part. With --annotations a file
+in the annotations format is checked by itself. All mistakes are counted, and the first of a kind
+listed. For datasets in other formats, these are the unusable rows of annotations and detections;
+what is wrong with a file as a whole ends the check of its part, and missing videos or frames are
+one message with their number and the first of them.
+
+Exit status: 0 nothing is wrong (there may be notes), 1 something is, 2 the command is wrong.
+
+Examples:
+    stclip validate --config-file puppet/split_1
     stclip validate --config-file data/mine/config.yaml --decode all
     stclip validate --annotations data/mine/test.json \\
         --detections data/mine/persons.jsonl
-
-With --config-file the parts that the config trains on and tests on are read as training and
-testing would, whatever the dataset; TRAIN_LABEL or TEST_LABEL may be empty to look at one part.
-With --annotations a file in the annotations format is looked at by itself. All mistakes are
-counted, and the first of a kind listed. Of datasets in other formats the rows of the annotations
-and of the detections that cannot be used are; what is wrong with a file as a whole stops its part,
-and missing videos or frames are one message with their number and the first of them.
-
-Exit status: 0 nothing is wrong (there may be notes), 1 something is, 2 the command is wrong.
 """
 
 import argparse
@@ -25,7 +26,7 @@ from pathlib import Path
 
 from yacs.config import CfgNode
 
-from stclip.cli import Parser
+from stclip.cli import Parser, config_parser
 from stclip.config import load_config
 from stclip.data import findings as kinds
 from stclip.data.annotations import DetectionDataset
@@ -74,7 +75,7 @@ def main(argv: list[str] | None = None) -> int:
     """Command line; see the head of this file."""
     args = _parser().parse_intermixed_args(argv)
     if not args.config_file and not args.annotations:
-        raise UserError("--config-file or --annotations: one of the two is needed; see --help")
+        _parser().error("--config-file or --annotations: one of the two is needed")
     if args.detections and not args.annotations:
         raise UserError(
             "--detections: goes with --annotations; with --config-file alone set "
@@ -261,8 +262,7 @@ def _amount(text: str) -> int | None:
 
 
 def _parser() -> Parser:
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config-file", metavar="FILE", help="a yaml file")
+    parser = config_parser(__doc__, required=False)
     parser.add_argument(
         "--annotations", metavar="FILE", help="a .json file in the annotations format"
     )
@@ -272,12 +272,9 @@ def _parser() -> Parser:
     parser.add_argument(
         "--decode", type=_amount, default=100, metavar="N",
         help="decode the frames of so many keyframes of each part, evenly spread; all: every frame "
-        "of every video (100)",
+        "of every video",
     )  # fmt: skip
     parser.add_argument(
-        "--show", type=int, default=5, metavar="N", help="places listed of each kind (5)"
-    )
-    parser.add_argument(
-        "opts", nargs="*", metavar="KEY VALUE", help="config keys to change, with --config-file"
+        "--show", type=int, default=5, metavar="N", help="places listed of each kind"
     )
     return parser

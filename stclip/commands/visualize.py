@@ -1,18 +1,19 @@
 """Draw what a model says about some keyframes, and where it looks.
 
-    stclip visualize --config-file configs/puppet/split_1.yaml --count 3 \\
+--what tokens draws the interest tokens of each person in each layer: the patches that the person
+attends to most, the more opaque the more. They have no parameters, so every checkpoint with person
+tokens and context prompting can show them: add MODEL.INTEREST_TOKENS.ENABLED True, and
+MODEL.INTEREST_TOKENS.TOP_K for how many. --what detections draws the boxes with the best class
+names, of any model. The keyframes are those of the test set (DATASETS.TEST, TEST_LABEL,
+TEST_VIDEO), with the boxes that a test would use.
+
+Examples:
+    stclip visualize --config-file puppet/split_1 --count 3 \\
         --out output/pictures MODEL.WEIGHT output/first/model_0000400.pth \\
         MODEL.INTEREST_TOKENS.ENABLED True
-    stclip visualize --config-file configs/puppet/split_1.yaml --what detections \\
+    stclip visualize --config-file puppet/split_1 --what detections \\
         --video wave/wave_5001 --frame 8 --out output/pictures \\
         MODEL.WEIGHT output/first/model_0000400.pth
-
---what tokens (the default) draws the interest tokens of each person in each layer: the patches that
-the person attends to most, the more opaque the more. They have no parameters, so every
-checkpoint with person tokens and context prompting can show them: add
-MODEL.INTEREST_TOKENS.ENABLED True, and MODEL.INTEREST_TOKENS.TOP_K for how many. --what
-detections draws the boxes with the best class names, of any model. The keyframes are those of the
-test set (DATASETS.TEST, TEST_LABEL, TEST_VIDEO), with the boxes that a test would use.
 """
 
 import argparse
@@ -256,7 +257,7 @@ def _numbers(text: str) -> list[int]:
 def _parser() -> Parser:
     parser = config_parser(__doc__)
     parser.add_argument(
-        "--what", choices=("tokens", "detections"), default="tokens", help="default: tokens"
+        "--what", choices=("tokens", "detections"), default="tokens", help="what to draw"
     )
     parser.add_argument(
         "--video", metavar="NAME",
@@ -265,22 +266,22 @@ def _parser() -> Parser:
     parser.add_argument("--frame", type=int, metavar="N", help="only this frame of it, from 1")
     parser.add_argument(
         "--keyframe", type=int, default=1, metavar="N",
-        help="the n-th of the keyframes with persons, from 1 (1)",
+        help="the n-th of the keyframes with persons, from 1",
     )  # fmt: skip
     parser.add_argument(
         "--count", type=int, default=1, metavar="N",
-        help="so many keyframes, spread evenly from that one to the last (1)",
+        help="so many keyframes, spread evenly from that one to the last",
     )  # fmt: skip
     parser.add_argument(
-        "--layers", type=_numbers, metavar="1,6,12", help="layers to show, from 1 (all)"
+        "--layers", type=_numbers, metavar="1,6,12", help="layers to show, from 1 (default: all)"
     )
-    parser.add_argument("--top", type=int, default=5, metavar="N", help="class names shown (5)")
+    parser.add_argument("--top", type=int, default=5, metavar="N", help="class names shown")
     parser.add_argument(
         "--width", type=int, metavar="PIXELS",
-        help="of a frame in the picture (tokens: 240, detections: 640)",
+        help="of a frame in the picture (default: tokens 240, detections 640)",
     )  # fmt: skip
     parser.add_argument(
         "--out", type=Path, required=True, metavar="FOLDER", help="receives <video>_<frame>_*.png"
     )
-    parser.add_argument("--overwrite", action="store_true", help="pictures may exist already")
+    parser.add_argument("--overwrite", action="store_true", help="replace pictures that exist")
     return parser

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from stclip.cli import run
+from stclip.errors import UserError
 from tests.commands.conftest import CASE
 from tests.helpers import load_command
 
@@ -193,7 +194,9 @@ def test_labels_that_overlap_are_a_warning(
     capsys: pytest.CaptureFixture[str], config: Path, data: Path, tool: str
 ) -> None:
     (data / "split/train_label.txt").write_text("catch\npush\n")
-    load_command(tool).main(["--config-file", str(config), "SOLVER.MAX_ITER", "1"])
+    main = load_command(tool).main
+    with pytest.raises(UserError, match=r"absent\.pth"):  # which is read later
+        main(["--config-file", str(config), "MODEL.WEIGHT", "absent.pth"])
     assert "not zero-shot: push" in capsys.readouterr().err
 
 

@@ -81,7 +81,7 @@ def test_the_operations_are_those_of_the_batches(tmp_path):
     assert found["gflop_per_keyframe"] == pytest.approx(total / 18 / 1e9, abs=5e-4)
 
 
-@pytest.mark.parametrize("backbone", ["clip", "xclip"])
+@pytest.mark.parametrize("backbone", ["clip", pytest.param("xclip", marks=pytest.mark.slow)])
 def test_train(tmp_path, backbone):
     words = ("--keyframes", "2", "--iterations", "3", "--precision", "bf16", "--workers", "1")
     before = multiprocessing.active_children()

@@ -31,10 +31,7 @@ def read_rows(path: Path) -> tuple[list[tuple[str, ...]], np.ndarray]:
     return [tuple(row[:-1]) for row in rows], np.array([float(row[-1]) for row in rows])
 
 
-def check_test(config: Path, *pairs: str) -> None:
-    assert load_command("test").main(["--config-file", str(config), *pairs]) == 0
-    run = Path(load_config(config, pairs).OUTPUT_DIR)
-    folder = run / "inference" / "jhmdb"
+def check_test(folder: Path) -> None:
     ours, scores = read_rows(folder / "result_jhmdb.csv")
     expected, expected_scores = read_rows(EXPECTED / "result_jhmdb.csv")
     assert ours == expected  # videos, frames, boxes and labels, in this order
@@ -48,8 +45,8 @@ def check_test(config: Path, *pairs: str) -> None:
     assert metrics["boxes"] == 80
 
 
-def test_test_net(case_config: Path) -> None:
-    check_test(case_config)
+def test_test(shared_test: Path) -> None:
+    check_test(shared_test / "inference" / "jhmdb")
 
 
 def test_stages(case_config: Path, reference_checkpoint: Path) -> None:
@@ -127,20 +124,21 @@ def check_training(config: Path, *pairs: str) -> None:
         assert head == pytest.approx(values["head"], rel=1e-4, abs=1e-6), name
 
 
-def test_train_net(case_config: Path) -> None:
+def test_train(case_config: Path) -> None:
     check_training(case_config)
 
 
 @pytest.mark.slow
-def test_train_net_with_recomputed_activations(case_config: Path) -> None:
+def test_train_with_recomputed_activations(case_config: Path) -> None:
     check_training(case_config, "SOLVER.ACTIVATION_CHECKPOINTING", "True")
 
 
 @pytest.mark.slow
-def test_train_net_in_parts(case_config: Path) -> None:
+def test_train_in_parts(case_config: Path) -> None:
     check_training(case_config, "SOLVER.ACCUMULATION_STEPS", "3", "DATALOADER.NUM_WORKERS", "2")
 
 
+@pytest.mark.slow
 def test_gradients(case_config: Path, reference_checkpoint: Path) -> None:
     cfg = load_config(case_config)
     model = build_model(cfg, read_checkpoint(reference_checkpoint).model).train()
@@ -204,5 +202,6 @@ def test_other_layouts_of_the_data(case_config: Path, tmp_path: Path, rearrange:
     shutil.copytree(CASE / "data", tmp_path / "data")
     rearrange(tmp_path / "data")
     moved = ("DATASETS.DATA_DIR", str(tmp_path / "data"))
-    check_test(case_config, *moved)
+    assert load_command("test").main(["--config-file", str(case_config), *moved]) == 0
+    check_test(tmp_path / "run" / "inference" / "jhmdb")
     check_training(case_config, *moved)

@@ -37,13 +37,6 @@ def refused(*arguments: Any) -> str:
     return str(caught.value)
 
 
-@pytest.mark.parametrize("command", ["frame-map", "video-map", "ava", "vote"])
-def test_every_command_has_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        main([command, "--help"])
-    assert f"\n  stclip evaluate {command} " in capsys.readouterr().out
-
-
 # ---------------------------------------------------------------- video-map
 TUBES = ("video-map", "--ground-truth", VIDEO / "ground_truth_tubes.json")
 

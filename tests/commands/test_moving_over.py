@@ -108,17 +108,18 @@ def test_the_local_rank_is_taken(monkeypatch: pytest.MonkeyPatch, spelling: str)
     assert os.environ["LOCAL_RANK"] == "1"
 
 
-def test_without_a_config_the_configs_are_named(capsys: pytest.CaptureFixture[str]) -> None:
-    done = call(f"{REPOSITORY}/tools/train_net.py")
+@pytest.mark.parametrize("command", ["train", "test"])
+def test_without_a_config_the_configs_are_named(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit) as stopped:
-        run(lambda: load_command("test").main([]))
-    assert done.returncode == stopped.value.code == 2
-    for text in (done.stderr, capsys.readouterr().err):
-        (line,) = text.splitlines()
-        assert line.startswith("error: ")
-        assert "--config-file" in line
-        assert "jhmdb/{split_1,split_2,split_3,split_4," in line
-        assert "base" not in line
+        run(lambda: load_command(command).main([]))
+    assert stopped.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ")
+    assert "--config-file" in line
+    assert "jhmdb/{split_1,split_2,split_3,split_4," in line
+    assert "base" not in line
 
 
 def test_a_training_without_the_head(

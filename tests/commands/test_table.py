@@ -187,14 +187,13 @@ def test_a_folder_without_results(root: Path) -> None:
         table(root, root / "labels")
 
 
-def test_what_test_net_writes(case_config: Path, tmp_path: Path) -> None:
-    """The real thing, its label files copied to a folder that says the split."""
+def test_what_stclip_test_writes(tested: Path, tmp_path: Path) -> None:
+    """Its label files copied to a folder that says the split."""
     folder = tmp_path / "split_2"
     folder.mkdir()
     for name in ("train_label.txt", "test_label.txt"):
         (folder / name).write_text((CASE / "data/split" / name).read_text())
-    pairs = ["TRAIN_LABEL", f"{folder}/train_label.txt", "TEST_LABEL", f"{folder}/test_label.txt"]
-    load_command("test").main(["--config-file", str(case_config), *pairs])
-    run = case_config.parent / "run"
-    metrics = json.loads((run / "inference/jhmdb/metrics.json").read_text())
-    assert table(tmp_path, run)["ST-CLIP"]["split 2"] == metrics["frame_mAP@0.5"]
+    config = tested / "inference/jhmdb/config.yaml"
+    config.write_text(config.read_text().replace(f"{CASE}/data/split/t", f"{folder}/t"))
+    metrics = json.loads((tested / "inference/jhmdb/metrics.json").read_text())
+    assert table(tmp_path, tested)["ST-CLIP"]["split 2"] == metrics["frame_mAP@0.5"]

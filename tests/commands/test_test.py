@@ -30,17 +30,21 @@ def test_net(config: Path, *pairs: str) -> tuple[Path, dict[str, Any]]:
 
 
 test_net.__test__ = False  # type: ignore[attr-defined]
+slow = pytest.mark.slow
 
 
-def test_ground_truth_boxes(case_config: Path) -> None:
+def test_ground_truth_boxes_next_to_earlier_results(case_config: Path, tested: Path) -> None:
+    first = (tested / "inference/jhmdb/result_jhmdb.csv").read_bytes()
     folder, metrics = test_net(case_config, "TEST.BOXES", "ground_truth")
+    assert (folder.with_name("jhmdb.old-1") / "result_jhmdb.csv").read_bytes() == first
+    assert (folder / "result_jhmdb.csv").read_bytes() != first
     predictions = np.load(folder / "predictions.npz")
     assert (predictions["det_scores"] == 1).all()
     assert len(predictions["boxes"]) == metrics["boxes"] == 33  # one a frame
     assert metrics["keyframes_with_boxes"] == 33
 
 
-@pytest.mark.parametrize("name", ["frame", "crop", "frame_crop"])
+@pytest.mark.parametrize("name", ["frame", pytest.param("crop", marks=slow), "frame_crop"])
 def test_baselines(case_config: Path, name: str) -> None:
     """The CLIP in the checkpoint, without training; the frame alone tells no persons apart."""
     folder, metrics = test_net(case_config, "MODEL.NAME", name)
@@ -56,12 +60,12 @@ def test_seen_vocabulary(case_config: Path) -> None:
     """Base classes: the same command with the seen labels as the test labels."""
     split = CASE / "data" / "split"
     pairs = ("TEST_LABEL", f"{split}/train_label.txt", "TEST_VIDEO", f"{split}/train_video.txt")
-    _, metrics = test_net(case_config, *pairs)
+    _, metrics = test_net(case_config, *pairs, "MODEL.NAME", "frame")
     assert sorted(metrics["per_class"]) == ["catch", "golf", "pick"]
     assert metrics["keyframes"] == 27
 
 
-def test_single_action(case_config: Path) -> None:
+def test_single_action(case_config: Path, shared_test: Path) -> None:
     folder, voted = test_net(case_config, "TEST.SINGLE_ACTION", "True")
     raw = np.load(folder / "predictions.npz")  # before voting
     rows = [line.split(",") for line in (folder / "result_jhmdb.csv").read_text().splitlines()]
@@ -70,16 +74,8 @@ def test_single_action(case_config: Path) -> None:
     expected = (raw["det_scores"][in_video, None] * mean).flatten()
     found = [float(row[-1]) for row in rows if row[0] == "stand/foxtrot_stand_s1"]
     np.testing.assert_allclose(found, expected, atol=1e-5)
-    _, plain = test_net(case_config)
+    plain = json.loads((shared_test / "inference/jhmdb/metrics.json").read_text())
     assert plain["frame_mAP@0.5"] != voted["frame_mAP@0.5"]
-
-
-def test_earlier_results_are_kept(case_config: Path) -> None:
-    folder, _ = test_net(case_config)
-    first = (folder / "result_jhmdb.csv").read_bytes()
-    test_net(case_config, "TEST.BOXES", "ground_truth")
-    assert (folder.with_name("jhmdb.old-1") / "result_jhmdb.csv").read_bytes() == first
-    assert (folder / "result_jhmdb.csv").read_bytes() != first
 
 
 def test_each_annotations_file_needs_a_folder_of_its_own(case_config: Path, tmp_path: Path) -> None:
@@ -113,8 +109,9 @@ def test_no_box_anywhere(case_config: Path) -> None:
     assert (folder / "result_jhmdb.csv").read_text() == ""
 
 
-def test_evaluate_gives_the_number_of_the_run(case_config: Path, tmp_path: Path) -> None:
-    folder, metrics = test_net(case_config)
+def test_evaluate_gives_the_number_of_the_run(shared_test: Path, tmp_path: Path) -> None:
+    folder = shared_test / "inference" / "jhmdb"
+    metrics = json.loads((folder / "metrics.json").read_text())
     arguments = ["--ground-truth", CASE / "data/jhmdb/annotations/jhmdb_test_gt_min.json"]
     arguments += ["--detections", folder / "result_jhmdb.csv"]
     arguments += ["--test-label", CASE / "data/split/test_label.txt"]
@@ -161,7 +158,7 @@ def test_a_video_file_without_ground_truth(case_config: Path, tmp_path: Path) ->
     ]
 
 
-@pytest.mark.parametrize("prefix", ["", "module."])
+@pytest.mark.parametrize("prefix", [pytest.param("", marks=slow), "module."])
 def test_converting_there_and_back(reference_checkpoint: Path, tmp_path: Path, prefix: str) -> None:
     state = torch.load(reference_checkpoint, weights_only=True)["model"]
     state = {prefix + name: tensor for name, tensor in state.items()}
@@ -192,23 +189,20 @@ def test_converting_weights_alone(reference_checkpoint: Path, tmp_path: Path) ->
 
 @pytest.mark.slow
 def test_a_converted_checkpoint_scores_the_same(
-    case_config: Path, reference_checkpoint: Path, tmp_path: Path
+    case_config: Path, reference_checkpoint: Path, tested: Path, tmp_path: Path
 ) -> None:
     ours = tmp_path / "ours.pth"
     load_command("convert").main(["--to", "stclip", str(reference_checkpoint), str(ours)])
-    folder, _ = test_net(case_config)
-    first = (folder / "result_jhmdb.csv").read_bytes()
-    test_net(case_config, "MODEL.WEIGHT", str(ours))
+    first = (tested / "inference/jhmdb/result_jhmdb.csv").read_bytes()
+    folder, _ = test_net(case_config, "MODEL.WEIGHT", str(ours))
     assert (folder / "result_jhmdb.csv").read_bytes() == first
 
 
 def test_an_interrupted_test_goes_on(
-    case_config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    case_config: Path, shared_test: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A frame that cannot be read ends a test; mended, the rest is scored, as without a break."""
-    whole, _ = test_net(case_config)
-    expected = (whole / "result_jhmdb.csv").read_bytes()
-    shutil.rmtree(whole)
+    """A frame that cannot be read ends a test; once repaired, the rest is scored."""
+    expected = (shared_test / "inference/jhmdb/result_jhmdb.csv").read_bytes()
     data = tmp_path / "data"
     shutil.copytree(CASE / "data/jhmdb", data / "jhmdb")
     pairs = ("DATASETS.DATA_DIR", str(data))

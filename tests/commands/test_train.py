@@ -21,6 +21,7 @@ from stclip.errors import UserError
 from tests.commands.conftest import CASE
 from tests.helpers import load_command
 
+ONE = ("SOLVER.VIDEOS_PER_BATCH", "1", "SOLVER.MAX_ITER", "1")
 SMALL = ["SOLVER.VIDEOS_PER_BATCH", "4", "SOLVER.MAX_ITER", "4", "SOLVER.CHECKPOINT_PERIOD", "2"]
 
 
@@ -53,7 +54,9 @@ def torchrun(name: str, processes: int, *arguments: str) -> None:
 
 def test_resume_continues_bit_for_bit(case_config: Path, tmp_path: Path) -> None:
     train(case_config, "OUTPUT_DIR", str(tmp_path / "whole"))
-    train(case_config, "OUTPUT_DIR", str(tmp_path / "parts"))
+    with pytest.raises(UserError, match="--resume"):  # a run is not overwritten
+        train(case_config, "OUTPUT_DIR", str(tmp_path / "whole"))
+    shutil.copytree(tmp_path / "whole", tmp_path / "parts")
     (tmp_path / "parts" / "model_0000004.pth").unlink()  # as if killed after iteration 2
     train(case_config, "OUTPUT_DIR", str(tmp_path / "parts"), "--resume")
     assert losses(tmp_path / "whole") == losses(tmp_path / "parts")
@@ -68,18 +71,12 @@ def test_resume_continues_bit_for_bit(case_config: Path, tmp_path: Path) -> None
 
 
 def test_the_activation_of_clip_is_saved(case_config: Path, tmp_path: Path) -> None:
-    train(case_config, "MODEL.CLIP_ACTIVATION", "gelu", "SOLVER.MAX_ITER", "1")
+    train(case_config, *ONE, "MODEL.CLIP_ACTIVATION", "gelu")
     weight = tmp_path / "run" / "model_0000001.pth"
     assert read_checkpoint(weight).activation == "gelu"
     pairs = ("MODEL.WEIGHT", str(weight), "MODEL.CLIP_ACTIVATION", "quick_gelu")
     with pytest.raises(UserError, match="WEIGHT has gelu"):
         load_command("test").main(["--config-file", str(case_config), *pairs])
-
-
-def test_a_run_is_not_overwritten(case_config: Path) -> None:
-    train(case_config, "SOLVER.MAX_ITER", "1")
-    with pytest.raises(UserError, match="--resume"):
-        train(case_config, "SOLVER.MAX_ITER", "1")
 
 
 @pytest.mark.slow
@@ -97,7 +94,7 @@ def test_validation_while_training(case_config: Path, tmp_path: Path) -> None:
 
 def test_a_loss_that_is_not_finite_stops_before_the_step(case_config: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="not finite") as caught:
-        train(case_config, "SOLVER.BASE_LR", "1e30", "SOLVER.CHECKPOINT_PERIOD", "1")
+        train(case_config, *ONE[:2], "SOLVER.BASE_LR", "1e30", "SOLVER.CHECKPOINT_PERIOD", "1")
     assert "action" in str(caught.value)
     state = read_checkpoint(tmp_path / "run" / "model_0000001.pth").model
     assert all(tensor.isfinite().all() for tensor in state.values())

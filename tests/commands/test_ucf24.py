@@ -69,6 +69,7 @@ def test_train_then_test_then_evaluate(config: Path, tmp_path: Path) -> None:
             assert found[f"frame_mAP@{threshold}"] == metrics[f"frame_mAP@{threshold}"]
 
 
+@pytest.mark.slow
 def test_ground_truth_boxes(config: Path, tmp_path: Path) -> None:
     (tmp_path / "data/ucf24/ucf24_person_detections.jsonl").unlink()
     pairs = ("TEST.BOXES", "ground_truth")
@@ -83,6 +84,7 @@ def test_ground_truth_boxes(config: Path, tmp_path: Path) -> None:
     assert predictions["boxes"][-1].tolist() == [263, 20, 293, 220]
 
 
+@pytest.mark.slow
 def test_an_edited_prompt_changes_the_scores(config: Path, tmp_path: Path) -> None:
     """The text of the label file is what the text encoder reads."""
     found = {}
@@ -103,3 +105,23 @@ def test_an_edited_prompt_changes_the_scores(config: Path, tmp_path: Path) -> No
         assert metrics["per_class"][prompt] == pytest.approx(100)
     one, two = found.values()
     assert not torch.allclose(one, two, atol=1e-3)
+
+
+def test_trained_on_jhmdb_tested_on_ucf24(
+    case_config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All classes of another dataset than the one trained on."""
+    write_ucf24(tmp_path)
+    # What was trained on is J-HMDB's; one name stands in both vocabularies, which is warned of.
+    trained = tmp_path / "trained.txt"
+    trained.write_text("golf\nrun\nSkiing\n")
+    pairs = ["DATASETS.TEST", "ucf24", "DATASETS.DATA_DIR", str(tmp_path / "data")]
+    pairs += ["ALL_LABEL", f"{LABELS}/all_label.txt", "TEST_LABEL", f"{LABELS}/all_label.txt"]
+    pairs += ["TRAIN_LABEL", str(trained), "TEST_VIDEO", "", "TEST.BOXES", "ground_truth"]
+    load_command("test").main(["--config-file", str(case_config), *pairs])
+    metrics = json.loads((tmp_path / "run/inference/ucf24/metrics.json").read_text())
+    assert len(metrics["per_class"]) == 24
+    assert metrics["ground_truth_boxes"]["Ice Dancing"] == 9
+    assert metrics["ground_truth_boxes"]["Golf Swing"] == 4
+    assert metrics["frame_mAP@0.5"] > 0
+    assert "1 of 24 labels of TEST_LABEL are in TRAIN_LABEL too" in capsys.readouterr().err

@@ -25,7 +25,7 @@ from stclip.engine.checkpoint import checkpoint_path
 from stclip.errors import UserError
 from stclip.files import read_json
 
-LOG = "console.txt"  # what the tool printed, in the run's folder
+LOG = "console.txt"  # what the command printed, in the run's folder
 _START_SECONDS = 6.0  # to start a process and build a model, roughly
 
 
@@ -128,7 +128,7 @@ class _Job:
 
     @property
     def log(self) -> Path:
-        """What the tool prints."""
+        """What the command prints."""
         return self.run.folder / LOG
 
 
