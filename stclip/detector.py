@@ -16,7 +16,7 @@ from stclip.engine.distributed import choose_device
 from stclip.errors import UserError
 from stclip.models.build import Model, build_model, config_of_state, encode_labels
 from stclip.models.losses import class_scores
-from stclip.structures import FrameKey
+from stclip.structures import FrameKey, Needs
 from stclip.structures.groups import GROUPS
 
 # Keys under MODEL that parameters do not always tell.
@@ -48,7 +48,7 @@ class Detector:
         window_stride: int = 1,
     ) -> None:
         self.model = model.eval()
-        self.window_stride = window_stride
+        self.needs = Needs(model.clip.image_size, model.window_length, window_stride)
         self.device = model.clip.text_projection.device
         for name, group in (groups or {}).items():
             if group not in GROUPS:
@@ -101,10 +101,7 @@ class Detector:
         # The detector's score numbers the boxes, so that dropped ones can be told.
         numbers = np.arange(len(array), dtype=np.float32)
         persons = ChunkKeyframe(FrameKey("", place + 1), Proposals(array, numbers))
-        image_size = self.model.clip.image_size
-        batch = make_chunk(
-            video, [persons], self.model.window_length, image_size, self.window_stride
-        )
+        batch = make_chunk(video, [persons], self.needs)
         with torch.inference_mode():
             output = self.model(batch.to(self.device), self._vocabulary)
         scores = np.full((len(array), len(self._labels)), np.nan, dtype=np.float32)

@@ -81,10 +81,20 @@ def test_models_and_engine_see_no_config_and_models_no_disk() -> None:
             assert not modules & DISK, name(path)
 
 
+def test_data_asks_no_model() -> None:
+    for path in SOURCES:
+        if name(path).startswith("stclip/data/"):
+            assert not [
+                n
+                for n in ast.walk(tree(path))
+                if isinstance(n, ast.Attribute) and n.attr == "MODEL"
+            ]
+
+
 def test_frames_are_opened_in_two_files() -> None:
     opening = re.compile(r"\bImage\.open\(|\bav\.open\(|\bcv2\.(?:imread|VideoCapture)\b")
     found = {name(p) for p in SOURCES if opening.search(p.read_text())} - {BENCHMARK}
-    assert found == {"stclip/data/picture_files.py", "stclip/data/video_file.py"}
+    assert found == {"stclip/data/frames.py", "stclip/data/video.py"}
 
 
 def test_calls_that_are_not_made() -> None:

@@ -27,17 +27,16 @@ from PIL import Image
 from safetensors.torch import save as save_safetensors
 
 from stclip.config import differences, load_config
-from stclip.data.annotation_dataset import annotation_proposals, open_annotations
-from stclip.data.annotations import read_annotations
-from stclip.data.ava_boxes import read_boxes
+from stclip.data.ava import read_boxes
 from stclip.data.ava_files import read_ava_csv, read_box_csv, read_label_map, read_moments
 from stclip.data.class_videos import read_lines
-from stclip.data.ground_truth import read_evaluation_truth
-from stclip.data.jhmdb_ground_truth import CLASSES, read_ground_truth
+from stclip.data.custom import open_annotations, read_annotations
+from stclip.data.ground_truth import read_evaluation_truth, read_tube_truth
+from stclip.data.jhmdb import CLASSES, read_ground_truth
 from stclip.data.labels import read_group_file, read_label_file, read_video_list
 from stclip.data.proposals import read_coco_detections
-from stclip.data.tubes import read_detected_tubes, read_tube_truth
-from stclip.data.ucf24_ground_truth import read_ground_truth as read_ucf24
+from stclip.data.tubes import read_detected_tubes
+from stclip.data.ucf24 import read_tube_file
 from stclip.data.video import open_video
 from stclip.engine.checkpoint import Checkpoint, read_checkpoint, save_checkpoint
 from stclip.engine.events import lines_up_to
@@ -311,9 +310,7 @@ def with_frames(read: Callable[[Path], Any]) -> Callable[[Path], Any]:
 def rows_of_annotations(path: Path) -> None:
     file = path.parent / "annotations.json"
     file.write_text(json.dumps(annotations()))
-    annotation_proposals(
-        str(path), read_annotations(file), open_annotations(read_annotations(file))
-    )
+    open_annotations(read_annotations(file), None, str(path))
 
 
 @pytest.fixture(scope="module")
@@ -341,18 +338,18 @@ def readers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Reader]:
 
     def ucf24(path: Path) -> None:
         make_ucf24.write_lists(path.parent, *lists)
-        both(lambda p: read_ucf24(p, "test"), read_tube_truth, read_evaluation_truth)(path)
+        both(read_tube_file, read_tube_truth, read_evaluation_truth)(path)
 
     def annotated(path: Path) -> None:
         open_annotations(read_annotations(path))
 
     def ava_json(path: Path) -> None:
-        read_boxes(path.parent, str(path), sizes, 0.0)
+        read_boxes(path, path.parent, sizes, 0.0)
 
     def ava_images(path: Path) -> None:
         row = {"image_id": 7, "bbox": [1, 2, 3, 4], "score": 0.9}
         (path.parent / "boxes.json").write_text(json.dumps([row]))
-        read_boxes(path.parent, str(path.parent / "boxes.json"), sizes, 0.0)
+        read_boxes(path.parent / "boxes.json", path.parent, sizes, 0.0)
 
     def jhmdb_list(path: Path) -> None:
         (path.parent / "gt.json").write_text(json.dumps(make.jhmdb_json("test")))

@@ -14,10 +14,10 @@ from stclip.benchmark.cost_measure import Clock, Spread, timed
 from stclip.config import load_config
 from stclip.data.annotations import DetectionDataset
 from stclip.data.build import build_test_loader
-from stclip.data.sampling import split_into_chunks
 from stclip.data.transforms import crop_box, preprocess
-from stclip.data.windows import window
+from stclip.data.windows import split_into_chunks, window
 from stclip.engine.distributed import choose_device
+from stclip.models.build import needs_of
 
 _CPU = choose_device("cpu")
 
@@ -74,7 +74,7 @@ def _loader(
     seconds: list[float] = []
 
     def read() -> None:
-        for _ in build_test_loader(cfg, dataset, image_size):
+        for _ in build_test_loader(cfg, dataset, needs_of(cfg, image_size)):
             pass
 
     read()

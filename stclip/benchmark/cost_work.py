@@ -15,6 +15,7 @@ from stclip.benchmark.cost_outcome import Outcome, Watched
 from stclip.config import load_config
 from stclip.data.annotations import DetectionDataset
 from stclip.data.build import build_test_loader, build_train_loader
+from stclip.data.labels import Labels
 from stclip.engine.compiling import compile_blocks, recompute_activations
 from stclip.engine.distributed import barrier, rank, sum_over_ranks, world_size
 from stclip.engine.events import peak_memory_mb
@@ -22,7 +23,7 @@ from stclip.engine.infer import stream
 from stclip.engine.optim import build_optimizer
 from stclip.engine.train import Trainer
 from stclip.evaluation.scored_parts import ScoredParts
-from stclip.models.build import encode_labels
+from stclip.models.build import encode_labels, needs_of
 from stclip.models.clip import CLIP, Block, CLIPSizes
 from stclip.models.losses import FocalCriterion
 from stclip.models.stclip import STCLIP, InterestTokens, PromptBlock
@@ -135,6 +136,8 @@ class Runs:
         pairs += ["SOLVER.VIDEOS_PER_BATCH", work.keyframes, "SOLVER.MAX_PERSONS", 1000]
         pairs += ["MODEL.DEVICE", device.type]
         self._cfg = load_config(None, [str(word) for word in pairs])
+        self._needs = needs_of(self._cfg, self.model.clip.image_size)
+        self._pin_memory = device.type == "cuda"
         self._batches: Generator[ClipBatch, None, None] | None = (
             None  # of a training, from run to run
         )
@@ -178,8 +181,9 @@ class Runs:
 
     def _test(self, dataset: DetectionDataset) -> Watched:
         """The test of whole videos, loading and the writing of parts included."""
-        size = self.model.clip.image_size
-        loader = build_test_loader(self._cfg, dataset, size, rank(), world_size())
+        loader = build_test_loader(
+            self._cfg, dataset, self._needs, rank(), world_size(), pin_memory=self._pin_memory
+        )
         watched = self._watched(loader)
         with tempfile.TemporaryDirectory() as folder:
             parts = ScoredParts(folder, self.work.labels)
@@ -208,9 +212,10 @@ class Runs:
             accumulation_steps=self.work.steps,
             precision=self.work.precision,
         )
-        size = self.model.clip.image_size
+        names = tuple(self.work.labels)
+        labels, shares = Labels(names, train=names), (rank(), world_size())
         loader = build_train_loader(
-            self._cfg, self._dataset, self.work.labels, size, 0, rank(), world_size()
+            self._cfg, self._dataset, labels, self._needs, 0, *shares, self._pin_memory
         )
         batches = self._batches = (batch for batch in loader)
 

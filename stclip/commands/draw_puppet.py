@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 from stclip.cli import Parser
-from stclip.data.jhmdb_ground_truth import CLASSES
+from stclip.data.jhmdb import CLASSES
 from stclip.files import shipped
 from stclip.puppet.draw.dataset import draw_puppet
 from stclip.puppet.draw.settings import SETTINGS

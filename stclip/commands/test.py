@@ -39,12 +39,8 @@ from stclip.data.build import (
     build_dataset,
     build_test_loader,
     dataset_name,
-    label_place,
-    read_groups,
-    read_vocabulary,
-    scored_vocabulary,
 )
-from stclip.data.labels import read_label_file, warn_overlap
+from stclip.data.labels import Labels
 from stclip.engine.checkpoint import Checkpoint, read_checkpoint
 from stclip.engine.compiling import compile_blocks
 from stclip.engine.distributed import (
@@ -96,13 +92,10 @@ def test(cfg: CfgNode, device: torch.device) -> None:
     setup_logging(cfg.OUTPUT_DIR, rank())
     torch.manual_seed(cfg.SEED)
     refuse_results_of_another(cfg)
-    labels = scored_vocabulary(cfg)
-    if cfg.TRAIN_LABEL:
-        # Not read_vocabulary: the labels trained on may be another dataset's than ALL_LABEL's.
-        trained = read_label_file(cfg.TRAIN_LABEL, "TRAIN_LABEL")
-        warn_overlap(trained, read_vocabulary(cfg, "test"))
-    groups = read_groups(cfg)
-    dataset = build_dataset(cfg, "test")
+    classes = Labels.read(cfg, "test")
+    labels = classes.vocabulary("test")
+    classes.warn_overlap()
+    dataset = build_dataset(cfg, "test", classes)
     evaluator = None
     if dataset.annotates(labels):
         evaluator = FrameMapEvaluator(
@@ -135,7 +128,9 @@ def test(cfg: CfgNode, device: torch.device) -> None:
         parts.prepare(fingerprint_of(cfg, dataset, labels, model))
         done = parts.done([keyframe.key for keyframe in dataset.keyframes])
     done = broadcast(done)
-    loader = build_test_loader(cfg, dataset, model.clip.image_size, rank(), world_size(), done)
+    loader = build_test_loader(
+        cfg, dataset, model.needs, rank(), world_size(), done, device.type == "cuda"
+    )
     if done:
         logger.info("going on with a test that was interrupted after %d keyframes", len(done))
     logger.info(
@@ -151,10 +146,10 @@ def test(cfg: CfgNode, device: torch.device) -> None:
         for part in stream(
             model,
             loader,
-            encode_labels(model, labels, partial(label_place, cfg, "test")),
+            encode_labels(model, labels, partial(classes.place, "test")),
             device=device,
             precision=cfg.MODEL.PRECISION,
-            groups=None if groups is None else [groups[name] for name in labels],
+            groups=classes.groups_of("test"),
             total=len(dataset.keyframes) - len(done),
         ):
             parts.add(part)
@@ -178,7 +173,7 @@ def test(cfg: CfgNode, device: torch.device) -> None:
         "model": cfg.MODEL.NAME,
         "weight": cfg.MODEL.WEIGHT,
     }
-    report(cfg, dataset.name, labels, detections, evaluator, facts, ava_form(dataset, labels))
+    report(cfg, dataset.name, classes, detections, evaluator, facts, ava_form(dataset, labels))
     parts.remove()
 
 
@@ -252,7 +247,7 @@ def ava_form(dataset: DetectionDataset, labels: list[str]) -> AvaForm | None:
 def report(
     cfg: CfgNode,
     dataset_name: str,
-    labels: list[str],
+    classes: Labels,
     detections: Detections,
     evaluator: FrameMapEvaluator | None,
     facts: dict[str, Any],
@@ -270,11 +265,11 @@ def report(
                 "is 0", cfg.TEST.ACTION_THRESH, len(voted),
             )  # fmt: skip
         if cfg.TEST.GENERALIZED:
-            metrics = generalized(metrics, read_vocabulary(cfg, "test"))
+            metrics = generalized(metrics, list(classes.test))
     folder = write_results(
         Path(cfg.OUTPUT_DIR) / "inference",
         dataset_name,
-        labels,
+        classes.vocabulary("test"),
         voted,
         action_thresh=cfg.TEST.ACTION_THRESH,
         unvoted=detections,

@@ -20,16 +20,8 @@ from yacs.config import CfgNode
 from stclip.cli import add_reference_options, config_parser, reference_pairs
 from stclip.config import differences, load_config, save_config, warn_scales
 from stclip.config.load import flatten
-from stclip.data.build import (
-    build_dataset,
-    build_test_loader,
-    build_train_loader,
-    label_place,
-    read_groups,
-    read_vocabulary,
-    scored_vocabulary,
-)
-from stclip.data.labels import warn_overlap
+from stclip.data.build import build_dataset, build_test_loader, build_train_loader
+from stclip.data.labels import Labels
 from stclip.engine.checkpoint import (
     Checkpoint,
     checkpoint_path,
@@ -106,12 +98,11 @@ def train(cfg: CfgNode, args: argparse.Namespace, device: torch.device) -> int:
     setup_logging(output_dir, rank())
     torch.manual_seed(cfg.SEED)
 
-    labels = read_vocabulary(cfg, "train")
-    groups = read_groups(cfg)
-    if cfg.TEST_LABEL:
-        warn_overlap(labels, read_vocabulary(cfg, "test"))
-    dataset = build_dataset(cfg, "train")
-    validation = Validation(cfg, device) if cfg.SOLVER.EVAL_PERIOD else None
+    labels = Labels.read(cfg, "train")
+    vocabulary, groups = labels.vocabulary("train"), labels.groups_of("train")
+    labels.warn_overlap()
+    dataset = build_dataset(cfg, "train", labels)
+    validation = Validation(cfg, labels, device) if cfg.SOLVER.EVAL_PERIOD else None
 
     resumed = read_checkpoint(last) if last is not None else None
     if resumed is not None and resumed.training is None:
@@ -144,7 +135,7 @@ def train(cfg: CfgNode, args: argparse.Namespace, device: torch.device) -> int:
             "machines it must be a folder that they share"
         )
     loader = build_train_loader(
-        cfg, dataset, labels, model.clip.image_size, start, rank(), world_size()
+        cfg, dataset, labels, model.needs, start, rank(), world_size(), device.type == "cuda"
     )
     events = None
     if rank() == 0:
@@ -152,11 +143,11 @@ def train(cfg: CfgNode, args: argparse.Namespace, device: torch.device) -> int:
         events = EventWriter(output_dir, start, solver.MAX_ITER, solver.LOG_PERIOD)
     trainer = Trainer(
         model=model,
-        vocabulary=encode_labels(model, labels, partial(label_place, cfg, "train")),
+        vocabulary=encode_labels(model, vocabulary, partial(labels.place, "train")),
         criterion=(
             FocalCriterion(solver.FOCAL_GAMMA)
             if groups is None
-            else GroupedFocalCriterion([groups[name] for name in labels], solver.FOCAL_GAMMA)
+            else GroupedFocalCriterion(groups, solver.FOCAL_GAMMA)
         ),
         optimizer=build_optimizer(
             model,
@@ -185,7 +176,7 @@ def train(cfg: CfgNode, args: argparse.Namespace, device: torch.device) -> int:
         save=lambda iteration, training: save_checkpoint(
             checkpoint_path(output_dir, iteration),
             Checkpoint(
-                *(model.state_dict(), cfg.dump(), training, reference, groups),
+                *(model.state_dict(), cfg.dump(), training, reference, labels.groups),
                 activation=model.clip.activation,
             ),
         ),
@@ -204,7 +195,7 @@ def train(cfg: CfgNode, args: argparse.Namespace, device: torch.device) -> int:
         "training on the persons of %d keyframes of %d videos, %d classes; %d process(es) on %s",
         len(dataset.keyframes),
         len(dataset.videos),
-        len(labels),
+        len(vocabulary),
         world_size(),
         device,
     )
@@ -268,35 +259,33 @@ class Validation:
     not at the first validation.
     """
 
-    def __init__(self, cfg: CfgNode, device: torch.device) -> None:
-        self.cfg, self.device = cfg, device
-        self.labels = scored_vocabulary(cfg)
-        self.unseen = read_vocabulary(cfg, "test")
-        groups = read_groups(cfg)
-        self.groups = None if groups is None else [groups[name] for name in self.labels]
-        self.dataset = build_dataset(cfg, "test")
-        if not self.dataset.annotates(self.unseen):
+    def __init__(self, cfg: CfgNode, labels: Labels, device: torch.device) -> None:
+        self.cfg, self.labels, self.device = cfg, labels, device
+        self.vocabulary = labels.vocabulary("test")
+        self.dataset = build_dataset(cfg, "test", labels)
+        if not self.dataset.annotates(labels.test):
             raise UserError(
                 "SOLVER.EVAL_PERIOD: DATASETS.TEST has no ground truth of the labels of TEST_LABEL "
                 "to validate on; set SOLVER.EVAL_PERIOD 0"
             )
         self.evaluator = FrameMapEvaluator(
-            self.dataset.keyframes, self.labels, cfg.TEST.IOU_THRESHOLDS, cfg.TEST.ACTION_THRESH
+            self.dataset.keyframes, self.vocabulary, cfg.TEST.IOU_THRESHOLDS, cfg.TEST.ACTION_THRESH
         )
 
     def run(self, model: Model) -> dict[str, float] | None:
         """Numbers to record, on rank 0; None on the others."""
+        pin_memory = self.device.type == "cuda"
         loader = build_test_loader(
-            self.cfg, self.dataset, model.clip.image_size, rank(), world_size()
+            self.cfg, self.dataset, model.needs, rank(), world_size(), pin_memory=pin_memory
         )
         detections = score(
             model,
             loader,
-            encode_labels(model, self.labels, partial(label_place, self.cfg, "test")),
+            encode_labels(model, self.vocabulary, partial(self.labels.place, "test")),
             [keyframe.key for keyframe in self.dataset.keyframes],
             device=self.device,
             precision=self.cfg.MODEL.PRECISION,
-            groups=self.groups,
+            groups=self.labels.groups_of("test"),
         )
         if detections is None:
             return None
@@ -306,7 +295,7 @@ class Validation:
         self.evaluator.process(detections)
         metrics = self.evaluator.evaluate()
         if self.cfg.TEST.GENERALIZED:
-            metrics = generalized(metrics, self.unseen)
+            metrics = generalized(metrics, list(self.labels.test))
         numbers = {
             f"val_{name}": value
             for name, value in metrics.items()

@@ -30,11 +30,11 @@ from stclip.cli import Parser, config_parser
 from stclip.config import load_config
 from stclip.data import findings as kinds
 from stclip.data.annotations import DetectionDataset
-from stclip.data.build import build_dataset, read_groups, warn_of_choice
+from stclip.data.build import read_dataset
+from stclip.data.checks import recall, warn_of_choice
+from stclip.data.custom import open_annotations, read_annotations
 from stclip.data.findings import Findings
-from stclip.data.labels import read_label_file
-from stclip.data.lenient import read_leniently
-from stclip.data.selection import Part, make_selection
+from stclip.data.labels import Labels, Part, read_group_file, read_label_file
 from stclip.data.validation import (
     check_boxes,
     check_frames,
@@ -42,12 +42,13 @@ from stclip.data.validation import (
     check_overlap,
     check_split,
     count_labels,
-    recall,
+    unchecked,
     usable,
 )
 from stclip.errors import UserError, reporting
 from stclip.evaluation.benchmark_table import format_text
-from stclip.structures.groups import POSE
+
+PARTS: tuple[Part, ...] = ("train", "test")
 
 
 @dataclass(frozen=True)
@@ -85,38 +86,38 @@ def main(argv: list[str] | None = None) -> int:
     findings = Findings(keep=args.show)
     cfg = load_config(args.config_file, args.opts) if args.config_file else None
     parts = []
-    names: dict[str, list[str]] = {"all": [], "train": [], "test": []}
+    labels = Labels(())
     with warnings_into(findings):
         if cfg is not None:
-            names = vocabularies(cfg, findings)
-            for part in ("train", "test"):
-                if names[part]:
-                    parts.append(check_part(cfg, part, names, findings, args.decode))
+            labels = read_labels(cfg, findings)
+            for part in PARTS:
+                if labels.train if part == "train" else labels.test:
+                    parts.append(check_part(cfg, part, labels, findings, args.decode))
                 else:
                     print(f"{part.upper()}_LABEL has no label: that part is not looked at")
         if args.annotations:
-            parts.append(check_file(args, names["all"], findings))
+            parts.append(check_file(args, labels.all, findings))
     checked = [part for part in parts if part is not None]
     both = {part.name: part.dataset for part in checked}
     if "train" in both and "test" in both:
         check_split(both["train"], both["test"], findings)
     if checked:
-        print(f"{summary(checked)}\n\n{classes(checked, names)}\n")
+        print(f"{summary(checked)}\n\n{classes(checked, labels)}\n")
     if findings.counts:
         print(f"{findings.text()}\n")
     print(f"problems: {findings.problems}" if findings.problems else "nothing is wrong")
     return 1 if findings.problems or not checked else 0
 
 
-def vocabularies(cfg: CfgNode, findings: Findings) -> dict[str, list[str]]:
-    """The names in ALL_LABEL, TRAIN_LABEL and TEST_LABEL; a list that is unset is empty."""
-    found: dict[str, list[str]] = {}
+def read_labels(cfg: CfgNode, findings: Findings) -> Labels:
+    """The label files, as far as they can be read; a list that is unset is empty."""
+    found: dict[str, tuple[str, ...]] = {}
     for part in ("all", "train", "test"):
         key = f"{part.upper()}_LABEL"
-        found[part] = []
+        found[part] = ()
         if cfg[key] or part == "all":
             with reporting(findings.report(kinds.UNREADABLE)):
-                found[part] = read_label_file(cfg[key], key)
+                found[part] = tuple(read_label_file(cfg[key], key))
     known, trained = set(found["all"]), set(found["train"])
     for part in ("train", "test"):
         for name in found[part]:
@@ -126,52 +127,32 @@ def vocabularies(cfg: CfgNode, findings: Findings) -> dict[str, list[str]]:
     for name in found["test"]:
         if name in trained:
             findings.add(kinds.SHARED_LABELS, repr(name))
-    return found
+    groups = None
+    if cfg.ALL_GROUP:
+        groups = {}
+        with reporting(findings.report(kinds.UNREADABLE)):
+            groups = read_group_file(cfg.ALL_GROUP, found["all"], "ALL_GROUP")
+    return Labels(found["all"], found["train"], found["test"], cfg.TEST.GENERALIZED, groups)
 
 
 def check_part(
-    cfg: CfgNode,
-    part: Part,
-    names: dict[str, list[str]],
-    findings: Findings,
-    decode: int | None,
+    cfg: CfgNode, part: Part, labels: Labels, findings: Findings, decode: int | None
 ) -> Checked | None:
     """Read and check what the config trains or tests on; None if it cannot be read."""
-    path = cfg.DATASETS[part.upper()]
-    detections = None
-    if part == "test" and cfg.TEST.BOXES == "detected":
-        detections = cfg.DATASETS.DETECTIONS
     dataset = None
-    poses: list[str] = []  # of the other datasets the reader warns
     with reporting(findings.report(kinds.UNREADABLE)):
-        if not path.endswith(".json"):
-            dataset = build_dataset(cfg, part, findings.report(kinds.FILES))
-        else:
-            if detections == "":
-                findings.add(
-                    kinds.UNREADABLE,
-                    f"DATASETS.DETECTIONS: is empty; name a file of person boxes for {path}, or "
-                    "set TEST.BOXES to ground_truth",
-                )
-            everything = part == "test" and cfg.TEST.GENERALIZED
-            wanted = names["all"] if everything else names[part]
-            selection = make_selection(part, wanted, cfg[f"{part.upper()}_VIDEO"])
-            groups = read_groups(cfg)
-            poses = [name for name, group in (groups or {}).items() if group == POSE]
-            dataset = read_leniently(path, detections or None, findings, selection, groups)
-            if dataset is not None:
-                warn_of_choice(cfg, dataset)
+        dataset = read_dataset(cfg, part, labels, unchecked(findings))
     if dataset is None:
         return None
+    if dataset.proposals is not None:
+        warn_of_choice(dataset, cfg.TEST.BOX_THRESH, cfg.TEST.MAX_PERSONS)
     dataset = usable(part, dataset, findings)
-    several = bool(cfg.ALL_GROUP)
-    check_labels(part, dataset, names[part], names["all"], several, findings, poses)
+    check_labels(part, dataset, labels, findings)
     checked = _check(part, dataset, findings, decode, cfg)
     if part == "test":
         return checked
-    unseen = set(names["test"]) - set(names["train"])
-    seen = set(names["train"])
-    kept = (keyframe.of_vocabulary(seen, unseen) for keyframe in dataset.keyframes)
+    seen = set(labels.train)
+    kept = (keyframe.of_vocabulary(seen, labels.unseen) for keyframe in dataset.keyframes)
     return replace(checked, trained=sum(len(keyframe.boxes) for keyframe in kept))
 
 
@@ -179,12 +160,15 @@ def check_file(
     args: argparse.Namespace, all_names: Sequence[str], findings: Findings
 ) -> Checked | None:
     """Read and check --annotations; None if it cannot be read."""
-    dataset = read_leniently(args.annotations, args.detections, findings)
+    dataset, reports = None, unchecked(findings)
+    with reporting(findings.report(kinds.UNREADABLE)):
+        file = read_annotations(args.annotations, reports)
+        dataset = open_annotations(file, None, args.detections, reports)
     if dataset is None:
         return None
     name = Path(args.annotations).name
     if all_names:
-        check_labels(name, dataset, (), all_names, True, findings)
+        check_labels(name, dataset, Labels(tuple(all_names)), findings)
     return _check(name, dataset, findings, args.decode, None)
 
 
@@ -234,11 +218,11 @@ def summary(parts: Sequence[Checked]) -> str:
     return format_text(lines)
 
 
-def classes(parts: Sequence[Checked], names: dict[str, list[str]]) -> str:
+def classes(parts: Sequence[Checked], labels: Labels) -> str:
     """The table of annotated boxes by class: those of the vocabulary, then others."""
     counts: list[Counter[str]] = [count_labels(part.dataset) for part in parts]
-    trained, tested = set(names["train"]), set(names["test"])
-    named = [*names["train"], *names["test"], *names["all"], *sorted(set().union(*counts))]
+    trained, tested = set(labels.train), set(labels.test)
+    named = [*labels.train, *labels.test, *labels.all, *sorted(set().union(*counts))]
     lines = [["annotated boxes", "", *(part.name for part in parts)]]
     for name in dict.fromkeys(named):
         seen, unseen = name in trained, name in tested

@@ -32,14 +32,8 @@ from yacs.config import CfgNode
 from stclip.cli import Parser, config_parser
 from stclip.config import load_config, warn_scales
 from stclip.data.annotations import DetectionDataset, Keyframe
-from stclip.data.build import (
-    build_dataset,
-    build_test_loader,
-    label_place,
-    read_groups,
-    scored_vocabulary,
-)
-from stclip.data.labels import choices
+from stclip.data.build import build_dataset, build_test_loader
+from stclip.data.labels import Labels, choices
 from stclip.data.transforms import patch_boxes
 from stclip.engine.checkpoint import read_checkpoint
 from stclip.engine.distributed import choose_device
@@ -67,8 +61,9 @@ def main(argv: list[str] | None = None) -> int:
     if args.what == "tokens":
         check_interest_tokens(cfg)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
-    labels = scored_vocabulary(cfg)
-    dataset = build_dataset(cfg, "test")
+    classes = Labels.read(cfg, "test")
+    labels = classes.vocabulary("test")
+    dataset = build_dataset(cfg, "test", classes)
     dataset = replace(dataset, keyframes=choose_keyframes(cfg, dataset, args))
     paths = _paths(args, [keyframe.key for keyframe in dataset.keyframes])
     for path in paths.values():
@@ -77,7 +72,7 @@ def main(argv: list[str] | None = None) -> int:
     with locked(args.out, "visualize"):
         torch.manual_seed(cfg.SEED)
         model = _model(cfg)
-        detections, tokens = scored(cfg, model, dataset, labels)
+        detections, tokens = scored(cfg, model, dataset, classes)
         drawn = 0
         for row, key in enumerate(detections.keys):
             mine = (detections.owner == row).nonzero()[:, 0]
@@ -174,7 +169,7 @@ def choose_keyframes(
 
 
 def scored(
-    cfg: CfgNode, model: Model, dataset: DetectionDataset, labels: list[str]
+    cfg: CfgNode, model: Model, dataset: DetectionDataset, labels: Labels
 ) -> tuple[Detections, Tensor | None]:
     """The persons of the dataset's keyframes with their scores, as a test would give them.
 
@@ -190,15 +185,14 @@ def scored(
     hook = model.register_forward_hook(keep)
     device = choose_device(cfg.MODEL.DEVICE)
     model.to(device)
-    loader = build_test_loader(cfg, dataset, model.clip.image_size)
-    groups = read_groups(cfg)
+    loader = build_test_loader(cfg, dataset, model.needs, pin_memory=device.type == "cuda")
     detections = infer(
         model,
         loader,
-        encode_labels(model, labels, partial(label_place, cfg, "test")),
+        encode_labels(model, labels.vocabulary("test"), partial(labels.place, "test")),
         device=device,
         precision=cfg.MODEL.PRECISION,
-        groups=None if groups is None else [groups[name] for name in labels],
+        groups=labels.groups_of("test"),
         total=len(dataset.keyframes),
     )
     hook.remove()

@@ -1,43 +1,24 @@
-"""Datasets in memory, and the json format of our own that any dataset can be put into.
+"""Datasets in memory: keyframes, what a run asks of a dataset, and what it gets."""
 
-The format is one JSON object::
+from __future__ import annotations
 
-    {"labels": ["run", {"name": "wave", "group": "pose"}, ...],
-     "videos": [{"id": "v1", "path": "videos/v1.mp4", "size": [320, 240], "fps": 25}, ...],
-     "keyframes": [{"video": "v1", "timestamp": 0.48, "boxes": [[x1, y1, x2, y2], ...],
-                    "labels": [["run"], ...]}, ...]}
-
-labels: the class names; a ``group`` (pose, object or person) may be given. Where ALL_GROUP is set,
-    it must say the same.
-videos: ``id`` is unique; ``path`` is a video file, a zip file of pictures or a folder of pictures
-    (``00001.png`` ...), relative to the folder of the json; ``size`` is [width, height] in
-    pixels; ``fps`` is frames a second.
-keyframes: ``timestamp`` is seconds since the first frame of the video: of a video file the nearest
-    frame is meant, of pictures frame ``round(timestamp * fps) + 1``. ``boxes`` are xyxy in pixels,
-    ``labels`` a list of names for each box. Where nothing is known (at test time), the labels of a
-    box may be empty, and ``labels`` or both may be left out. ``id`` may be a number or a text that
-    a COCO-like detections file calls this keyframe by (``image_id``).
-Further fields are ignored.
-"""
-
-import re
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+import logging
+from collections.abc import Callable, Collection, Mapping, Sequence, Set
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from stclip.data.proposals import Proposals, is_number
-from stclip.data.video import Video
-from stclip.errors import Report, UserError, fail, reporting
-from stclip.files import read_json
+from stclip.data.findings import FILES, Kind
+from stclip.data.frames import Video
+from stclip.data.labels import Labels, Part, read_video_list
+from stclip.data.proposals import Proposals
+from stclip.errors import Report, UserError, fail
 from stclip.structures import FrameKey
 
-# File systems take names of 255 bytes; results add a frame number and an ending.
-_LONGEST_ID = 200
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -57,9 +38,7 @@ class Keyframe:
     def __post_init__(self) -> None:
         assert self.boxes.shape == (len(self.labels), 4), f"{self.boxes.shape}, {self.labels}"
 
-    def of_vocabulary(
-        self, vocabulary: Collection[str], unseen: Collection[str] = ()
-    ) -> "Keyframe":
+    def of_vocabulary(self, vocabulary: Collection[str], unseen: Collection[str] = ()) -> Keyframe:
         """Without the boxes that have other labels only, or an unseen one among them.
 
         The boxes that stay keep their labels of the vocabulary.
@@ -76,6 +55,47 @@ class Keyframe:
         """The boxes with more than one label of ``names``: their number from 1, those labels."""
         mine = [sorted(set(names).intersection(labels)) for labels in self.labels]
         return [(number, found) for number, found in enumerate(mine, start=1) if len(found) > 1]
+
+
+# One frame's boxes while a file is read, and the class names of each.
+Rows = tuple[list[Sequence[float]], list[tuple[str, ...]]]
+
+
+def keyframes_of(video: str, frames: Mapping[int, Rows]) -> list[Keyframe]:
+    """The keyframes of a video, ascending, from the rows of each of its frames."""
+    return [
+        Keyframe(
+            FrameKey(video, frame),
+            np.array(boxes, dtype=np.float32).reshape(-1, 4),
+            tuple(labels),
+        )
+        for frame, (boxes, labels) in sorted(frames.items())
+    ]
+
+
+def multi_hot(
+    keyframe: Keyframe, vocabulary: Mapping[str, int], several: bool = False
+) -> NDArray[np.float32]:
+    """The labels of a keyframe's n boxes: (n, C) float32, 1 where a box has the class.
+
+    ``vocabulary`` has the column of each of C class names; other labels are no targets.
+
+    Raises:
+        UserError: a box has no label of the vocabulary, or more than one without ``several``.
+    """
+    targets = np.zeros((len(keyframe.boxes), len(vocabulary)), dtype=np.float32)
+    for row, names in enumerate(keyframe.labels):
+        columns = [vocabulary[name] for name in set(names) if name in vocabulary]
+        if not columns or (len(columns) > 1 and not several):
+            remedy = ", or set ALL_GROUP, with which a box may have several" if columns else ""
+            raise UserError(
+                f"TRAIN_LABEL: box {row + 1} of frame {keyframe.key.frame} of video "
+                f"{keyframe.key.video} has {len(columns)} of its labels ({', '.join(names)}); "
+                f"training takes boxes with {'at least' if several else 'exactly'} one: leave the "
+                f"video out with TRAIN_VIDEO, or change its labels{remedy}"
+            )
+        targets[row, columns] = 1
+    return targets
 
 
 @dataclass(frozen=True)
@@ -108,6 +128,20 @@ class DetectionDataset:
     ava: AvaNumbers | None = None
     sources: tuple[Path | None, Path | None] = (None, None)
 
+    def with_proposals(
+        self, proposals: Mapping[FrameKey, Proposals], source: Path
+    ) -> DetectionDataset:
+        """With detected persons; every frame that has some becomes a keyframe."""
+        keyframes = {keyframe.key: keyframe for keyframe in self.keyframes}
+        for key in proposals:
+            keyframes.setdefault(key, Keyframe(key, np.zeros((0, 4), np.float32), ()))
+        return replace(
+            self,
+            keyframes=[keyframes[key] for key in sorted(keyframes)],
+            proposals=proposals,
+            sources=(self.sources[0], source),
+        )
+
     def annotates(self, vocabulary: Collection[str]) -> bool:
         """Whether any box has a label of a vocabulary, so that a metric can be computed."""
         wanted = set(vocabulary)
@@ -115,169 +149,124 @@ class DetectionDataset:
 
 
 @dataclass(frozen=True)
-class VideoEntry:
-    """A video of an annotations file: where it lies, (width, height) in pixels, frames a second."""
-
-    id: str
-    path: Path
-    size: tuple[int, int]
-    fps: float
-
-
-@dataclass(frozen=True)
-class KeyframeEntry:
-    """A keyframe of an annotations file, its time in seconds not yet turned into a frame."""
-
-    video: str
-    timestamp: float
-    boxes: NDArray[np.float32]
-    labels: tuple[tuple[str, ...], ...]
-    id: int | str | None = None
-
-
-@dataclass(frozen=True)
-class AnnotationFile:
-    """A whole annotations file, checked.
+class GroundTruth:
+    """The annotated frames of a dataset or of a part of it, as its file has them.
 
     Attributes:
         path: the file.
-        labels: class names.
-        groups: the group of the labels that have one.
-        videos: by id, in the order of the file.
-        keyframes: in the order of the file.
+        labels: the class names that the file knows.
+        keyframes: for every video its annotated frames, ascending; videos without any are keys too.
+        lengths: for the videos of which the file says that, how many frames they have.
+        sizes: likewise width and height of their frames.
+        image_ids: the frame of every image id; empty if the file has no such ids.
     """
 
     path: Path
     labels: tuple[str, ...]
-    groups: dict[str, str] = field(repr=False)
-    videos: dict[str, VideoEntry] = field(repr=False)
-    keyframes: list[KeyframeEntry] = field(repr=False)
+    keyframes: dict[str, list[Keyframe]] = field(repr=False)
+    lengths: Mapping[str, int] = field(default_factory=dict, repr=False)
+    sizes: Mapping[str, tuple[int, int]] = field(default_factory=dict, repr=False)
+    image_ids: dict[Any, FrameKey] = field(default_factory=dict, repr=False)
 
     def video_labels(self) -> dict[str, set[str]]:
         """For every video the labels of its boxes."""
-        names: dict[str, set[str]] = {video: set() for video in self.videos}
-        for entry in self.keyframes:
-            names[entry.video].update(*entry.labels)
-        return names
+        return {
+            video: {name for frame in frames for names in frame.labels for name in names}
+            for video, frames in self.keyframes.items()
+        }
 
 
-def read_annotations(path: str | Path) -> AnnotationFile:
-    """Read and check a file in the format that the head of this module describes.
+def stop_at_first(kind: Kind) -> Report:
+    """What raises mistakes of every kind."""
+    return fail
 
-    The videos themselves are not looked at.
 
-    Raises:
-        UserError: the file cannot be read, or something in it is not as it should be; the message
-            says where.
+@dataclass(frozen=True)
+class Request:
+    """What a run asks of a dataset: all that the functions of ``build.DATASETS`` get.
+
+    Attributes:
+        name: what DATASETS.TRAIN or DATASETS.TEST says.
+        part: which of the two.
+        labels: the class names.
+        data_dir: DATASETS.DATA_DIR.
+        detections: a file of person boxes, "" for the dataset's own; None reads none.
+        list_path: the file that TRAIN_VIDEO or TEST_VIDEO names; "" for none.
+        box_threshold: TEST.BOX_THRESH.
+        options: the keys under DATASETS, for what only one dataset has.
+        reports: for a kind of mistake, what gets it; where that does not raise it, reading goes on
+            without what is wrong.
     """
-    return parse_annotations(read_json(path), Path(path))
 
+    name: str
+    part: Part
+    labels: Labels
+    data_dir: Path = Path("data")
+    detections: str | None = None
+    list_path: str = ""
+    box_threshold: float = 0.0
+    options: Mapping[str, Any] = field(default_factory=dict)
+    reports: Callable[[Kind], Report] = stop_at_first
 
-def parse_annotations(
-    content: Any, path: Path, report: Report = fail, empty_boxes: bool = False
-) -> AnnotationFile:
-    """What ``read_annotations`` makes of the parsed JSON of a file.
+    @property
+    def report(self) -> Report:
+        """What gets a mistake in a file of the dataset."""
+        return self.reports(FILES)
 
-    Args:
-        content: the JSON.
-        path: the file, whose folder the videos' paths are relative to.
-        report: gets what is wrong with a label, a video or a keyframe, which is then left out.
-        empty_boxes: take boxes with x2 <= x1 or y2 <= y1 as they are.
+    def choose(self, labels: Mapping[str, Set[str]], source: str) -> list[str]:
+        """The videos to use, in the order of their names.
 
-    Raises:
-        UserError: the JSON has not the three lists.
-    """
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: a JSON object with labels, videos and keyframes was expected")
-    labels: dict[str, str | None] = {}
-    for row, where in _rows(content, "labels", path):
-        with reporting(report):
-            name = row.get("name") if isinstance(row, dict) else row
-            if not isinstance(name, str) or not name.strip() or name in labels:
-                raise UserError(f"{where}: {name!r}: a name that stands there once was expected")
-            labels[name] = row.get("group") if isinstance(row, dict) else None
-    videos: dict[str, VideoEntry] = {}
-    for row, where in _rows(content, "videos", path):
-        with reporting(report):
-            video = _video(row, where, path.parent)
-            if video.id in videos:
-                raise UserError(f"{where}: id {video.id!r} stands there twice; ids must be unique")
-            videos[video.id] = video
-    keyframes = []
-    for row, where in _rows(content, "keyframes", path):
-        with reporting(report):
-            entry = _keyframe(row, where, empty_boxes)
-            if entry.video not in videos:
-                raise UserError(
-                    f"{where}: video {entry.video!r} is not the id of any of the videos"
-                )
-            for name in (name for names in entry.labels for name in names):
-                if name not in labels:
-                    raise UserError(f"{where}: label {name!r} is not among the file's labels")
-            keyframes.append(entry)
-    groups = {name: group for name, group in labels.items() if group is not None}
-    return AnnotationFile(path, tuple(labels), groups, videos, keyframes)
+        Args:
+            labels: for every video of the part, the labels of its boxes. A video without labels is
+                not chosen for training, and is for testing: it can still be scored.
+            source: where the videos come from, for messages.
 
+        Raises:
+            UserError: none is left, or the list of videos cannot be read.
+        """
+        wanted, key = set(self.labels.vocabulary(self.part)), self.labels.key(self.part)
+        chosen = {
+            video
+            for video, names in labels.items()
+            if (names & wanted) or (self.part == "test" and not names)
+        }
+        if not chosen:
+            raise UserError(
+                f"{key}: {source} has no {self.part} video of any of its "
+                f"{len(wanted)} labels; the labels there are "
+                f"{', '.join(sorted(set().union(*labels.values()))) or 'none'}"
+            )
+        if self.list_path:
+            chosen = self._listed(chosen, labels, source, key)
+        found = set().union(*(labels[video] for video in chosen))
+        if found and wanted - found:  # without any annotation there is nothing to miss
+            absent = ", ".join(sorted(wanted - found))
+            logger.warning("%s: no video of %s", key, absent)
+        return sorted(chosen)
 
-def _rows(content: dict[str, Any], name: str, path: Path) -> list[tuple[Any, str]]:
-    """The rows of one of the lists, each with words for where it is."""
-    rows = content.get(name)
-    if not isinstance(rows, list):
-        raise UserError(f"{path}: {name!r} is missing or not a list; see DATA.md for the format")
-    return [(row, f"{path}: {name}[{index}]") for index, row in enumerate(rows)]
-
-
-def _video(row: Any, where: str, folder: Path) -> VideoEntry:
-    name, path = _text(row, "id", where), _text(row, "path", where)
-    if len(name.encode()) > _LONGEST_ID:
-        raise UserError(
-            f"{where}: id {name!r:.60} has {len(name)} characters; {_LONGEST_ID} bytes at most "
-            "were expected, since result files are named by it: give the video a shorter one"
-        )
-    size, fps = row.get("size"), row.get("fps")
-    if not (
-        isinstance(size, list) and len(size) == 2 and all(type(n) is int and n > 0 for n in size)
-    ):
-        raise UserError(f"{where}: size {size!r}: [width, height] in whole pixels was expected")
-    if not is_number(fps) or fps <= 0:
-        raise UserError(f"{where}: fps {fps!r}: a number above 0 was expected")
-    return VideoEntry(name, folder / path, (size[0], size[1]), float(fps))
-
-
-def _keyframe(row: Any, where: str, empty_boxes: bool) -> KeyframeEntry:
-    video, seconds = _text(row, "video", where), row.get("timestamp")
-    if not is_number(seconds) or seconds < 0:
-        raise UserError(f"{where}: timestamp {seconds!r}: seconds from 0 were expected")
-    boxes = row.get("boxes", [])
-    if not isinstance(boxes, list):
-        raise UserError(f"{where}: boxes {boxes!r:.60}: a list was expected")
-    for box in boxes:
-        if not (isinstance(box, list) and len(box) == 4 and all(map(is_number, box))):
-            raise UserError(f"{where}: box {box!r:.60}: numbers x1, y1, x2, y2 were expected")
-        if not empty_boxes and (box[2] <= box[0] or box[3] <= box[1]):
-            raise UserError(f"{where}: box {box}: x2 > x1 and y2 > y1 were expected")
-    labels = row.get("labels", [[] for _ in boxes])
-    if not isinstance(labels, list) or len(labels) != len(boxes):
-        raise UserError(
-            f"{where}: labels: a list for each of the {len(boxes)} boxes was expected, found "
-            f"{labels!r:.60}"
-        )
-    for names in labels:
-        if not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
-            raise UserError(f"{where}: labels {names!r:.60}: a list of names was expected")
-    key = row.get("id")
-    if not (key is None or isinstance(key, str) or type(key) is int):
-        raise UserError(f"{where}: id {key!r:.60}: a number or a text was expected")
-    array = np.array(boxes, dtype=np.float32).reshape(-1, 4)
-    return KeyframeEntry(video, float(seconds), array, tuple(map(tuple, labels)), key)
-
-
-def _text(row: Any, name: str, where: str) -> str:
-    value = row.get(name) if isinstance(row, dict) else None
-    if not isinstance(value, str) or not value:
-        raise UserError(f"{where}: {name} {value!r:.60}: a text was expected")
-    if _CONTROL.search(value):
-        raise UserError(
-            f"{where}: {name} {value!r:.60}: a text without control characters was expected"
-        )
-    return value
+    def _listed(
+        self, chosen: set[str], labels: Mapping[str, Set[str]], source: str, key: str
+    ) -> set[str]:
+        list_key = f"{self.part.upper()}_VIDEO"
+        listed, where = read_video_list(self.list_path, list_key), f"{list_key} {self.list_path}"
+        names = {name: video for video in labels for name in (video, video.rpartition("/")[2])}
+        known = {names[name] for name in listed if name in names}
+        kept = chosen & known
+        if not kept:
+            raise UserError(
+                f"{where}: none of its {len(listed)} videos is left: {len(known)} of them are "
+                f"{self.part} videos of {source}, none with a label of {key}; the first "
+                f"it names is {listed[0]!r}"
+            )
+        outside = [name for name in listed if name not in names]
+        if outside:
+            logger.warning(
+                "%s: %d of %d videos are left out, they are not in the %s part of %s (first: %s)",
+                where, len(outside), len(listed), self.part, source, outside[0],
+            )  # fmt: skip
+        if len(known) > len(kept):
+            logger.warning(
+                "%s: %d of %d videos are left out, they have no label of %s",
+                where, len(known) - len(kept), len(listed), key,
+            )  # fmt: skip
+        return kept

@@ -1,22 +1,27 @@
-"""AVA's own files (DATA.md, "AVA's files"): annotations, excluded seconds, label map, boxes."""
+"""AVA's own files (DATA.md, "AVA's files"): annotations, excluded seconds, label map, boxes.
+
+Boxes are normalised here: xyxy, 0 to 1 of the picture's width and height.
+"""
 
 import csv
 import re
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from stclip.data.fields import read_text
 from stclip.errors import Report, UserError, fail, reporting
 from stclip.files import check_regular
 from stclip.structures.boxes import LARGEST
 
 # A video and one of its seconds.
 Moment = tuple[str, int]
-# A detector's box may stick out of the picture a little; it is clipped later.
-_SLACK = 0.1
+# Boxes (n, 4), and the class names of each.
+Persons = tuple[NDArray[np.float64], tuple[tuple[str, ...], ...]]
+# A detector's box may reach over the edge by this part of the picture; it is clipped later.
+SLACK = 0.1
 _LAST_SECOND = 10**8  # some years
 _ITEM = re.compile(r"\{([^{}]*)\}")
 _NAME = re.compile(r"""\bname:\s*(?:"([^"\n]*)"|'([^'\n]*)')""")
@@ -25,32 +30,9 @@ _COMMENT = re.compile(r"^\s*#.*$", re.MULTILINE)
 _DIGITS = 6  # of a class's number
 
 
-@dataclass(frozen=True)
-class AvaTruth:
-    """The annotations of a part.
-
-    Attributes:
-        path: the file that they were read from.
-        boxes: for each annotated moment (n, 4) float64 xyxy, 0 to 1 of the picture's width and
-            height; n may be 0.
-        labels: for each annotated moment the class names of each of its boxes.
-    """
-
-    path: Path
-    boxes: dict[Moment, NDArray[np.float64]] = field(repr=False)
-    labels: dict[Moment, tuple[tuple[str, ...], ...]] = field(repr=False)
-
-    def video_labels(self) -> dict[str, set[str]]:
-        """For every video the labels of its boxes."""
-        found: dict[str, set[str]] = {}
-        for (video, _), labels in self.labels.items():
-            found.setdefault(video, set()).update(*labels)
-        return found
-
-
 def read_ava_csv(
     path: str | Path, names: Mapping[int, str], map_path: str | Path, report: Report = fail
-) -> AvaTruth:
+) -> dict[Moment, Persons]:
     """Read ``video_id, second, x1, y1, x2, y2, action_id[, person_id]``: a row for each label.
 
     Rows of one moment with the same box, and person where it is given, are one person. A row of
@@ -64,22 +46,22 @@ def read_ava_csv(
 
     Raises:
         UserError: the file cannot be read, or a row is malformed, its box is not within [0, 1] or
-            its class is not among the names. The message names the row.
+            its class is not among the names.
     """
-    path = Path(path)
     rows: dict[Moment, dict[tuple[float | str, ...], dict[str, None]]] = {}
-    for where, row in _rows(path):
+    for where, row in _rows(Path(path)):
         with reporting(report):
             moment, person, name = _label(row, names, map_path, where)
             persons = rows.setdefault(moment, {})
             if name is not None:
                 persons.setdefault(person, {})[name] = None
-    boxes = {
-        moment: np.array([key[:4] for key in persons], dtype=np.float64).reshape(-1, 4)
+    return {
+        moment: (
+            np.array([key[:4] for key in persons], dtype=np.float64).reshape(-1, 4),
+            tuple(map(tuple, persons.values())),
+        )
         for moment, persons in rows.items()
     }
-    labels = {moment: tuple(map(tuple, persons.values())) for moment, persons in rows.items()}
-    return AvaTruth(path, boxes, labels)
 
 
 def _label(
@@ -105,11 +87,7 @@ def _label(
 
 
 def read_moments(path: str | Path) -> set[Moment]:
-    """The excluded timestamps: ``video_id, second`` a row.
-
-    Raises:
-        UserError: the file cannot be read, or a row is not like that.
-    """
+    """The excluded timestamps: ``video_id, second`` a row; a UserError if they are not."""
     found = set()
     for where, row in _rows(Path(path)):
         if len(row) != 2:
@@ -129,11 +107,7 @@ def read_label_map(path: str | Path) -> dict[int, str]:
     Raises:
         UserError: the file cannot be read or is cut short, has no such items, or an id twice.
     """
-    check_regular(path)
-    try:
-        text = Path(path).read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read ({error})") from error
+    text = read_text(path)
     names: dict[int, str] = {}
     for number, item in enumerate(_ITEM.findall(text), start=1):
         name, id_ = _NAME.search(item), _ID.search(item)
@@ -163,17 +137,10 @@ def read_box_csv(
     """Read person boxes: ``video, second, x1, y1, x2, y2, label, score`` (SlowFast's and LFB's).
 
     The label is not looked at and may be empty. A box that stands there for several labels counts
-    once, with its highest score.
-
-    Args:
-        path: the file.
-        videos: rows of others are left out.
-        threshold: rows that score lower are left out.
-        report: gets what is wrong with a row, which is then left out.
+    once, with its highest score. Rows of other videos, and those that score less, are left out.
 
     Returns:
-        For each moment the boxes (n, 4), 0 to 1 of the picture's width and height, and the scores
-        (n,), in the order of the file.
+        For each moment the boxes (n, 4) and the scores (n,), in the order of the file.
 
     Raises:
         UserError: the file cannot be read, or a row is malformed or not within [0, 1].
@@ -187,7 +154,7 @@ def read_box_csv(
                     "nothing) and score were expected"
                 )
             score = _number(row[7], "score", where)
-            box = _box(row[2:6], where, _SLACK)
+            box = _box(row[2:6], where, SLACK)
             moment = (row[0], _second(row[1], where))
             if score >= threshold and row[0] in videos:
                 persons = rows.setdefault(moment, {})

@@ -26,8 +26,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from stclip.data.frames import Picture, Video
-from stclip.data.video import FrameFolder, VideoFile
+from stclip.data.frames import FrameFolder, Picture, Video
+from stclip.data.video import VideoFile
 from stclip.errors import Report, UserError, fail
 
 _SUFFIXES = (".mp4", ".mkv", ".webm")
@@ -75,18 +75,9 @@ AVA = Grid()
 
 
 class AvaFile(Video):
-    """A film, or its minutes 15 to 30, in one file.
+    """A film, or its minutes 15 to 30 (``cut``: the file begins with the grid's frame 1).
 
-    Opening it reads the header and decodes one picture, which says how it is turned.
-
-    Args:
-        path: the file.
-        name: see ``Video``.
-        cut: whether the file begins with the grid's frame 1.
-        grid: how frames are counted.
-
-    Raises:
-        UserError: it cannot be read.
+    Opening it reads the header and decodes one picture, which says how it is rotated.
     """
 
     in_sequence = True
@@ -127,10 +118,6 @@ class AvaFile(Video):
         """Width and height in pixels."""
         return self._size
 
-    def missing(self, expected: int = 0) -> list[int]:
-        """The frames past the end, up to the expected one."""
-        return list(range(len(self) + 1, expected + 1))
-
     def frame_at(self, seconds: float, fps: float) -> int:
         """The frame that many seconds after frame 1; the rate is the grid's."""
         return round(seconds * self._grid.fps) + 1
@@ -168,11 +155,7 @@ class AvaFile(Video):
 
 
 class AvaClips(Video):
-    """A folder of clips ``<second>.mp4``, each of which shows the second that begins then.
-
-    Raises:
-        UserError: there is no clip in it.
-    """
+    """A folder of clips ``<second>.mp4``, each of which shows the second that begins then."""
 
     def __init__(self, path: str | Path, name: str | None = None, grid: Grid = AVA) -> None:
         super().__init__(path, name)
@@ -260,13 +243,10 @@ def find_videos(
 
     Args:
         root: ``<DATA_DIR>/ava``.
-        seconds: the annotated ones of each video; only these must be there, and what a window
-            around them needs.
-        report: gets that message, which is one for all videos; what can be used is returned.
+        seconds: the annotated ones of each video; these must be there, and what a window around
+            them needs.
+        report: gets one message for all videos that are missing, unreadable or too short.
         grid: how frames are counted.
-
-    Raises:
-        UserError: videos are missing, cannot be read or are too short; all in one message.
     """
     videos: dict[str, Video] = {}
     absent: list[str] = []

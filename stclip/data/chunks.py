@@ -7,15 +7,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from stclip.data.frames import Video
 from stclip.data.proposals import Proposals
 from stclip.data.reading import FrameReader
-from stclip.data.video import Video
-from stclip.data.windows import window
+from stclip.data.transforms import clip_picture, preprocess
+from stclip.data.windows import spread, window
 from stclip.errors import UserError
-from stclip.structures import ClipBatch, FrameKey
-from stclip.structures.boxes import clip
-
-Visible = NDArray[np.bool_]
+from stclip.structures import ClipBatch, FrameKey, Needs
+from stclip.structures.boxes import are_visible, clip
 
 
 @dataclass(frozen=True)
@@ -39,13 +38,11 @@ class ChunkKeyframe:
 def make_chunk(
     video: Video,
     keyframes: Sequence[ChunkKeyframe],
-    window_length: int,
-    image_size: int,
-    window_stride: int = 1,
+    needs: Needs,
     reader: FrameReader | None = None,
     following: Collection[int] = (),
 ) -> ClipBatch:
-    """Read the windows and persons of some keyframes of one video.
+    """Read the windows or clips, and the persons, of some keyframes of one video.
 
     Boxes are clipped to the frame as it was decoded, [0, w - 1] x [0, h - 1]; those that are then
     empty, as numbers or as whole pixels, are dropped.
@@ -53,98 +50,90 @@ def make_chunk(
     Args:
         video: the video of all keyframes.
         keyframes: what to read; the closer together, the more frames they share.
-        window_length: T, frames of a window.
-        image_size: side in pixels of the preprocessed frames and crops.
-        window_stride: from one frame of a window to the next, in frames.
+        needs: what the model looks at.
         reader: reads the frames, and remembers some; None for a new one.
         following: frames that the next call with this reader will need, if it is for this video.
 
     Returns:
         A batch of ``len(keyframes)`` keyframes. Its labels are None unless the keyframes have some.
+        Of clips there are no crops, and ``keyframe`` is -1: it need not be a frame of its clip.
 
     Raises:
         UserError: a frame cannot be read.
     """
-    length = check_frames(video, keyframes)
+    length = len(video)
     centres = [item.key.frame for item in keyframes]
-    windows = [window(centre, length, window_length, window_stride) for centre in centres]
-    numbers = needed_frames(centres, length, window_length, window_stride)
+    for frame in centres:
+        if not 1 <= frame <= length:
+            raise UserError(f"{video.path}: frame {frame} is not there; {length} frames are")
+    windows = [shown_frames(needs, centre, length) for centre in centres]
+    numbers = needed_frames(needs, centres, length)
     row = {number: index for index, number in enumerate(numbers)}
-    reader = FrameReader() if reader is None else reader
-    frames = reader.frames(video, numbers, image_size)
+    if reader is None:
+        reader = FrameReader(prepare=clip_picture if needs.clips else preprocess)
+    frames = reader.frames(video, numbers, needs.image_size)
     owner: list[int] = []
-    kept: list[tuple[NDArray[np.float32], NDArray[np.float32]]] = []
-    persons: list[tuple[int, NDArray[np.float32]]] = []
+    boxes: list[NDArray[np.float32]] = []
+    scores: list[NDArray[np.float32]] = []
     labels: list[NDArray[np.float32]] = []
+    persons: list[tuple[int, NDArray[np.float32]]] = []
     for index, item in enumerate(keyframes):
-        frame = frames[item.key.frame]
-        boxes, valid = visible_boxes(item.persons, frame.height, frame.width)
-        kept.append((boxes[valid], item.persons.scores[valid]))
-        persons += [(item.key.frame, boxes[person]) for person in valid]
+        shown = frames.get(item.key.frame)
+        size = video.size if shown is None else (shown.width, shown.height)
+        clipped, valid = visible_boxes(item.persons.boxes, size)
         owner += [index] * len(valid)
+        boxes.append(clipped[valid])
+        scores.append(item.persons.scores[valid])
+        persons += [(item.key.frame, clipped[person]) for person in valid]
         if item.labels is not None:
             labels.append(item.labels[valid])
-    crops = reader.crops(persons)
+    side = 0 if needs.clips else needs.image_size
+    crops = [] if needs.clips else reader.crops(persons)
     reader.keep(following)
-    square = (3, image_size, image_size)
-    padded = [[row[n] for n in shown] + [-1] * (window_length - len(shown)) for shown in windows]
+    padded = [[row[n] for n in shown] + [-1] * (needs.frames - len(shown)) for shown in windows]
     return ClipBatch(
         frames=torch.stack([frame.pixels for frame in frames.values()]),
         window=torch.tensor(padded, dtype=torch.long),
-        keyframe=torch.tensor([row[item.key.frame] for item in keyframes], dtype=torch.long),
-        crops=torch.stack(crops) if crops else torch.zeros((0, *square), dtype=torch.uint8),
+        keyframe=torch.tensor([-1 if needs.clips else row[t] for t in centres], dtype=torch.long),
+        crops=(
+            torch.stack(crops)
+            if crops
+            else torch.zeros((len(owner), 3, side, side), dtype=torch.uint8)
+        ),
         owner=torch.tensor(owner, dtype=torch.long),
-        boxes=torch.from_numpy(np.concatenate([boxes for boxes, _ in kept])),
-        det_scores=torch.from_numpy(np.concatenate([scores for _, scores in kept])),
+        boxes=torch.from_numpy(np.concatenate(boxes)),
+        det_scores=torch.from_numpy(np.concatenate(scores)),
         labels=torch.from_numpy(np.concatenate(labels)) if labels else None,
         keys=tuple(item.key for item in keyframes),
     )
 
 
-def needed_frames(
-    centres: Iterable[int], length: int, window_length: int, window_stride: int
-) -> list[int]:
-    """The frames that keyframes need, ascending.
+def shown_frames(needs: Needs, t: int, n: int) -> list[int]:
+    """The 1-based frames of the window or clip of keyframe ``t`` of a video of ``n``, ascending.
 
-    Args:
-        centres: the keyframes' numbers.
-        length: frames of the video.
-        window_length: T, frames of a window.
-        window_stride: from one frame of a window to the next, in frames.
+    A window has less than T where the video is too short. A clip has T frames always: those of a
+    whole video, and of one in which a window does not fit, are the middles of T equal parts.
     """
-    needed = set(centres)  # with a stride these can be in no window
-    for centre in tuple(needed):
-        needed.update(window(centre, length, window_length, window_stride))
+    fits = (needs.frames - 1) * needs.stride < n
+    if needs.clips is None or (needs.clips == "window" and fits):
+        return window(t, n, needs.frames, needs.stride)
+    return spread(n, needs.frames)
+
+
+def needed_frames(needs: Needs, centres: Iterable[int], n: int) -> list[int]:
+    """The frames that some keyframes of a video of ``n`` need, ascending."""
+    centres = list(centres)
+    needed = {number for t in centres for number in shown_frames(needs, t, n)}
+    if needs.clips is None:
+        needed.update(centres)  # with a stride these can be in no window
     return sorted(needed)
 
 
-def check_frames(video: Video, keyframes: Sequence[ChunkKeyframe]) -> int:
-    """The number of frames of a video; a UserError where a keyframe is none of them."""
-    length = len(video)
-    for frame in (item.key.frame for item in keyframes):
-        if not 1 <= frame <= length:
-            raise UserError(f"{video.path}: frame {frame} is not there; {length} frames are")
-    return length
-
-
 def visible_boxes(
-    persons: Proposals, height: int, width: int
+    boxes: NDArray[np.float32], size: tuple[int, int]
 ) -> tuple[NDArray[np.float32], list[int]]:
-    """Persons' boxes clipped to a frame of that size, and which of them are not empty then."""
-    boxes = clip(persons.boxes, height, width).astype(np.float32)
-    sizes = np.array([[width, height]]).repeat(len(boxes), axis=0)
-    return boxes, np.flatnonzero(are_visible(boxes, sizes)).tolist()
-
-
-def are_visible(boxes: NDArray[np.float32], sizes: NDArray[np.integer | np.floating]) -> Visible:
-    """Which boxes (n, 4) are not empty in their pictures, as numbers and as whole pixels.
-
-    Args:
-        boxes: xyxy in pixels.
-        sizes: (n, 2) width and height of each one's picture.
-    """
-    limit = np.concatenate([sizes, sizes], axis=1) - 1
-    clipped = np.clip(boxes, 0, limit).astype(np.float32)
-    whole = np.rint(clipped)  # halves to even, as ``rounded`` does it
-    seen = (clipped[:, 2:] > clipped[:, :2]) & (whole[:, 2:] > whole[:, :2])
-    return np.asarray(seen.all(axis=1))
+    """Boxes clipped to a frame of that width and height, and which are not empty then."""
+    width, height = size
+    clipped = clip(boxes, height, width).astype(np.float32)
+    sizes = np.array([size]).repeat(len(boxes), axis=0)
+    return clipped, np.flatnonzero(are_visible(clipped, sizes)).tolist()

@@ -5,15 +5,25 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from stclip.data.frames import Video
 from stclip.data.labels import choices
 from stclip.data.proposals import Proposals, read_jsonl_detections
-from stclip.data.video import Video, open_video
+from stclip.data.video import open_video
 from stclip.errors import Report, UserError, fail, reporting
 from stclip.structures import FrameKey
 
 # Files whose frames are counted by reading them.
 _COUNTED = (".avi", ".mp4")
 _SUFFIXES = (*_COUNTED, ".zip")
+
+
+def find_file(
+    folder: Path, name: str, places: Collection[str] = ("", "annotations")
+) -> Path | None:
+    """A file in one of the places in a folder; if the folder is such a place, next to it too."""
+    roots = [folder, folder.parent] if folder.name in places else [folder]
+    paths = (root / place / name for root in roots for place in places)
+    return next((path for path in paths if path.is_file()), None)
 
 
 def find_videos(
@@ -34,10 +44,7 @@ def find_videos(
         lengths: for every ``class/video`` how many frames it must have at least.
         picture: the usual name of a first frame, for the message.
         remedy: what to do if something is missing, for the message.
-        report: gets that message, which is one for all videos; what can be opened is returned.
-
-    Raises:
-        UserError: videos or frames are missing or unreadable; all are reported in one message.
+        report: gets one message for all videos and frames that are missing or unreadable.
     """
     videos: dict[str, Video] = {}
     broken: list[str] = []
@@ -94,10 +101,7 @@ def check_sizes(
         stated: width and height of some of them.
         source: the file that says so.
         remedy: what to do, for the message.
-        report: gets that message, which is one for all videos.
-
-    Raises:
-        UserError: some have another size, or a picture cannot be read.
+        report: gets one message for all videos of another size, or that a picture is unreadable.
     """
     other: dict[str, tuple[int, int]] = {}
     with reporting(report):
@@ -136,13 +140,8 @@ def read_lines(
 ) -> dict[FrameKey, Proposals]:
     """The detected persons of a .jsonl file, which may name videos with or without their class.
 
-    Args:
-        path: the file.
-        lengths: for every ``class/video`` of the dataset its frames.
-        fps: frames a second, where the file gives seconds.
-        chosen: the videos to read; rows of the others are checked and left out.
-        source: where the videos come from, for messages.
-        report: gets what is wrong with a line, which is then left out.
+    ``lengths`` has the frames of every ``class/video`` of ``source``; ``fps`` turns seconds into
+    frames. Rows of videos that are not chosen are checked and left out.
 
     Raises:
         UserError: the file cannot be read, or a line is malformed or of no such video or frame.

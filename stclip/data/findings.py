@@ -24,13 +24,16 @@ class Kind:
 
 UNREADABLE = Kind(
     "things that stop the dataset from being read",
-    "mend the file as the message says; what depends on it was not checked",
+    "correct the file as the message says; what depends on it was not checked",
 )
 FORMAT = Kind("mistakes in the annotations file", "DATA.md describes the format")
-FILES = Kind("mistakes in the files of the dataset", "mend them; what they are about was left out")
+FILES = Kind(
+    "mistakes in the files of the dataset",
+    "correct them; what is wrong was left out",
+)
 DETECTIONS = Kind("mistakes in the detections file", "DATA.md describes the format")
 VIDEOS = Kind(
-    "videos that cannot be used", "mend path and size in the annotations file, or fetch the videos"
+    "videos that cannot be used", "correct path and size in the annotations, or fetch the videos"
 )
 MISSING = Kind("videos with missing frames", "extract the frames again; they are numbered from 1")
 PAST_END = Kind(
@@ -65,7 +68,7 @@ SCORES = Kind(
     "detector scores outside of 0 to 1", "divide percents by 100; apply the sigmoid to logits"
 )
 UNKNOWN_LABELS = Kind(
-    "labels outside of the vocabulary", "add them to ALL_LABEL, or mend the annotations"
+    "labels outside of the vocabulary", "add them to ALL_LABEL, or correct the annotations"
 )
 NO_LABEL = Kind("training boxes without any label", "label them, or leave them out")
 SEVERAL_LABELS = Kind(
@@ -74,11 +77,11 @@ SEVERAL_LABELS = Kind(
 )
 SEVERAL_POSES = Kind(
     "training boxes with several labels of the group pose",
-    "a person has one pose: leave one label, or mend the groups",
+    "a person has one pose: leave one label, or correct the groups",
 )
 GROUPS = Kind("groups that differ from ALL_GROUP", "make the two files agree")
 NO_SAMPLE = Kind(
-    "classes without any box", "see that the names are spelt alike, or leave the class out"
+    "classes without any box", "check the spelling of the names, or leave the class out"
 )
 NO_OVERLAP = Kind(
     "detections that do not fit the annotations",

@@ -106,7 +106,7 @@ def table_of_packets(packets: Sequence[tuple[int | None, bool]], unit: float) ->
         unit: seconds of a stamp's unit.
 
     Returns:
-        None if the stamps do not tell all frames apart.
+        None if the stamps are not distinct.
     """
     first = next((index for index, (_, is_key) in enumerate(packets) if is_key), len(packets))
     rows = [(stamp, is_key) for stamp, is_key in packets[first:] if stamp is not None]

@@ -1,38 +1,25 @@
-"""Ground truth alone, for scoring result files: which file it is in is found out by its content."""
+"""Ground truth alone, for scoring result files, from any of the formats that it comes in."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import replace
 from pathlib import Path
 
-from stclip.data.annotations import Keyframe, VideoEntry, read_annotations
-from stclip.data.jhmdb_ground_truth import CLASSES, read_ground_truth
-from stclip.data.ucf24_ground_truth import read_tube_file, worded
+from stclip.data.annotations import GroundTruth, Keyframe
+from stclip.data.custom import VideoEntry, read_annotations
+from stclip.data.jhmdb import CLASSES, read_ground_truth
+from stclip.data.tubes import TubeFile, read_tube_json
+from stclip.data.ucf24 import read_tube_file, worded
 from stclip.data.video import VideoFile
 from stclip.errors import UserError
 from stclip.files import check_regular, read_json
-from stclip.structures import FrameKey
-
-
-@dataclass(frozen=True)
-class EvaluationTruth:
-    """What detections are compared with.
-
-    Attributes:
-        path: the file.
-        labels: the class names that the file knows.
-        keyframes: for every video its annotated frames; videos without any are keys too.
-    """
-
-    path: Path
-    labels: tuple[str, ...]
-    keyframes: dict[str, list[Keyframe]] = field(repr=False)
+from stclip.structures import FrameKey, Tube
 
 
 def read_evaluation_truth(
     path: str | Path, official_split: int = 1, all_names: Sequence[str] | None = None
-) -> EvaluationTruth:
+) -> GroundTruth:
     """Read the ground truth of all test videos.
 
     Args:
@@ -65,15 +52,39 @@ def read_evaluation_truth(
                 "video mAP"
             )
         names = tuple(CLASSES if all_names is None else all_names)
-        return EvaluationTruth(path, names, read_ground_truth(path, "test", all_names).keyframes)
+        return replace(read_ground_truth(path, "test", all_names), labels=names)
     file = read_tube_file(path)
-    wording = worded(file, all_names)
-    names = tuple(wording.values() if all_names is None else all_names)
-    videos = file.videos("test", official_split)
-    return EvaluationTruth(path, names, {v: file.keyframes(v, wording) for v in videos})
+    truth = file.ground_truth(file.videos("test", official_split), worded(file, all_names))
+    return truth if all_names is None else replace(truth, labels=tuple(all_names))
 
 
-def _from_annotations(path: Path) -> EvaluationTruth:
+def read_tube_truth(
+    path: str | Path, official_split: int = 1, all_names: Sequence[str] | None = None
+) -> TubeFile:
+    """Read the tubes of all test videos.
+
+    Args:
+        path: ``JHMDB-GT.pkl``, ``UCF101v2-GT.pkl``, ``pyannot.pkl`` with its lists of videos, or a
+            .json of tubes.
+        official_split: which of the pickle's test lists, from 1; a .json has no such lists.
+        all_names: ALL_LABEL's names, for class names worded differently than in the pickle.
+
+    Raises:
+        UserError: the file cannot be read, has no tubes, or is in none of the formats.
+    """
+    path = Path(path)
+    if path.suffix == ".json":
+        return read_tube_json(path)
+    file = read_tube_file(path)
+    names = worded(file, all_names)
+    tubes = {
+        video: [Tube(names[tube.label], tube.frames, tube.boxes) for tube in file.tubes[video]]
+        for video in file.videos("test", official_split)
+    }
+    return TubeFile(path, tuple(names.values()), tubes, file.lengths)
+
+
+def _from_annotations(path: Path) -> GroundTruth:
     file = read_annotations(path)
     keyframes: dict[str, list[Keyframe]] = {video: [] for video in file.videos}
     opened: dict[str, VideoFile] = {}
@@ -81,7 +92,7 @@ def _from_annotations(path: Path) -> EvaluationTruth:
         frame = _frame(file.videos[entry.video], entry.timestamp, opened)
         key = FrameKey(entry.video, frame)
         keyframes[entry.video].append(Keyframe(key, entry.boxes, entry.labels))
-    return EvaluationTruth(path, file.labels, keyframes)
+    return GroundTruth(path, file.labels, keyframes)
 
 
 def _frame(video: VideoEntry, seconds: float, opened: dict[str, VideoFile]) -> int:

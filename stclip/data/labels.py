@@ -1,15 +1,112 @@
-"""Label files and video lists: plain text, one name a line."""
+"""Label files, read once into one record; and lists of videos. Plain text, one name a line."""
+
+from __future__ import annotations
 
 import difflib
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
+from yacs.config import CfgNode
+
+from stclip.data.fields import read_text
 from stclip.errors import UserError
-from stclip.files import check_regular, shipped
+from stclip.files import shipped
 from stclip.structures.groups import GROUPS
 
+Part = Literal["train", "test"]
+
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Labels:
+    """The class names of a run.
+
+    Attributes:
+        all: ALL_LABEL's, in the order of the file.
+        train: TRAIN_LABEL's, the vocabulary of training; () without the key.
+        test: TEST_LABEL's; () without the key.
+        generalized: whether a test scores all names (TEST.GENERALIZED) and not TEST_LABEL's alone.
+        groups: the group of every name in ``all``, where a person may have several labels
+            (ALL_GROUP); None where exactly one.
+        places: for (config key, name) the key, file and line, for messages.
+    """
+
+    all: tuple[str, ...]
+    train: tuple[str, ...] = ()
+    test: tuple[str, ...] = ()
+    generalized: bool = False
+    groups: dict[str, str] | None = None
+    places: Mapping[tuple[str, str], str] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def read(cls, cfg: CfgNode, part: Part) -> Labels:
+        """Read ALL_LABEL, TRAIN_LABEL, TEST_LABEL and ALL_GROUP, each once.
+
+        The list of ``part`` must be there, the other one need not be. Both must be part of
+        ALL_LABEL, but for the labels trained on in a test, which may be another dataset's.
+
+        Raises:
+            UserError: a file is unset, unreadable or empty, has a name that ALL_LABEL lacks, or the
+                groups do not fit the names.
+        """
+        found: dict[str, dict[str, str]] = {"ALL_LABEL": _places(cfg.ALL_LABEL, "ALL_LABEL")}
+        for other in (part, "train" if part == "test" else "test"):
+            key = f"{other.upper()}_LABEL"
+            found[key] = _places(cfg[key], key) if cfg[key] or other == part else {}
+            for name in found[key] if (other, part) != ("train", "test") else ():
+                if name not in found["ALL_LABEL"]:
+                    raise UserError(
+                        f"{_where(cfg[key], key)}: label {name!r} is not in ALL_LABEL; "
+                        f"{choices(name, found['ALL_LABEL'])}"
+                    )
+        names = tuple(found["ALL_LABEL"])
+        groups = read_group_file(cfg.ALL_GROUP, names, "ALL_GROUP") if cfg.ALL_GROUP else None
+        places = {(key, name): where for key in found for name, where in found[key].items()}
+        train, test = tuple(found["TRAIN_LABEL"]), tuple(found["TEST_LABEL"])
+        return cls(names, train, test, cfg.TEST.GENERALIZED, groups, places)
+
+    def vocabulary(self, part: Part) -> list[str]:
+        """The names that a part is trained or scored with, in their order.
+
+        Raises:
+            UserError: the key of that part is unset.
+        """
+        if not (self.train if part == "train" else self.test):
+            _lines("", f"{part.upper()}_LABEL")
+        return list(self.train if part == "train" else self.all if self.generalized else self.test)
+
+    def key(self, part: Part) -> str:
+        """The config key of the vocabulary."""
+        return "ALL_LABEL" if part == "test" and self.generalized else f"{part.upper()}_LABEL"
+
+    def place(self, part: Part, name: str) -> str:
+        """The key, file and line of a name of the vocabulary, for messages."""
+        key = self.key(part)
+        return self.places.get((key, name), key)
+
+    def groups_of(self, part: Part) -> list[str] | None:
+        """The group of each name of the vocabulary; None without ALL_GROUP."""
+        return None if self.groups is None else [self.groups[n] for n in self.vocabulary(part)]
+
+    @property
+    def unseen(self) -> frozenset[str]:
+        """The labels that are tested and not trained on."""
+        return frozenset(self.test).difference(self.train)
+
+    def warn_overlap(self) -> None:
+        """Log a warning if the test labels contain seen ones: then the test is not zero-shot."""
+        trained = set(self.train)
+        both = [name for name in self.test if name in trained]
+        if both:
+            logger.warning(
+                "%d of %d labels of TEST_LABEL are in TRAIN_LABEL too, so this is not zero-shot: "
+                "%s", len(both), len(self.test),
+                ", ".join(both[:30]) + (", ..." if len(both) > 30 else ""),
+            )  # fmt: skip
 
 
 def read_label_file(path: str | Path, key: str = "") -> list[str]:
@@ -19,39 +116,33 @@ def read_label_file(path: str | Path, key: str = "") -> list[str]:
     Blank lines are ignored.
 
     Args:
-        path: the file; ``""`` is how an unset config key arrives here.
-        key: the config key that holds ``path``, for error messages.
+        path: the file; "" is how an unset config key arrives here.
+        key: the config key that holds it, for messages.
 
     Raises:
         UserError: no path, no such file, no name in it, or a name that stands there twice.
     """
-    names = [line for line in _lines(path, key) if line.strip()]
+    return list(_places(path, key))
+
+
+def _places(path: str | Path, key: str) -> dict[str, str]:
+    """The names of a label file, each with its key, file and line."""
     where = _where(path, key)
-    if not names:
-        raise UserError(f"{where}: no label in it; write one class name a line")
-    seen: set[str] = set()
-    for name in names:
-        if name in seen:
+    found: dict[str, str] = {}
+    for number, name in enumerate(_lines(path, key), start=1):
+        if name in found:
             raise UserError(f"{where}: label {name!r} stands there twice; leave one of them")
-        seen.add(name)
-    return names
-
-
-def label_line(path: str | Path, name: str, key: str = "") -> str:
-    """Words for where a name of a label file stands: the key, the file and the line."""
-    lines = enumerate(_lines(path, key), start=1)
-    return f"{_where(path, key)}, line {next((n for n, line in lines if line == name), '?')}"
+        if name.strip():
+            found[name] = f"{where}, line {number}"
+    if not found:
+        raise UserError(f"{where}: no label in it; write one class name a line")
+    return found
 
 
 def read_group_file(path: str | Path, names: Sequence[str], key: str = "") -> dict[str, str]:
-    """The group of every class: one of GROUPS a line, in the order of the classes.
+    """The group of every class: one of GROUPS a line, in the order of the classes' names.
 
     Blank lines and spaces around a group are ignored.
-
-    Args:
-        path: the file.
-        names: the class names that the lines belong to, in their order.
-        key: the config key that holds ``path``, for error messages.
 
     Raises:
         UserError: no such file, a line that is no group, or not as many lines as names.
@@ -84,21 +175,29 @@ def read_video_list(path: str | Path, key: str = "") -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def check_vocabulary(
-    names: Sequence[str], all_names: Collection[str], key: str, path: str | Path
-) -> None:
-    """Check that every label of a vocabulary is one of ALL_LABEL's.
+def match_names(own: Sequence[str], all_names: Sequence[str], source: Path) -> list[str]:
+    """The class names of a dataset as ALL_LABEL words them, one for each of ``own``.
 
-    Raises:
-        UserError: naming the key, the file, the label and the choices that come close.
+    Where one list holds all names of the other, in any order, they stay as they are. Otherwise
+    ALL_LABEL is taken for the same classes in the same order with some of the texts edited, which
+    is what a person would do to try another wording; anything else may as well be a wrong file.
     """
     known = set(all_names)
-    for name in names:
-        if name not in known:
-            raise UserError(
-                f"{_where(path, key)}: label {name!r} is not in ALL_LABEL; "
-                f"{choices(name, all_names)}"
-            )
+    if set(own) <= known or known <= set(own):
+        return list(own)
+    moved = [
+        name
+        for position, name in enumerate(own)
+        if name in known and (len(own) != len(all_names) or all_names[position] != name)
+    ]
+    if len(own) != len(all_names) or moved:
+        lacking = sorted(set(own) - known)
+        raise UserError(
+            f"ALL_LABEL: the classes of {source} are not in it ({', '.join(lacking[:5])}"
+            f"{', ...' if len(lacking) > 5 else ''}); list all {len(own)}, and to word some "
+            "differently keep the order"
+        )
+    return list(all_names)
 
 
 def choices(name: str, valid: Collection[str], limit: int = 5) -> str:
@@ -110,33 +209,10 @@ def choices(name: str, valid: Collection[str], limit: int = 5) -> str:
     return f"choices: {shown}{', ...' if len(valid) > 30 else ''}"
 
 
-def warn_overlap(train_names: Sequence[str], test_names: Sequence[str]) -> None:
-    """Log a warning if the test labels contain seen ones: then the test is not zero-shot."""
-    trained = set(train_names)
-    both = [name for name in test_names if name in trained]
-    if both:
-        logger.warning(
-            "%d of %d labels of TEST_LABEL are in TRAIN_LABEL too, so this is not zero-shot: %s",
-            len(both),
-            len(test_names),
-            ", ".join(both[:30]) + (", ..." if len(both) > 30 else ""),
-        )
-
-
 def _lines(path: str | Path, key: str) -> list[str]:
     if not str(path):
         raise UserError(f"{key or 'label file'}: is empty; set it to a text file, one name a line")
-    check_regular(path)
-    try:
-        # utf-8-sig: editors on Windows put a byte order mark in front, which is not text.
-        text = shipped(path).read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise UserError(
-            f"{_where(path, key)}: cannot be read: {error.strerror or error}"
-        ) from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{_where(path, key)}: not a UTF-8 text file ({error.reason})") from error
-    return text.split("\n")
+    return read_text(shipped(path), _where(path, key)).split("\n")
 
 
 def _where(path: str | Path, key: str) -> str:

@@ -4,8 +4,8 @@ import atexit
 import signal
 import threading
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from typing import Any, Protocol
 
@@ -14,19 +14,19 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
-from stclip.data.annotations import DetectionDataset, Keyframe
+from stclip.data.annotations import DetectionDataset, Keyframe, multi_hot
 from stclip.data.chunks import ChunkKeyframe, make_chunk, needed_frames
-from stclip.data.clips import ClipReader
 from stclip.data.proposals import NO_PROPOSALS, Proposals
 from stclip.data.reading import FrameReader
-from stclip.data.sampling import (
+from stclip.data.windows import (
     ShuffledStream,
     choose_persons,
     micro_batch_positions,
     order_in_runs,
 )
 from stclip.errors import UserError, machine_fault
-from stclip.structures import ClipBatch
+from stclip.structures import ClipBatch, Needs
+from stclip.structures.boxes import area, clip
 
 # Loader processes that may be running, of this process.
 _WORKERS: weakref.WeakSet[BaseProcess] = weakref.WeakSet()
@@ -50,9 +50,7 @@ class TrainSamples:
         dataset: keyframes with boxes.
         vocabulary: C class names.
         several_labels: a box may have more than one of them.
-        window_length: T, frames of a window.
-        window_stride: from one of them to the next.
-        image_size: side in pixels.
+        needs: what the model looks at.
         max_persons: boxes of a keyframe at most, drawn at random.
         seed: of the order and of that draw.
         start_iteration: the iteration of the first micro-batch.
@@ -61,17 +59,13 @@ class TrainSamples:
         steps: accumulation steps of an iteration.
         rank: of this process.
         world_size: processes.
-        clips: reads X-CLIP's clips in place of windows and crops; it has a length, stride and size
-            of its own.
         reader: reads frames and crops.
     """
 
     dataset: DetectionDataset
-    vocabulary: tuple[str, ...]
+    vocabulary: Sequence[str]
     several_labels: bool
-    window_length: int
-    window_stride: int
-    image_size: int
+    needs: Needs
     max_persons: int
     seed: int
     start_iteration: int
@@ -80,8 +74,7 @@ class TrainSamples:
     steps: int
     rank: int
     world_size: int
-    clips: ClipReader | None = None
-    reader: FrameReader = field(default_factory=FrameReader)
+    reader: FrameReader
 
     def __post_init__(self) -> None:
         self._stream = ShuffledStream(len(self.dataset.keyframes), self.seed)
@@ -107,11 +100,7 @@ class TrainSamples:
             multi_hot(keyframe, self._columns, self.several_labels)[chosen],
         )
         video = self.dataset.videos[keyframe.key.video]
-        if self.clips is not None:
-            return self.clips(video, [item])
-        return make_chunk(
-            video, [item], self.window_length, self.image_size, self.window_stride, self.reader
-        )
+        return make_chunk(video, [item], self.needs, self.reader)
 
 
 @dataclass
@@ -121,27 +110,21 @@ class TestSamples:
     Attributes:
         dataset: keyframes, with proposals if ``detected``.
         chunks: runs of ``dataset.keyframes``, each of one video.
-        window_length: T, frames of a window.
-        window_stride: from one of them to the next.
-        image_size: side in pixels.
+        needs: what the model looks at.
         detected: use the proposals; otherwise the annotated boxes, with a score of 1.
         threshold: proposals that score lower are left out.
         max_persons: the first so many of the others are used; 0 for all.
-        clips: as that of ``TrainSamples``.
         reader: reads frames and crops, and remembers the frames that the next chunk shares with
             the last one.
     """
 
     dataset: DetectionDataset
     chunks: Sequence[range]
-    window_length: int
-    window_stride: int
-    image_size: int
+    needs: Needs
     detected: bool
     threshold: float
     max_persons: int
-    clips: ClipReader | None = None
-    reader: FrameReader = field(default_factory=FrameReader)
+    reader: FrameReader
 
     def __len__(self) -> int:
         """The number of chunks."""
@@ -152,18 +135,7 @@ class TestSamples:
         keyframes = [self.dataset.keyframes[row] for row in self.chunks[index]]
         items = [ChunkKeyframe(keyframe.key, self._persons(keyframe)) for keyframe in keyframes]
         video = self.dataset.videos[keyframes[0].key.video]
-        following = self._frames_after(index)
-        if self.clips is not None:
-            return self.clips(video, items, following)
-        return make_chunk(
-            video,
-            items,
-            self.window_length,
-            self.image_size,
-            self.window_stride,
-            self.reader,
-            following,
-        )
+        return make_chunk(video, items, self.needs, self.reader, self._frames_after(index))
 
     def _frames_after(self, index: int) -> range:
         """From the first to the last frame of the next chunk, if it is of the same video."""
@@ -175,10 +147,7 @@ class TestSamples:
             return range(0)
         length = len(self.dataset.videos[name])
         centres = [key.frame for key in keys if 1 <= key.frame <= length]
-        if self.clips is not None:
-            needed = self.clips.needed(centres, length)
-        else:
-            needed = needed_frames(centres, length, self.window_length, self.window_stride)
+        needed = needed_frames(self.needs, centres, length)
         # With a stride also those in between, which the chunk after that can need.
         return range(needed[0], needed[-1] + 1) if needed else range(0)
 
@@ -190,32 +159,37 @@ class TestSamples:
         return found.select(self.threshold, self.max_persons)
 
 
-def multi_hot(
-    keyframe: Keyframe, vocabulary: Mapping[str, int], several: bool = False
-) -> NDArray[np.float32]:
-    """The labels of a keyframe's boxes: (n, C) float32, 1 where a box has the class.
+def one_keyframe_a_video(dataset: DetectionDataset) -> list[Keyframe]:
+    """Samples for training on whole videos: one of each, whatever its number of keyframes.
 
     Args:
-        keyframe: with n boxes.
-        vocabulary: the column of each of C class names; labels outside it are no targets.
-        several: a box may have more than one label of the vocabulary.
+        dataset: its keyframes have boxes; those of a video lie in a row or not.
+
+    Returns:
+        For each video its first keyframe, with the largest box of each different label in the
+        video: where its persons do different things, each of these is a target of its own. What
+        counts of a box is what lies in the picture: a box outside of it would be dropped later.
 
     Raises:
-        UserError: a box has no label of the vocabulary, or more than one without ``several``.
+        UserError: the size of a video cannot be read.
     """
-    targets = np.zeros((len(keyframe.boxes), len(vocabulary)), dtype=np.float32)
-    for row, names in enumerate(keyframe.labels):
-        columns = [vocabulary[name] for name in set(names) if name in vocabulary]
-        if not columns or (len(columns) > 1 and not several):
-            remedy = ", or set ALL_GROUP, with which a box may have several" if columns else ""
-            raise UserError(
-                f"TRAIN_LABEL: box {row + 1} of frame {keyframe.key.frame} of video "
-                f"{keyframe.key.video} has {len(columns)} of its labels ({', '.join(names)}); "
-                f"training takes boxes with {'at least' if several else 'exactly'} one: leave the "
-                f"video out with TRAIN_VIDEO, or change its labels{remedy}"
-            )
-        targets[row, columns] = 1
-    return targets
+    first: dict[str, Keyframe] = {}
+    sizes: dict[str, tuple[int, int]] = {}
+    best: dict[str, dict[tuple[str, ...], tuple[float, NDArray[np.float32]]]] = {}
+    for keyframe in dataset.keyframes:
+        name = keyframe.key.video
+        if name not in first:
+            first[name], best[name], sizes[name] = keyframe, {}, dataset.videos[name].size
+        width, height = sizes[name]
+        areas = area(clip(keyframe.boxes, height, width)).tolist()
+        found = best[name]
+        for visible, box, names in zip(areas, keyframe.boxes, keyframe.labels, strict=True):
+            if names not in found or visible > found[names][0]:
+                found[names] = visible, box
+    return [
+        Keyframe(keyframe.key, np.stack([box for _, box in best[name].values()]), tuple(best[name]))
+        for name, keyframe in first.items()
+    ]
 
 
 class BatchLoader:

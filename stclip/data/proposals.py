@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stclip.data.fields import is_box, is_number, read_text
 from stclip.errors import Report, UserError, fail, reporting
-from stclip.files import check_regular, parse_json, read_json
+from stclip.files import parse_json, read_json
 from stclip.structures import FrameKey
-from stclip.structures.boxes import LARGEST
 
 logger = logging.getLogger(__name__)
 
@@ -70,17 +70,12 @@ def read_coco_detections(
 
     This is the format of ``jhmdb_faster_RCNN_person.json``; other fields are ignored. The list may
     also be that of ``annotations`` in an object, whose ``categories`` then say which category a
-    person is. Rows with a ``category_id`` other than a person's are left out.
-
-    Args:
-        path: the file.
-        image_ids: the keyframe of every image id that there is.
-        ids_from: where the image ids come from, for error messages.
-        report: gets what is wrong with a row, which is then left out.
+    person is. Rows with a ``category_id`` other than a person's are left out. ``image_ids`` has the
+    keyframe of every image id of ``ids_from``.
 
     Raises:
-        UserError: the file cannot be read, a row is malformed, its image id is unknown, or no row
-            is of a person.
+        UserError: the file cannot be read, a row is malformed or its image id unknown, or no row is
+            of a person.
     """
     content = read_json(path)
     rows = content.get("annotations") if isinstance(content, dict) else content
@@ -144,23 +139,12 @@ def read_jsonl_detections(
 ) -> dict[FrameKey, Proposals]:
     """Read json lines of {video, timestamp (seconds) or frame (from 1), box (xyxy pixels), score}.
 
-    Blank lines are ignored.
-
-    Args:
-        path: the file.
-        locate: finds the keyframe of a row.
-        report: gets what is wrong with a line, which is then left out.
+    Blank lines are ignored; ``locate`` finds the keyframe of a row.
 
     Raises:
         UserError: the file cannot be read, or a line is malformed or belongs to no known video.
     """
-    check_regular(path)
-    try:
-        text = Path(path).read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not a UTF-8 text file ({error.reason})") from error
+    text = read_text(path)
 
     def parsed() -> Iterable[tuple[FrameKey, list[float], float]]:
         for number, line in enumerate(text.split("\n"), start=1):
@@ -215,9 +199,9 @@ def _field(row: Any, name: str, where: str) -> Any:
 
 def _box(row: Any, name: str, where: str) -> list[float]:
     box = _field(row, name, where)
-    if not (isinstance(box, list) and len(box) == 4 and all(map(is_number, box))):
+    if not is_box(box):
         raise UserError(f"{where}: {name} {box!r:.60}: four numbers x1, y1, x2, y2 were expected")
-    return box
+    return list(box)
 
 
 def _score(row: Any, where: str) -> float:
@@ -228,8 +212,3 @@ def _score(row: Any, where: str) -> float:
     if not is_number(value):
         raise UserError(f"{where}: score {score!r:.60}: a number was expected")
     return float(value)
-
-
-def is_number(value: Any) -> bool:
-    """Whether a JSON value is a number of a size that coordinates, times and scores have."""
-    return type(value) in (int, float) and abs(value) <= LARGEST

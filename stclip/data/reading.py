@@ -35,11 +35,11 @@ class Frame:
 class FrameReader:
     """Reads frames and crops of one video after the other.
 
-    Frames that ``keep`` was told to keep are not decoded again, nor is what a store holds.
+    Frames that ``keep`` keeps are not decoded again, nor is what a store holds.
 
     Args:
         store: where to look first and to put what was made; None for no such place.
-            Its method must tell one ``prepare`` from another.
+            Its method must distinguish one ``prepare`` from another.
         prepare: makes (3, S, S) uint8 of a picture and S, as ``preprocess`` does. Must be
             picklable.
     """

@@ -140,11 +140,11 @@ class PictureStore:
         try:
             path.parent.mkdir(exist_ok=True)
             if self._limit and not self._has_room(path.parent, len(data)):
-                self._tell_limit()
+                self._log_limit()
                 return
             try:
-                # Without fsync, which would take longer than decoding: the checksum tells if a
-                # crash of the machine has kept the name and not the data.
+                # Without fsync, which would take longer than decoding: the checksum shows
+                # if a crash of the machine has kept the name and not the data.
                 temporary.write_bytes(data)
                 os.replace(temporary, path)
             finally:
@@ -173,7 +173,7 @@ class PictureStore:
                         os.unlink(entry.path)
         return used + more <= self._limit / _SUBFOLDERS
 
-    def _tell_limit(self) -> None:
+    def _log_limit(self) -> None:
         if not self._limit_met:
             self._limit_met = True
             logger.info(

@@ -1,4 +1,4 @@
-"""Pictures to what CLIP's image encoder takes, bar the pixel normalisation (method.md section 1).
+"""Pictures to what the image encoders take, but not normalised (method.md section 1).
 
 The pixels stay 8-bit here, so that batches are small; the models scale and normalise them.
 """
@@ -25,8 +25,8 @@ def preprocess(image: Picture, size: int, resize: Resize = "pillow") -> Tensor:
     Args:
         image: (h, w, 3) uint8 RGB, not empty.
         size: side of the square in pixels.
-        resize: whose arithmetic: Pillow's, which CLIP and the reference use, or torch's, which is
-            faster and rounds some values the other way.
+        resize: with Pillow, as CLIP and the reference do, or with torch, which is faster and rounds
+            some values the other way.
 
     Returns:
         (3, size, size) uint8.
@@ -55,6 +55,29 @@ def preprocess(image: Picture, size: int, resize: Resize = "pillow") -> Tensor:
         )
         picture = picture.resize((size, size), bicubic, box=box)
     return torch.from_numpy(np.array(picture)).permute(2, 0, 1).contiguous()
+
+
+def clip_picture(picture: Picture, size: int) -> Tensor:
+    """Resize the shorter side to 256/224 of ``size`` and cut out the centre.
+
+    As X-CLIP's authors do it: bilinear, without antialiasing, and in whole grey levels. Except for
+    that rounding it is what ``stclip.models.xclip.preprocess_video`` does before it normalises.
+
+    Args:
+        picture: (h, w, 3) uint8 RGB, not empty.
+        size: side of the square in pixels.
+
+    Returns:
+        (3, size, size) uint8.
+    """
+    height, width = picture.shape[:2]
+    short = size * 256 // 224
+    scale = short / min(height, width)
+    new_height, new_width = int(height * scale + 0.5), int(width * scale + 0.5)
+    pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None].float()
+    resized = interpolate(pixels, size=(new_height, new_width), mode="bilinear")[0]
+    top, left = (new_height - size) // 2, (new_width - size) // 2
+    return resized[:, top : top + size, left : left + size].round().to(torch.uint8)
 
 
 def crop_box(image: Picture, box: NDArray[np.floating]) -> Picture:

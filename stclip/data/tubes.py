@@ -1,90 +1,172 @@
-"""Tubes to evaluate with: ground truth in any of the formats that have tubes, and detected ones.
+"""Annotated and detected action tubes, and the two formats of files of them (DATA.md).
 
-Beside the pickles of J-HMDB and UCF101-24 there is a json format of our own. Ground truth is one
-object, where ``nframes`` may be left out, and detected tubes are a list::
-
-    {"labels": ["run", "wave"], "nframes": {"v1": 40},
-     "ground_truth": [{"video": "v1", "label": "run", "boxes": [[frame, x1, y1, x2, y2], ...]}]}
-    [{"video": "v1", "label": "run", "score": 0.9, "boxes": [[frame, x1, y1, x2, y2], ...]}]
-
-Frames count from 1 and ascend; boxes are in pixels.
+``JHMDB-GT.pkl`` and ``UCF101v2-GT.pkl`` are in the format of ACT-detector; a json format of our own
+is for ground truth (an object) and for detected tubes (a list). Frames count from 1 and ascend;
+boxes are in pixels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from stclip.data.labels import choices
-from stclip.data.proposals import is_number
-from stclip.data.ucf24_ground_truth import read_tube_file, worded
-from stclip.errors import UserError
+from stclip.data.annotations import GroundTruth, Keyframe, Rows, keyframes_of
+from stclip.data.fields import LAST_FRAME, format_of, is_box, is_number, whole_number
+from stclip.data.labels import Part, choices
+from stclip.errors import Report, UserError, fail, reporting
 from stclip.files import read_json, write_json
 from stclip.structures import Tube
+from stclip.structures.boxes import LARGEST
 
 
 @dataclass(frozen=True)
-class TubeTruth:
-    """What detected tubes are compared with.
+class TubeFile:
+    """The tubes of a whole dataset.
 
     Attributes:
         path: the file.
-        labels: the class names that the file knows, in its order.
-        tubes: for every video its tubes; videos without any are keys too.
-        lengths: the frames of the videos of which the file says that.
+        labels: the class names, in the order that the file numbers them in.
+        tubes: for every ``class/video`` its tubes, labelled with these names.
+        lengths: for every ``class/video`` the frames that it has according to the file.
+        parts: for ``train`` and ``test`` the videos of each official split; a part that the file
+            says nothing about is not there.
+        sizes: width and height of the videos of which the file says that.
     """
 
     path: Path
     labels: tuple[str, ...]
     tubes: dict[str, list[Tube]] = field(repr=False)
     lengths: dict[str, int] = field(repr=False)
+    parts: Mapping[Part, Sequence[Sequence[str]]] = field(default_factory=dict, repr=False)
+    sizes: Mapping[str, tuple[int, int]] = field(default_factory=dict, repr=False)
+
+    def videos(self, part: Part, official_split: int = 1) -> Sequence[str]:
+        """The videos of one part of an official split, which counts from 1.
+
+        Raises:
+            UserError: the file has no such part or split, or a video is in both of its parts.
+        """
+        if part not in self.parts:
+            raise UserError(
+                f"{self.path}: does not say which videos are the {part} videos; put the list "
+                f"{part}list01.txt (class/video a line) into {self.path.parent}"
+            )
+        lists = self.parts[part]
+        if not 1 <= official_split <= len(lists):
+            raise UserError(
+                f"{self.path}: has the official splits 1 to {len(lists)}, not {official_split}"
+            )
+        videos = lists[official_split - 1]
+        other = self.parts.get("test" if part == "train" else "train", ())
+        same_split = set().union(*other[official_split - 1 : official_split])
+        both = sorted(same_split.intersection(videos))
+        if both:
+            raise UserError(
+                f"{self.path}: {len(both)} videos are train and test videos at once, the first is "
+                f"{both[0]}; take them out of one of the two lists"
+            )
+        return videos
+
+    def ground_truth(self, videos: Iterable[str], names: Mapping[str, str]) -> GroundTruth:
+        """The annotated frames of some videos: those inside their tubes.
+
+        Args:
+            videos: some of ``tubes``.
+            names: what to call each of ``labels``.
+        """
+        keyframes = {video: self._keyframes(video, names) for video in videos}
+        labels = tuple(names.values())
+        return GroundTruth(self.path, labels, keyframes, self.lengths, self.sizes)
+
+    def _keyframes(self, video: str, names: Mapping[str, str]) -> list[Keyframe]:
+        frames: dict[int, Rows] = {}
+        for tube in self.tubes[video]:
+            label = (names[tube.label],)
+            for frame, box in zip(tube.frames.tolist(), tube.boxes.tolist(), strict=True):
+                boxes, labels = frames.setdefault(frame, ([], []))
+                boxes.append(box)
+                labels.append(label)
+        return keyframes_of(video, frames)
 
 
-def read_tube_truth(
-    path: str | Path, official_split: int = 1, all_names: Sequence[str] | None = None
-) -> TubeTruth:
-    """Read the tubes of all test videos.
-
-    Args:
-        path: ``JHMDB-GT.pkl``, ``UCF101v2-GT.pkl``, ``pyannot.pkl`` with its lists of videos, or a
-            .json as the head of this module describes it.
-        official_split: which of the pickle's test lists, from 1; a .json has no such lists.
-        all_names: ALL_LABEL's names, for class names worded differently than in the pickle.
+def parse_act(path: Path, content: Any, report: Report = fail) -> TubeFile:
+    """The tubes in a pickle of ACT-detector's format, of which ``load_pickle`` read the content.
 
     Raises:
-        UserError: the file cannot be read, has no tubes, or is in none of the formats.
+        UserError: it is not in the format.
     """
-    path = Path(path)
-    if path.suffix == ".json":
-        return _from_json(path)
-    file = read_tube_file(path)
-    names = worded(file, all_names)
-    tubes = {
-        video: [Tube(names[tube.label], tube.frames, tube.boxes) for tube in file.tubes[video]]
-        for video in file.videos("test", official_split)
-    }
-    return TubeTruth(path, tuple(names.values()), tubes, file.lengths)
+    with format_of("JHMDB-GT.pkl", f"{path}"):
+        labels = tuple(content["labels"])
+        if not all(isinstance(name, str) for name in [*labels, *content["gttubes"]]):
+            raise TypeError("labels and videos must be texts")
+        if len(set(labels)) < len(labels):
+            raise ValueError("a label stands there twice")
+        parts: dict[Part, Any] = {
+            "train": content["train_videos"],
+            "test": content["test_videos"],
+        }
+        entries = list(content["gttubes"].items())
+        lengths = {video: whole_number(content["nframes"][video]) for video, _ in entries}
+        sizes = {
+            video: (whole_number(width), whole_number(height))
+            for video, (height, width) in content.get("resolution", {}).items()
+        }
+        listed = {video for lists in parts.values() for video in lists[0]}
+        if listed - lengths.keys():
+            raise KeyError(min(listed - lengths.keys()))
+    tubes: dict[str, list[Tube]] = {}
+    for video, numbers in entries:
+        tubes[video] = []
+        with reporting(report), format_of("JHMDB-GT.pkl", f"{path}: {video}"):
+            tubes[video] = _act_tubes(numbers, labels)
+    return TubeFile(path, labels, tubes, lengths, parts, sizes)
+
+
+def _act_tubes(numbers: Any, labels: Sequence[str]) -> list[Tube]:
+    """The tubes of a video, from {label index: [rows of a tube, ...]}."""
+    for number in numbers:
+        if not 0 <= number < len(labels):
+            raise ValueError(f"label {number}: 0 to {len(labels) - 1} were expected")
+    return [
+        _act_tube(labels[number], rows, f"tube {place} of {labels[number]}")
+        for number in numbers
+        for place, rows in enumerate(numbers[number], start=1)
+        if len(rows)
+    ]
+
+
+def _act_tube(label: str, rows: Any, where: str) -> Tube:
+    """A tube from its rows, which may stand in any order."""
+    table = np.asarray(rows, dtype=np.float64)
+    if table.ndim != 2 or table.shape[1] != 5:
+        raise ValueError(f"{where}: rows of shape {table.shape}; (n, 5) was expected")
+    whole = (table[:, 0] >= 1) & (table[:, 0] <= LAST_FRAME) & (table[:, 0] % 1 == 0)
+    wrong = table[~whole | ~(np.abs(table) <= LARGEST).all(axis=1)]
+    if len(wrong):
+        raise ValueError(
+            f"{where}: frame and box {wrong[0].tolist()}: whole frames from 1 and finite numbers "
+            "were expected"
+        )
+    table = table[np.argsort(table[:, 0])]
+    frames = table[:, 0].astype(np.int64)
+    twice = frames[1:][np.diff(frames) == 0]
+    if len(twice):
+        raise ValueError(f"{where}: two boxes in frame {twice[0]}")
+    return Tube(label, frames, table[:, 1:].astype(np.float32))
 
 
 def read_detected_tubes(
     path: str | Path, labels: Collection[str], videos: Collection[str]
 ) -> dict[str, list[Tube]]:
-    """Read a list of detected tubes.
-
-    Args:
-        path: a .json as the head of this module describes it.
-        labels: the class names that there are; a tube of any other is an error.
-        videos: the videos that there are, likewise.
-
-    Returns:
-        {video: its tubes in the order of the file}.
+    """Read a list of detected tubes: {video: its tubes in the order of the file}.
 
     Raises:
-        UserError: the file cannot be read, or a tube is malformed or of an unknown class or video.
+        UserError: the file cannot be read, or a tube is malformed or of none of the labels or
+            videos.
     """
     path = Path(path)
     rows = read_json(path)
@@ -121,7 +203,8 @@ def write_detected_tubes(path: str | Path, tubes: Mapping[str, Sequence[Tube]]) 
     write_json(path, rows)
 
 
-def _from_json(path: Path) -> TubeTruth:
+def read_tube_json(path: Path) -> TubeFile:
+    """Read ground truth in our own format; a UserError if the file is not in it."""
     content = read_json(path)
     rows = content.get("ground_truth") if isinstance(content, dict) else None
     labels = content.get("labels") if isinstance(content, dict) else None
@@ -140,7 +223,7 @@ def _from_json(path: Path) -> TubeTruth:
     for index, row in enumerate(rows):
         video, tube = _tube(row, f"{path}: ground_truth[{index}]", known, scored=False)
         tubes.setdefault(video, []).append(tube)
-    return TubeTruth(path, tuple(labels), tubes, lengths)
+    return TubeFile(path, tuple(labels), tubes, lengths)
 
 
 def _tube(row: Any, where: str, labels: Collection[str], scored: bool) -> tuple[str, Tube]:
@@ -156,7 +239,7 @@ def _tube(row: Any, where: str, labels: Collection[str], scored: bool) -> tuple[
     boxes = row.get("boxes")
     rows = boxes if isinstance(boxes, list) else []
     for box in rows:
-        if not (isinstance(box, list) and len(box) == 5 and all(map(is_number, box))):
+        if not is_box(box, 5):
             raise UserError(f"{where}: box {box!r:.80}: numbers frame, x1, y1, x2, y2 expected")
     table = np.array(rows, dtype=np.float64).reshape(-1, 5)
     frames = table[:, 0].astype(np.int64)

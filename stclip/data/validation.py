@@ -1,7 +1,7 @@
 """Says what is wrong with a dataset before anybody trains on it (stclip validate)."""
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
 
@@ -10,20 +10,31 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from stclip.data import findings as kinds
-from stclip.data.annotations import DetectionDataset, Keyframe
-from stclip.data.box_formats import guess_format, readings
+from stclip.data.annotations import DetectionDataset
+from stclip.data.checks import IOU, guess_format, lay_end_to_end, readings, recall, share_found
 from stclip.data.findings import Findings, Kind
 from stclip.data.frames import Video
-from stclip.data.labels import choices
-from stclip.data.proposals import NO_PROPOSALS, Proposals
-from stclip.errors import UserError, reporting
+from stclip.data.labels import Labels, choices
+from stclip.data.proposals import NO_PROPOSALS
+from stclip.errors import Report, UserError, reporting
 from stclip.structures import FrameKey
-from stclip.structures.boxes import are_empty, area, paired_iou
+from stclip.structures.boxes import are_empty, area
+from stclip.structures.groups import POSE
 
 Boxes = NDArray[np.float32]
-IOU = 0.5
 _EDGE = 2.0  # pixels over the edge of a picture that nobody minds
 _CHUNK = 32  # frames that are decoded at once
+
+
+def unchecked(findings: Findings) -> Callable[[Kind], Report]:
+    """What readers hand their mistakes to, without those that are looked for below."""
+
+    def report(kind: Kind) -> Report:
+        if kind in (kinds.EMPTY, kinds.UNKNOWN_LABELS):
+            return lambda error: None
+        return findings.report(kind)
+
+    return report
 
 
 def usable(part: str, dataset: DetectionDataset, findings: Findings) -> DetectionDataset:
@@ -79,11 +90,8 @@ def _check_boxes(
     rows = [(key, boxes) for key, boxes in rows if len(boxes)]
     if not rows:
         return
-    boxes = np.concatenate([boxes for _, boxes in rows]).astype(np.float64)
-    counts = [len(boxes) for _, boxes in rows]
-    owner = np.repeat(np.arange(len(rows)), counts)
-    place = np.concatenate([np.arange(count) for count in counts]) + 1
-    sizes = np.array([size_of[key.video] for key, _ in rows], dtype=np.float64)[owner]
+    found, sizes, owner = lay_end_to_end(rows, size_of)
+    boxes = found.astype(np.float64)
     meant = guess_format(boxes, sizes)
     if meant is not None:
         findings.add(kinds.READING, f"{where}: {len(boxes)} boxes look like {meant}")
@@ -96,56 +104,47 @@ def _check_boxes(
     for kind, mask in wrong:
         for index in np.flatnonzero(mask):
             key = rows[owner[index]][0]
+            place = 1 + index - np.searchsorted(owner, owner[index])
             numbers = ", ".join(f"{value:g}" for value in boxes[index])
             width, height = size_of[key.video]
             findings.add(
                 kind,
-                f"{where}: {key.video} frame {key.frame}, box {place[index]}: ({numbers}) in "
+                f"{where}: {key.video} frame {key.frame}, box {place}: ({numbers}) in "
                 f"{width} x {height}",
             )
 
 
-def check_labels(
-    part: str,
-    dataset: DetectionDataset,
-    vocabulary: Sequence[str],
-    all_names: Sequence[str],
-    several: bool,
-    findings: Findings,
-    poses: Collection[str] = (),
-) -> None:
+def check_labels(part: str, dataset: DetectionDataset, labels: Labels, findings: Findings) -> None:
     """Look at the labels of the annotated boxes.
 
     Args:
         part: train, test, or another name for messages; train has the stricter rules of training.
         dataset: its keyframes.
-        vocabulary: TRAIN_LABEL's or TEST_LABEL's names; empty if there is no such list.
-        all_names: ALL_LABEL's names.
-        several: whether a box may have several labels (ALL_GROUP is set).
+        labels: the class names; of TRAIN_LABEL or TEST_LABEL each must have a box.
         findings: gets the mistakes.
-        poses: the labels of which a box has only one although it may have several others.
     """
     counts = count_labels(dataset)
-    for name in sorted(set(counts) - set(all_names)):
+    for name in sorted(set(counts) - set(labels.all)):
         few = findings.counts.get(kinds.UNKNOWN_LABELS, 0) < findings.keep
-        hint = f"; {choices(name, all_names)}" if few else ""  # which takes long among many names
+        hint = f"; {choices(name, labels.all)}" if few else ""  # takes long among many names
         findings.add(kinds.UNKNOWN_LABELS, f"{part}: {name!r} of {counts[name]} boxes{hint}")
     if counts:  # a test set may have no ground truth at all
-        for name in vocabulary:
+        for name in {"train": labels.train, "test": labels.test}.get(part, ()):
             if not counts[name]:
                 findings.add(kinds.NO_SAMPLE, f"{part}: {name!r}")
     if part != "train":
         return
-    wanted = set(vocabulary)
+    wanted, groups = set(labels.train), labels.groups
+    poses = {name for name in wanted if (groups or {}).get(name) == POSE}
     for keyframe in dataset.keyframes:
         for number, names in enumerate(keyframe.labels, start=1):
             where = f"{part}: {keyframe.key.video} frame {keyframe.key.frame}, box {number}"
             mine = sorted(wanted & set(names))
             if not names:
                 findings.add(kinds.NO_LABEL, where)
-            elif len(mine) > 1 and not several:
+            elif len(mine) > 1 and groups is None:
                 findings.add(kinds.SEVERAL_LABELS, f"{where}: {', '.join(mine)}")
-        for number, mine in keyframe.with_several(wanted.intersection(poses)):
+        for number, mine in keyframe.with_several(poses):
             where = f"{part}: {keyframe.key.video} frame {keyframe.key.frame}, box {number}"
             findings.add(kinds.SEVERAL_POSES, f"{where}: {', '.join(mine)}")
 
@@ -157,23 +156,6 @@ def count_labels(dataset: DetectionDataset) -> Counter[str]:
     )
 
 
-def recall(
-    dataset: DetectionDataset, used: Callable[[Proposals], Proposals] = lambda found: found
-) -> float | None:
-    """The share of annotated boxes that a detection overlaps by IoU 0.5.
-
-    Args:
-        dataset: with proposals.
-        used: which of a keyframe's detections count.
-
-    Returns:
-        0 to 1; None without annotated boxes.
-    """
-    assert dataset.proposals is not None
-    found = {key: used(rows) for key, rows in dataset.proposals.items()}
-    return _recall(dataset.keyframes, {key: rows.boxes for key, rows in found.items()})
-
-
 def check_overlap(part: str, dataset: DetectionDataset, findings: Findings) -> None:
     """See that annotated and detected boxes are of the same persons."""
     if dataset.proposals is None:
@@ -181,7 +163,8 @@ def check_overlap(part: str, dataset: DetectionDataset, findings: Findings) -> N
     share = recall(dataset)
     if share is None or share >= IOU:
         return
-    others = {name: _recall(dataset.keyframes, rows) for name, rows in _readings(dataset).items()}
+    keyframes = dataset.keyframes
+    others = {name: share_found(keyframes, rows) for name, rows in _readings(dataset).items()}
     best, reached = max(others.items(), key=lambda item: item[1] or 0.0)
     text = f"{part}: {share:.1%} of the annotated boxes overlap a detection by IoU {IOU:g}"
     if reached is not None and reached >= IOU:
@@ -199,17 +182,6 @@ def _readings(dataset: DetectionDataset) -> dict[str, dict[FrameKey, Boxes]]:
         for name, boxes in readings(rows, size.repeat(len(rows), axis=0)).items():
             found.setdefault(name, {})[keyframe.key] = boxes.astype(np.float32)
     return found
-
-
-def _recall(keyframes: Sequence[Keyframe], found: Mapping[FrameKey, Boxes]) -> float | None:
-    hits = total = 0
-    for keyframe in keyframes:
-        rows, count = found.get(keyframe.key, NO_PROPOSALS.boxes), len(keyframe.boxes)
-        pairs = paired_iou(keyframe.boxes.repeat(len(rows), axis=0), np.tile(rows, (count, 1)))
-        best = pairs.reshape(count, len(rows)).max(axis=1, initial=0)
-        hits += int((best >= IOU).sum())
-        total += count
-    return hits / total if total else None
 
 
 def check_frames(

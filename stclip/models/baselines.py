@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from stclip.models.clip import CLIP, normalize_pixels
 from stclip.models.stclip import STCLIPOutput, cosine_logits
-from stclip.structures import ClipBatch
+from stclip.structures import ClipBatch, Needs
 
 # MODEL.NAME, and the arguments that make that baseline.
 BASELINES = {
@@ -32,6 +32,8 @@ class Baseline(nn.Module):
         crop: whether the feature of the person's crop counts; one of the two must.
         temperature: the cosines are divided by it.
     """
+
+    needs: Needs  # set by build_model
 
     def __init__(self, clip: CLIP, *, frame: bool, crop: bool, temperature: float = 0.07) -> None:
         super().__init__()

@@ -27,6 +27,7 @@ from stclip.models.weights import (
     xclip_from_state_dict,
 )
 from stclip.models.xclip import XCLIP, CrossFrameCLIP, XCLIPBaseline, XCLIPSizes, is_new
+from stclip.structures import Needs
 
 logger = logging.getLogger(__name__)
 
@@ -63,6 +64,7 @@ def build_model(
     if state is not None:
         model.clip.use_activation(_activation_of_weight(cfg, activation))
     visual = model.clip.visual
+    model.needs = needs_of(cfg, visual.image_size)
     logger.info(
         "model %s: vision %d wide, %d layers, patch %d at %d px; embedding %d; "
         "%.1f M parameters, %.1f M of them trained",
@@ -76,6 +78,15 @@ def build_model(
         sum(p.numel() for p in model.parameters() if p.requires_grad) / 1e6,
     )
     return model.eval()
+
+
+def needs_of(cfg: CfgNode, image_size: int) -> Needs:
+    """What the model of MODEL.NAME looks at, whose CLIP takes pictures of that size."""
+    temporal, clips = cfg.MODEL.TEMPORAL, cfg.MODEL.XCLIP
+    if cfg.MODEL.NAME == "xclip":
+        return Needs(image_size, clips.FRAMES, clips.STRIDE, clips.UNIT)
+    over_time = cfg.MODEL.NAME == "stclip" and temporal.ENABLED
+    return Needs(image_size, temporal.FRAMES if over_time else 1, temporal.STRIDE)
 
 
 def encode_labels(

@@ -35,7 +35,7 @@ from stclip.models.clip import (
     normalize_pixels,
 )
 from stclip.models.fast import cross_attention, mean_attention
-from stclip.structures import ClipBatch, PersonLayout
+from stclip.structures import ClipBatch, Needs, PersonLayout
 
 
 # ---------------------------------------------------------------- section 2: person tokens
@@ -385,6 +385,8 @@ class STCLIP(nn.Module):
             default all layers prompt.
         temporal_depth, temporal_init_std: of ``ContextTokens``.
     """
+
+    needs: Needs  # set by build_model
 
     def __init__(
         self,

@@ -37,7 +37,7 @@ from stclip.models.clip import (
     normalize_pixels,
 )
 from stclip.models.stclip import ContextPrompt, STCLIPOutput, cosine_logits, initialise_linear
-from stclip.structures import ClipBatch
+from stclip.structures import ClipBatch, Needs
 
 # ImageNet's statistics and not CLIP's: what the authors trained with.
 PIXEL_MEAN = (0.485, 0.456, 0.406)
@@ -452,6 +452,8 @@ class XCLIPBaseline(nn.Module):
     Args:
         clip: the X-CLIP.
     """
+
+    needs: Needs  # set by build_model
 
     def __init__(self, clip: XCLIP) -> None:
         super().__init__()

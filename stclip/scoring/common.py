@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stclip.data.box_formats import are_few, are_negligible, guess_format, look_like_shares
+from stclip.data.checks import are_few, are_negligible, guess_format, look_like_shares
 from stclip.data.labels import choices, read_label_file, read_video_list
 from stclip.errors import UserError
 from stclip.evaluation.rows import DetectionRows

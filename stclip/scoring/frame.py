@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from stclip.data.ground_truth import EvaluationTruth, read_evaluation_truth
+from stclip.data.annotations import GroundTruth
+from stclip.data.ground_truth import read_evaluation_truth
 from stclip.data.labels import read_label_file
 from stclip.errors import UserError
 from stclip.evaluation.frame_map import Metrics, frame_map
@@ -145,7 +146,7 @@ def read_scored(arguments: argparse.Namespace, path: Path) -> tuple[Detections, 
 
 def read_truth(
     arguments: argparse.Namespace, labels: Sequence[str], label_file: Path
-) -> EvaluationTruth:
+) -> GroundTruth:
     """The ground truth, which knows all of the labels."""
     refuse_csv(arguments.ground_truth)
     all_names = read_names(arguments.all_label)
@@ -154,7 +155,7 @@ def read_truth(
     return truth
 
 
-def check_videos(rows: DetectionRows, truth: EvaluationTruth, path: Path) -> None:
+def check_videos(rows: DetectionRows, truth: GroundTruth, path: Path) -> None:
     """Check that the ground truth knows all videos of predictions."""
     unknown = sorted({key.video for key in rows.keys} - set(truth.keyframes))
     if unknown:
@@ -165,7 +166,7 @@ def check_videos(rows: DetectionRows, truth: EvaluationTruth, path: Path) -> Non
 
 
 def evaluate(
-    arguments: argparse.Namespace, truth: EvaluationTruth, rows: DetectionRows, labels: list[str]
+    arguments: argparse.Namespace, truth: GroundTruth, rows: DetectionRows, labels: list[str]
 ) -> Metrics:
     """The frame mAP, of --videos and with the means of --unseen-label where these are given."""
     unseen = read_unseen(arguments.unseen_label, labels) if arguments.unseen_label else None

@@ -10,12 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stclip.data.tubes import (
-    TubeTruth,
-    read_detected_tubes,
-    read_tube_truth,
-    write_detected_tubes,
-)
+from stclip.data.ground_truth import read_tube_truth
+from stclip.data.tubes import TubeFile, read_detected_tubes, write_detected_tubes
 from stclip.errors import UserError
 from stclip.evaluation.frame_map import Metrics
 from stclip.evaluation.result_csv import read_result_csv
@@ -123,7 +119,7 @@ def _boxes(tubes: Mapping[str, Sequence[Tube]]) -> NDArray[np.float32]:
     return np.concatenate([np.zeros((0, 4), np.float32), *parts])
 
 
-def _check_tubes(found: dict[str, list[Tube]], truth: TubeTruth, path: Path, fate: str) -> None:
+def _check_tubes(found: dict[str, list[Tube]], truth: TubeFile, path: Path, fate: str) -> None:
     places = [(video, frame) for video, some in found.items() for t in some for frame in t.frames]
 
     def place(index: int) -> str:
@@ -159,7 +155,7 @@ def _why_no_tube(rows: DetectionRows) -> str:
 
 def _evaluate(
     arguments: argparse.Namespace,
-    truth: TubeTruth,
+    truth: TubeFile,
     found: dict[str, list[Tube]],
     labels: Sequence[str],
 ) -> Metrics:

@@ -1,6 +1,7 @@
 """Plain data that the layers hand to one another."""
 
 from stclip.structures.batch import ClipBatch, Detections, FrameKey, PersonLayout
+from stclip.structures.needs import Needs
 from stclip.structures.tubes import Tube
 
-__all__ = ["ClipBatch", "Detections", "FrameKey", "PersonLayout", "Tube"]
+__all__ = ["ClipBatch", "Detections", "FrameKey", "Needs", "PersonLayout", "Tube"]

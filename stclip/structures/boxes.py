@@ -26,6 +26,20 @@ def clip(boxes: Boxes, height: int, width: int) -> Boxes:
     return np.clip(boxes, 0, limit)
 
 
+def are_visible(boxes: Boxes, sizes: NDArray[np.integer | np.floating]) -> NDArray[np.bool_]:
+    """Which boxes (n, 4) are not empty in their pictures, as numbers and as whole pixels.
+
+    Args:
+        boxes: xyxy in pixels.
+        sizes: (n, 2) width and height of each one's picture.
+    """
+    limit = np.concatenate([sizes, sizes], axis=1) - 1
+    clipped = np.clip(boxes, 0, limit).astype(np.float32)
+    whole = np.rint(clipped)  # halves to even, as cutting out a crop does it
+    seen = (clipped[:, 2:] > clipped[:, :2]) & (whole[:, 2:] > whole[:, :2])
+    return np.asarray(seen.all(axis=1))
+
+
 def paired_iou(a: Boxes, b: Boxes) -> Boxes:
     """IoU (n,) of each box of ``a`` (n, 4) xyxy with the one of ``b`` (n, 4) in the same row.
 

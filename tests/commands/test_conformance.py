@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from stclip.config import load_config
-from stclip.data.build import build_dataset, build_test_loader, build_train_loader, read_vocabulary
+from stclip.data.build import build_dataset, build_test_loader, build_train_loader
+from stclip.data.labels import Labels
 from stclip.engine.checkpoint import read_checkpoint
 from stclip.engine.infer import infer
 from stclip.models.build import build_model, encode_labels
@@ -49,7 +50,8 @@ def test_test(shared_test: Path) -> None:
 
 
 def test_test_without_fast(case_config: Path) -> None:
-    assert load_command("test").main(["--config-file", str(case_config), "MODEL.FAST", "False"]) == 0
+    pairs = ["MODEL.FAST", "False"]
+    assert load_command("test").main(["--config-file", str(case_config), *pairs]) == 0
     check_test(Path(load_config(case_config).OUTPUT_DIR) / "inference" / "jhmdb")
 
 
@@ -58,9 +60,9 @@ def test_stages(case_config: Path, reference_checkpoint: Path, fast: bool) -> No
     stages = np.load(EXPECTED / "eval_stages.npz")
     cfg = load_config(case_config, ["MODEL.FAST", str(fast)])
     model = build_model(cfg, read_checkpoint(reference_checkpoint).model)
-    vocabulary = encode_labels(model, read_vocabulary(cfg, "test"))
+    vocabulary = encode_labels(model, Labels.read(cfg, "test").vocabulary("test"))
     found: dict[str, tuple[torch.Tensor, ...]] = {}
-    for batch in build_test_loader(cfg, build_dataset(cfg, "test"), model.clip.image_size):
+    for batch in build_test_loader(cfg, build_dataset(cfg, "test"), model.needs):
         with torch.no_grad():
             output = model(batch, vocabulary)
         places: dict[str, int] = {}
@@ -88,11 +90,11 @@ def test_stages(case_config: Path, reference_checkpoint: Path, fast: bool) -> No
 def test_scores_in_bfloat16(case_config: Path) -> None:
     cfg = load_config(case_config)
     model = build_model(cfg, read_checkpoint(cfg.MODEL.WEIGHT).model)
-    vocabulary = encode_labels(model, read_vocabulary(cfg, "test"))
+    vocabulary = encode_labels(model, Labels.read(cfg, "test").vocabulary("test"))
     scores = [
         infer(
             model,
-            build_test_loader(cfg, build_dataset(cfg, "test"), model.clip.image_size),
+            build_test_loader(cfg, build_dataset(cfg, "test"), model.needs),
             vocabulary,
             device=torch.device("cpu"),
             precision=precision,
@@ -149,10 +151,10 @@ def test_train_in_parts(case_config: Path) -> None:
 def test_gradients(case_config: Path, reference_checkpoint: Path, fast: bool) -> None:
     cfg = load_config(case_config, ["MODEL.FAST", str(fast)])
     model = build_model(cfg, read_checkpoint(reference_checkpoint).model).train()
-    labels = read_vocabulary(cfg, "train")
-    loader = build_train_loader(cfg, build_dataset(cfg, "train"), labels, model.clip.image_size)
+    labels = Labels.read(cfg, "train")
+    loader = build_train_loader(cfg, build_dataset(cfg, "train"), labels, model.needs)
     batch = next(iter(loader))
-    output = model(batch, encode_labels(model, labels))
+    output = model(batch, encode_labels(model, labels.vocabulary("train")))
     (FocalCriterion()(output.logits, batch.labels)["action"] / len(batch.boxes)).backward()
     expected = three_steps()["history"][0]["grad_norm"]
     gradients = {n: p.grad for n, p in model.named_parameters() if p.requires_grad}

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from stclip.data.tubes import read_tube_truth
+from stclip.data.ground_truth import read_tube_truth
 from stclip.errors import UserError
 from stclip.evaluation.frame_map import frame_map
 from stclip.evaluation.results import soft_voting, write_results

@@ -10,7 +10,7 @@ import pytest
 import stclip
 from stclip.cli import Parser
 from stclip.commands import COMMANDS, main
-from tests.helpers import REPOSITORY
+from tests.helpers import REPOSITORY, load_command
 
 TOOLS = {
     "ablate_puppet": "puppet ablate",

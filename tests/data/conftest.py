@@ -3,7 +3,7 @@ from collections.abc import Iterator
 import pytest
 from av.video.frame import VideoFrame
 
-from stclip.data.decoding import Decoder
+from stclip.data.video import Decoder
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from PIL import Image
 from yacs.config import CfgNode
 
 from stclip.config.defaults import get_cfg_defaults
-from stclip.data.jhmdb_ground_truth import CLASSES
+from stclip.data.jhmdb import CLASSES
 
 WIDTH, HEIGHT = 40, 30
 BITS = 8  # squares of a numbered frame

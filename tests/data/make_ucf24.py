@@ -10,7 +10,7 @@ from PIL import Image
 from yacs.config import CfgNode
 
 from stclip.config.defaults import get_cfg_defaults
-from stclip.data.ucf24_ground_truth import CLASSES
+from stclip.data.ucf24 import CLASSES
 from tests.data.make import numbered, write_video
 from tests.helpers import REPOSITORY
 

@@ -3,18 +3,21 @@
 import json
 import logging
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from stclip.data import build_dataset, build_test_loader, build_train_loader, read_vocabulary
+from stclip.data import build_dataset, build_test_loader, build_train_loader
+from stclip.data.annotations import Request
 from stclip.data.ava import build_ava
 from stclip.data.ava_videos import AVA
-from stclip.data.labels import read_label_file
-from stclip.data.selection import Selection, make_selection
+from stclip.data.build import read_dataset
+from stclip.data.labels import Labels, read_label_file
 from stclip.data.transforms import preprocess
 from stclip.errors import UserError
+from stclip.structures import Needs
 from tests.data.make import number_of
 from tests.data.make_ava import config, number_at, write_dataset, write_lines
 from tests.data.test_build import same
@@ -22,6 +25,7 @@ from tests.helpers import REPOSITORY, shared_path
 
 LABELS = REPOSITORY / "data" / "label_splits" / "ava"
 SIZE = 16
+NEEDS = Needs(SIZE, 9)
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +44,8 @@ def write_annotations(tmp_path, train=(), val=()):
 
 
 def build(tmp_path, part, names=("sit", "run"), **options):
-    return build_ava(tmp_path, Selection(part, names), names, None, **options)
+    labels = Labels(tuple(names), train=names, test=names)
+    return build_ava(Request("ava", part, replace(labels, **options), tmp_path))
 
 
 def test_training_videos_show_no_unseen_class(root):
@@ -88,9 +93,9 @@ def test_keyframes_of_a_test(root):
 
 @pytest.mark.parametrize("stride", [1, 3])
 def test_batches_show_the_pictures_around_the_second(root, stride):
-    cfg = config(root, "MODEL.TEMPORAL.STRIDE", str(stride), "TEST.VIDEOS_PER_BATCH", "2")
+    cfg = config(root, "TEST.VIDEOS_PER_BATCH", "2")
     dataset = build_dataset(cfg, "test")
-    batches = list(build_test_loader(cfg, dataset, SIZE))
+    batches = list(build_test_loader(cfg, dataset, Needs(SIZE, 9, stride)))
     assert [len(batch) for batch in batches] == [2, 1]
     first = batches[0]
     assert first.owner.tolist() == [0, 0]  # nobody was detected at 904
@@ -109,8 +114,8 @@ def test_batches_are_the_same_with_a_store(root, tmp_path, decoded):
     train, test = build_dataset(cfg, "train"), build_dataset(cfg, "test")
 
     def batches():
-        yield from build_train_loader(cfg, train, read_vocabulary(cfg, "train"), SIZE)
-        yield from build_test_loader(cfg, test, SIZE)
+        yield from build_train_loader(cfg, train, Labels.read(cfg, "train"), NEEDS)
+        yield from build_test_loader(cfg, test, NEEDS)
 
     without = list(batches())
     cfg.defrost()
@@ -128,14 +133,16 @@ def test_what_is_found_is_read_where_mistakes_are_collected(tmp_path):
     ava = write_dataset(tmp_path)
     (ava / "videos" / "seen.mkv").unlink()
     found = []
-    dataset = build_dataset(config(tmp_path), "train", found.append)
+    cfg = config(tmp_path)
+    dataset = read_dataset(cfg, "train", Labels.read(cfg, "train"), lambda kind: found.append)
     assert list(dataset.videos) == ["other"]
     assert [keyframe.key.video for keyframe in dataset.keyframes] == ["other"]
     assert len(dataset.ava.seconds) == 1
     (error,) = found
     assert "1 of 2 videos are missing, the first is seen" in str(error)
     shutil.rmtree(ava / "clips")
-    nothing = build_dataset(config(tmp_path), "test", found.append)
+    labels = Labels.read(cfg, "test")
+    nothing = read_dataset(cfg, "test", labels, lambda kind: found.append)
     assert (nothing.videos, nothing.keyframes, nothing.proposals) == ({}, [], {})
     assert "1 of 1 videos are missing, the first is -val_1" in str(found[1])
     with pytest.raises(UserError, match="the first is seen"):
@@ -144,11 +151,11 @@ def test_what_is_found_is_read_where_mistakes_are_collected(tmp_path):
 
 def test_training_targets_hold_every_label(root):
     cfg = config(root, "SOLVER.MAX_ITER", "1", "SOLVER.VIDEOS_PER_BATCH", "3")
-    vocabulary = read_vocabulary(cfg, "train")
-    (batch,) = build_train_loader(cfg, build_dataset(cfg, "train"), vocabulary, SIZE)
+    labels = Labels.read(cfg, "train")
+    (batch,) = build_train_loader(cfg, build_dataset(cfg, "train"), labels, NEEDS)
     found = {}
     for owner, row in zip(batch.owner.tolist(), batch.labels, strict=True):
-        names = [vocabulary[column] for column in torch.nonzero(row)[:, 0]]
+        names = [labels.train[column] for column in torch.nonzero(row)[:, 0]]
         found.setdefault(batch.keys[owner], []).append(names)
     assert found == {
         ("other", AVA.frame_of(904)): [["watch (a person)"]],
@@ -191,7 +198,7 @@ def test_a_video_of_both_parts(tmp_path):
 def test_no_video_without_unseen_classes(tmp_path):
     write_annotations(tmp_path, ["v,902,0,0,1,1,1", "v,903,0,0,1,1,2"])
     with pytest.raises(UserError, match=r"TRAIN_LABEL: each of the 1 videos of .* only in TEST_LA"):
-        build(tmp_path, "train", unseen={"run"})
+        build(tmp_path, "train", train=("sit",))
 
 
 def test_seconds_outside_are_left_out_with_a_warning(root, tmp_path, caplog):
@@ -220,12 +227,12 @@ def test_a_nearly_whole_dataset_is_compared_with_the_known_counts(tmp_path, capl
 def test_lists_of_videos_and_videos_without_the_classes(root, tmp_path):
     """All validation videos are tested, also those that show none of the tested classes."""
     names = read_label_file(LABELS / "all_label.txt")
-    selection = Selection("test", ("crawl",))
-    dataset = build_ava(root, selection, names, None)
+    request = Request("ava", "test", Labels(tuple(names), test=("crawl",)), root)
+    dataset = build_ava(request)
     assert len(dataset.keyframes) == 2
     listed = write_lines(tmp_path / "list.txt", ["nobody"])
     with pytest.raises(UserError, match=r"TEST_VIDEO .*none of its 1 videos is left"):
-        build_ava(root, make_selection("test", ["crawl"], str(listed)), names, None)
+        build_ava(replace(request, list_path=str(listed)))
 
 
 def test_no_detections_at_all(root, tmp_path, caplog):

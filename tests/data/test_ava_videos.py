@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from stclip.data.ava_videos import AVA, AvaClips, AvaFile, find_videos
-from stclip.data.video import FrameFolder, VideoFile
+from stclip.data.frames import FrameFolder
+from stclip.data.video import VideoFile
 from stclip.errors import UserError
 from tests.data.make import number_of, write_video
 from tests.data.make_ava import (

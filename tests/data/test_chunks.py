@@ -4,16 +4,18 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stclip.data.chunks import ChunkKeyframe, make_chunk
+from stclip.data.chunks import ChunkKeyframe, make_chunk, shown_frames
+from stclip.data.frames import FrameList
 from stclip.data.proposals import NO_PROPOSALS, Proposals
 from stclip.data.transforms import crop_box, preprocess
-from stclip.data.video import FrameList
-from stclip.data.windows import window
+from stclip.data.windows import spread, window
 from stclip.errors import UserError
-from stclip.structures import ClipBatch, FrameKey
+from stclip.structures import ClipBatch, FrameKey, Needs
 from tests.data.make import numbered
 
 SIZE = 16
+WHOLE = Needs(SIZE, 4, clips="video")
+WINDOW = Needs(SIZE, 4, 2, "window")
 
 
 class Counting(FrameList):
@@ -36,7 +38,7 @@ def keyframe(frame, boxes=(), labels=None):
 
 def test_every_frame_is_decoded_once_and_found_by_index():
     video = Counting(12)
-    batch = make_chunk(video, [keyframe(5), keyframe(6), keyframe(7)], 9, SIZE)
+    batch = make_chunk(video, [keyframe(5), keyframe(6), keyframe(7)], Needs(SIZE, 9))
     assert video.decoded == list(range(1, 12))
     assert batch.frames.shape == (11, 3, SIZE, SIZE)
     assert batch.frames.dtype == torch.uint8
@@ -51,27 +53,28 @@ def test_every_frame_is_decoded_once_and_found_by_index():
 
 def test_far_apart_keyframes_decode_only_their_windows():
     video = Counting(40)
-    batch = make_chunk(video, [keyframe(2), keyframe(38)], 3, SIZE)
+    batch = make_chunk(video, [keyframe(2), keyframe(38)], Needs(SIZE, 3))
     assert video.decoded == [1, 2, 3, 37, 38, 39]
     assert batch.window.tolist() == [[0, 1, 2], [3, 4, 5]]
 
 
 def test_a_stride_decodes_the_keyframe_beside_its_window():
     video = Counting(12)
-    batch = make_chunk(video, [keyframe(2), keyframe(6)], 3, SIZE, window_stride=2)
+    batch = make_chunk(video, [keyframe(2), keyframe(6)], Needs(SIZE, 3, 2))
     assert video.decoded == [1, 2, 3, 4, 5, 6, 8]
     assert batch.window.tolist() == [[0, 2, 4], [3, 5, 6]]
     assert batch.keyframe.tolist() == [1, 5]
 
 
-def test_a_keyframe_outside_the_video_is_named():
+@pytest.mark.parametrize("needs", [Needs(SIZE, 3), WHOLE])
+def test_a_keyframe_outside_the_video_is_named(needs):
     for frame in (0, 4):
         with pytest.raises(UserError, match=f"frame {frame} is not there; 3 frames are"):
-            make_chunk(Counting(3), [keyframe(1), keyframe(frame)], 3, SIZE)
+            make_chunk(Counting(3), [keyframe(1), keyframe(frame)], needs)
 
 
 def test_short_videos_are_padded_at_the_end():
-    batch = make_chunk(Counting(3), [keyframe(2)], 9, SIZE)
+    batch = make_chunk(Counting(3), [keyframe(2)], Needs(SIZE, 9))
     assert batch.window.tolist() == [[0, 1, 2, -1, -1, -1, -1, -1, -1]]
     assert batch.keyframe.tolist() == [1]
 
@@ -87,7 +90,7 @@ def test_boxes_are_clipped_and_empty_ones_dropped_with_their_scores_and_labels()
     ]
     labels = np.eye(6, dtype=np.float32)
     video = Counting(4)
-    batch = make_chunk(video, [keyframe(1), keyframe(3, boxes, labels)], 3, SIZE)
+    batch = make_chunk(video, [keyframe(1), keyframe(3, boxes, labels)], Needs(SIZE, 3))
     assert batch.boxes.tolist() == [[0, 0, 39, 29], [10.5, 3, 12.5, 20]]
     assert batch.boxes.dtype == batch.det_scores.dtype == torch.float32
     assert torch.allclose(batch.det_scores, torch.tensor([0.5, 0.9]))
@@ -100,7 +103,7 @@ def test_boxes_are_clipped_and_empty_ones_dropped_with_their_scores_and_labels()
 
 def test_a_keyframe_without_persons_keeps_its_columns_of_labels():
     empty = ChunkKeyframe(FrameKey("v", 1), NO_PROPOSALS, np.zeros((0, 5), dtype=np.float32))
-    batch = make_chunk(Counting(2), [empty], 3, SIZE)
+    batch = make_chunk(Counting(2), [empty], Needs(SIZE, 3))
     assert batch.labels.shape == (0, 5)
     assert batch.owner.dtype == torch.long
 
@@ -114,9 +117,9 @@ def test_a_chunk_is_its_keyframes_one_by_one(data):
     boxes = st.lists(st.lists(coordinate, min_size=4, max_size=4), max_size=3)
     keyframes = [keyframe(frame, data.draw(boxes)) for frame in sorted(frames)]
     video = Counting(n)
-    whole = make_chunk(video, keyframes, 9, SIZE)
+    whole = make_chunk(video, keyframes, Needs(SIZE, 9))
     assert len(video.decoded) == len(set(video.decoded)) == len(whole.frames)
-    single = ClipBatch.cat([make_chunk(video, [item], 9, SIZE) for item in keyframes])
+    single = ClipBatch.cat([make_chunk(video, [item], Needs(SIZE, 9)) for item in keyframes])
     for name in ("owner", "boxes", "det_scores", "crops"):
         assert torch.equal(getattr(whole, name), getattr(single, name))
     for row, item in enumerate(keyframes):
@@ -130,3 +133,41 @@ def test_a_chunk_is_its_keyframes_one_by_one(data):
     assert (whole.boxes[:, 2:] > whole.boxes[:, :2]).all()
     assert (whole.boxes >= 0).all()
     assert (whole.boxes <= torch.tensor([39, 29, 39, 29])).all()
+
+
+def test_all_keyframes_of_a_video_share_its_clip_and_frames_are_decoded_once():
+    video, box = Counting(8), [[1, 2, 20, 25]]
+    batch = make_chunk(video, [keyframe(1, box), keyframe(5, box), keyframe(8, box)], WHOLE)
+    assert video.decoded == [2, 4, 6, 8]
+    assert batch.frames.shape == (4, 3, SIZE, SIZE)
+    assert batch.window.tolist() == [[0, 1, 2, 3]] * 3
+    assert batch.keyframe.tolist() == [-1] * 3
+    assert batch.crops.shape == (3, 3, 0, 0)
+    assert batch.owner.tolist() == [0, 1, 2]
+    assert batch.labels is None
+    both = ClipBatch.cat([batch, make_chunk(Counting(9), [keyframe(2)], WHOLE)])
+    assert both.keyframe.tolist() == [-1] * 4
+    assert both.window.tolist() == [[0, 1, 2, 3]] * 3 + [[4, 5, 6, 7]]
+
+
+def test_clips_around_keyframes_share_frames():
+    video = Counting(20)
+    batch = make_chunk(video, [keyframe(8), keyframe(10)], WINDOW)
+    assert video.decoded == [4, 6, 8, 10, 12]
+    assert batch.window.tolist() == [[0, 1, 2, 3], [1, 2, 3, 4]]
+    assert shown_frames(WINDOW, 20, 20) == window(20, 20, 4, 2) == [14, 16, 18, 20]
+
+
+def test_a_clip_that_does_not_fit_is_spread_over_the_whole_video():
+    assert shown_frames(WINDOW, 3, 7) == window(3, 7, 4, 2) == [1, 3, 5, 7]
+    assert shown_frames(WINDOW, 3, 6) == spread(6, 4)
+    assert shown_frames(WINDOW, 2, 2) == [1, 1, 2, 2]
+
+
+def test_boxes_of_clips_are_clipped_and_empty_ones_dropped():
+    boxes = [(-5, -5, 60, 60), (50, 1, 60, 9), (3, 4, 20, 21)]  # the frame has 40 x 30 pixels
+    labels = np.eye(3, dtype=np.float32)
+    batch = make_chunk(Counting(8), [keyframe(1), keyframe(3, boxes, labels)], WHOLE)
+    assert batch.boxes.tolist() == [[0, 0, 39, 29], [3, 4, 20, 21]]
+    assert batch.det_scores.tolist() == [0.5, 1]
+    assert batch.owner.tolist() == [1, 1]

@@ -1,15 +1,15 @@
 import logging
 import time
+from pathlib import Path
 
 import pytest
 
+from stclip.config.defaults import get_cfg_defaults
 from stclip.data.labels import (
-    check_vocabulary,
-    label_line,
+    Labels,
     read_group_file,
     read_label_file,
     read_video_list,
-    warn_overlap,
 )
 from stclip.errors import UserError
 from tests.helpers import REPOSITORY, shared_path
@@ -50,15 +50,54 @@ def test_unset_and_absent_files_name_the_key(tmp_path):
         read_label_file(tmp_path / "none.txt", "TEST_LABEL")
 
 
-def test_a_label_outside_all_labels_names_key_file_label_and_choices():
-    with pytest.raises(UserError) as error:
-        check_vocabulary(["run", "golff"], ["golf", "run"], "TEST_LABEL", "test.txt")
-    assert str(error.value) == (
-        "TEST_LABEL test.txt: label 'golff' is not in ALL_LABEL; did you mean 'golf'?"
-    )
-    with pytest.raises(UserError, match="choices: golf, run"):
-        check_vocabulary(["zzz"], ["golf", "run"], "TEST_LABEL", "test.txt")
-    check_vocabulary(["run"], ["golf", "run"], "TEST_LABEL", "test.txt")
+@pytest.fixture
+def cfg(tmp_path):
+    """run and sit are seen, wave is not."""
+    cfg = get_cfg_defaults()
+    for part, names in (("all", "run\nsit\nwave\n"), ("train", "sit\n\nrun"), ("test", "wave")):
+        (tmp_path / f"{part}.txt").write_text(names)
+        cfg[f"{part.upper()}_LABEL"] = str(tmp_path / f"{part}.txt")
+    return cfg
+
+
+def test_the_label_files_of_a_run(cfg, tmp_path):
+    (tmp_path / "group.txt").write_text("pose\npose\nperson\n")
+    cfg.ALL_GROUP = str(tmp_path / "group.txt")
+    labels = Labels.read(cfg, "train")
+    assert labels.vocabulary("train") == ["sit", "run"]
+    assert labels.vocabulary("test") == ["wave"]
+    assert labels.groups_of("test") == ["person"]
+    assert labels.unseen == {"wave"}
+    assert labels.place("train", "run") == f"TRAIN_LABEL {tmp_path}/train.txt, line 3"
+    cfg.TEST.GENERALIZED, cfg.ALL_GROUP, cfg.TRAIN_LABEL = True, "", ""
+    labels = Labels.read(cfg, "test")
+    assert labels.vocabulary("test") == ["run", "sit", "wave"]
+    assert (labels.groups, labels.groups_of("test"), labels.train) == (None, None, ())
+    assert labels.place("test", "wave") == f"ALL_LABEL {tmp_path}/all.txt, line 3"
+    with pytest.raises(UserError, match=r"^TRAIN_LABEL: is empty; set it to a text file"):
+        labels.vocabulary("train")
+    with pytest.raises(UserError, match=r"^TRAIN_LABEL: is empty; set it to a text file"):
+        Labels.read(cfg, "train")
+
+
+def test_every_label_file_is_read_once(cfg, monkeypatch):
+    read = []
+    monkeypatch.setattr("stclip.data.labels.shipped", lambda path: read.append(path) or Path(path))
+    Labels.read(cfg, "test")
+    assert sorted(read) == sorted([cfg.ALL_LABEL, cfg.TRAIN_LABEL, cfg.TEST_LABEL])
+
+
+@pytest.mark.parametrize(("name", "hint"), [("golff", "'golf'"), ("zzz", "choices: golf, run")])
+def test_a_label_outside_all_labels_names_key_file_label_and_choices(cfg, tmp_path, name, hint):
+    (tmp_path / "all.txt").write_text("golf\nrun\n")
+    (tmp_path / "test.txt").write_text(f"run\n{name}\n")
+    message = f"TEST_LABEL {tmp_path}/test.txt: label {name!r} is not in ALL_LABEL; .*{hint}"
+    with pytest.raises(UserError, match=message):
+        Labels.read(cfg, "test")
+    (tmp_path / "test.txt").write_text("run")
+    assert Labels.read(cfg, "test").train == ("sit", "run")  # may be another dataset's
+    with pytest.raises(UserError, match=r"TRAIN_LABEL .*: label 'sit' is not in ALL_LABEL"):
+        Labels.read(cfg, "train")
 
 
 def test_video_list_drops_repetitions_and_blanks(tmp_path):
@@ -69,9 +108,9 @@ def test_video_list_drops_repetitions_and_blanks(tmp_path):
 
 def test_overlap_is_a_warning(caplog):
     with caplog.at_level(logging.WARNING):
-        warn_overlap(["run", "sit"], ["wave"])
+        Labels((), ("run", "sit"), ("wave",)).warn_overlap()
         assert not caplog.records
-        warn_overlap(["run", "sit"], ["sit", "wave"])
+        Labels((), ("run", "sit"), ("sit", "wave")).warn_overlap()
     assert "not zero-shot: sit" in caplog.text
 
 
@@ -122,8 +161,10 @@ def test_what_is_wrong_with_a_group_file_is_named(tmp_path, text, message):
 def test_many_labels_take_no_longer_than_their_number(tmp_path):
     names = [f"does thing number {n}" for n in range(100_000)]
     path = write(tmp_path, "\n".join(names).encode())
+    cfg = get_cfg_defaults()
+    cfg.ALL_LABEL = cfg.TRAIN_LABEL = cfg.TEST_LABEL = str(path)
     start = time.process_time()
-    check_vocabulary(read_label_file(path), names, "TEST_LABEL", path)
-    warn_overlap(names, names)
+    labels = Labels.read(cfg, "test")
+    labels.warn_overlap()
     assert time.process_time() - start < 5  # minutes, if each name was looked for in a list
-    assert label_line(path, names[7], "TEST_LABEL") == f"TEST_LABEL {path}, line 8"
+    assert labels.place("test", names[7]) == f"TEST_LABEL {path}, line 8"

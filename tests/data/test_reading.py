@@ -10,21 +10,20 @@ from hypothesis import strategies as st
 
 from stclip.data.annotations import DetectionDataset, Keyframe
 from stclip.data.build import build_test_loader
-from stclip.data.chunks import make_chunk
-from stclip.data.clips import ClipReader, clip_picture
-from stclip.data.decoding import Decoder
+from stclip.data.chunks import make_chunk, shown_frames
 from stclip.data.frames import FrameList
 from stclip.data.reading import FrameReader
-from stclip.data.sampling import order_in_runs
 from stclip.data.store import PictureStore
-from stclip.data.transforms import crop_box, preprocess
-from stclip.data.video import VideoFile, open_video
-from stclip.structures import FrameKey
+from stclip.data.transforms import clip_picture, crop_box, preprocess
+from stclip.data.video import Decoder, VideoFile, open_video
+from stclip.data.windows import order_in_runs
+from stclip.structures import FrameKey, Needs
 from tests.data.make import number_of, numbered, write_frames, write_jhmdb, write_video
 from tests.data.test_build import same
 from tests.data.test_chunks import Counting, keyframe
 
 SIZE = 8
+NEEDS = Needs(SIZE, 9)
 
 
 # ------------------------------------------------------------------ frames once
@@ -69,7 +68,7 @@ def test_the_config_chooses_who_resizes(tmp_path):
     noise = np.random.default_rng(0).integers(256, size=(30, 40, 3), dtype=np.uint8)
     dataset = counting_dataset({"one": 1})
     dataset.videos["a/one"] = FrameList([noise])
-    (batch,) = build_test_loader(cfg, dataset, 32)
+    (batch,) = build_test_loader(cfg, dataset, Needs(32, 9))
     crop = crop_box(noise, np.array([1, 2, 30, 20]))
     for pixels, picture in ((batch.frames[0], noise), (batch.crops[0], crop)):
         assert torch.equal(pixels, preprocess(picture, 32, "torch"))
@@ -87,9 +86,9 @@ def test_chunks_with_a_reader_are_those_without(data):
     chunks = [items[start : start + size] for start in range(0, n, size)]
     video, reader = Counting(n), FrameReader()
     for place, chunk in enumerate(chunks):
-        alone = make_chunk(FrameList(video._frames), chunk, 5, SIZE, stride)
+        alone = make_chunk(FrameList(video._frames), chunk, Needs(SIZE, 5, stride))
         following = range(1, n + 1) if place + 1 < len(chunks) else ()
-        batch = make_chunk(video, chunk, 5, SIZE, stride, reader, following)
+        batch = make_chunk(video, chunk, Needs(SIZE, 5, stride), reader, following)
         assert same(alone, batch)
     assert sorted(video.decoded) == sorted(set(video.decoded))
 
@@ -109,9 +108,8 @@ def test_a_test_decodes_every_frame_once_and_keeps_few(tmp_path, size, stride):
     cfg = write_jhmdb(tmp_path)
     cfg.TEST.BOXES = "ground_truth"
     cfg.TEST.VIDEOS_PER_BATCH = size
-    cfg.MODEL.TEMPORAL.STRIDE = stride
     dataset = counting_dataset({"long": 40, "short": 5, "middle": 17})
-    loader = build_test_loader(cfg, dataset, SIZE)
+    loader = build_test_loader(cfg, dataset, Needs(SIZE, 9, stride))
     for _ in loader:
         assert len(loader.samples.reader._frames) <= 9 * stride
     for video in dataset.videos.values():
@@ -134,7 +132,7 @@ def test_each_worker_reads_a_run():
             video = dataset.videos[chunks[chunk][0].video]
             items = [keyframe(key.frame) for key in chunks[chunk]]
             before = len(video.decoded)
-            make_chunk(video, items, 9, SIZE, 1, reader, range(1, 41))
+            make_chunk(video, items, NEEDS, reader, range(1, 41))
             decoded += len(video.decoded) - before
     assert 62 < decoded <= 62 + 8
 
@@ -144,9 +142,9 @@ def test_workers_change_only_the_order_of_test_batches(tmp_path):
     cfg.TEST.BOXES = "ground_truth"
     dataset = counting_dataset({"long": 20, "short": 5})
     cfg.TEST.VIDEOS_PER_BATCH = 4
-    alone = list(build_test_loader(cfg, dataset, SIZE))
+    alone = list(build_test_loader(cfg, dataset, NEEDS))
     cfg.DATALOADER.NUM_WORKERS = 2
-    shared = list(build_test_loader(cfg, dataset, SIZE))
+    shared = list(build_test_loader(cfg, dataset, NEEDS))
     # Chunks of 1, 5, 9, 13 and of 17, 1, 5, where the short video begins.
     assert [batch.keys[0].frame for batch in shared] == [1, 17, 5, 1, 9, 5, 13]
     of = {batch.keys: batch for batch in alone}
@@ -203,13 +201,13 @@ def test_a_store_at_its_limit_sends_no_reader_back(tmp_path, openings, decoded, 
     cfg.TEST.BOXES = "ground_truth"
     cfg.TEST.VIDEOS_PER_BATCH = size
     dataset, _ = film(tmp_path)
-    without = list(build_test_loader(cfg, dataset, SIZE))
+    without = list(build_test_loader(cfg, dataset, NEEDS))
     cfg.DATALOADER.STORE = str(tmp_path / "store")
     cfg.DATALOADER.STORE_GB = 256 * 216 / 1e9  # an entry in each subfolder: many are not kept
     for _ in range(3):
         openings.clear()
         decoded.clear()
-        stored = list(build_test_loader(cfg, dataset, SIZE))
+        stored = list(build_test_loader(cfg, dataset, NEEDS))
         assert all(map(same, without, stored))
         assert len(openings) == 1
         assert 20 < len(decoded) <= 40
@@ -218,17 +216,15 @@ def test_a_store_at_its_limit_sends_no_reader_back(tmp_path, openings, decoded, 
 @pytest.mark.parametrize("size", [1, 4, 8])
 def test_windows_of_xclip_go_through_a_file_once(tmp_path, openings, decoded, size):
     cfg = write_jhmdb(tmp_path)
-    cfg.MODEL.NAME, cfg.MODEL.XCLIP.UNIT = "xclip", "window"
-    cfg.MODEL.XCLIP.FRAMES, cfg.MODEL.XCLIP.STRIDE = 5, 1
+    needs = Needs(SIZE, 5, clips="window")
     cfg.TEST.BOXES, cfg.TEST.VIDEOS_PER_BATCH = "ground_truth", size
     dataset, video = film(tmp_path)
-    batches = list(build_test_loader(cfg, dataset, SIZE))
+    batches = list(build_test_loader(cfg, dataset, needs))
     assert (len(openings), len(decoded)) == (1, 40)
     assert video._decoder is None  # closed at the end
-    clips = ClipReader("window", 5, 1, SIZE)
     for batch in batches:
         for key, shown in zip(batch.keys, batch.window, strict=True):
-            pictures = video.read(clips.frames(key.frame, 40))
+            pictures = video.read(shown_frames(needs, key.frame, 40))
             expected = torch.stack([clip_picture(picture, SIZE) for picture in pictures])
             assert torch.equal(batch.frames[shown], expected)
 

@@ -7,12 +7,15 @@ import torch
 
 from stclip.config import load_config
 from stclip.data import build_dataset, build_test_loader, build_train_loader
+from stclip.data.labels import Labels
 from stclip.data.store import PictureStore, Stored
 from stclip.errors import UserError
+from stclip.structures import Needs
 from tests.data.make import write_jhmdb
 from tests.data.test_build import same
 
 SIZE = 8
+NEEDS = Needs(SIZE, 9)
 
 
 def entry(seed, size=SIZE):
@@ -152,9 +155,9 @@ def test_a_limit_that_keeps_nothing_is_refused(tmp_path):
     dataset = build_dataset(cfg, "test")
     message = r"DATALOADER\.STORE_GB: 0\.038 keeps nothing in .*store.* need 0\.039 at least"
     with pytest.raises(UserError, match=message):
-        build_test_loader(cfg, dataset, 224)
+        build_test_loader(cfg, dataset, Needs(224, 9))
     cfg.DATALOADER.STORE_GB = 0.039
-    build_test_loader(cfg, dataset, 224)
+    build_test_loader(cfg, dataset, Needs(224, 9))
     store = PictureStore(tmp_path / "store", 0.039)
     store.put(b"one", entry(1, 224))
     assert equal(store.get(b"one", 224), entry(1, 224))
@@ -194,15 +197,15 @@ def test_batches_are_the_same_with_a_store(tmp_path, monkeypatch, layout, worker
     train, test = build_dataset(cfg, "train"), build_dataset(cfg, "test")
 
     def batches():
-        yield from build_train_loader(cfg, train, ["sit", "run"], SIZE)
-        yield from build_test_loader(cfg, test, SIZE)
+        yield from build_train_loader(cfg, train, Labels.read(cfg, "train"), NEEDS)
+        yield from build_test_loader(cfg, test, NEEDS)
 
     without = list(batches())
     cfg.DATALOADER.STORE = str(tmp_path / "store")
     first = list(batches())
     made = files(tmp_path / "store")
     decoded = []
-    for kind in ("video._Pictures", "video_file.VideoFile"):
+    for kind in ("frames._Pictures", "video.VideoFile"):
         monkeypatch.setattr(
             f"stclip.data.{kind}._decode", lambda self, frames: decoded.extend(frames) or []
         )
@@ -220,7 +223,7 @@ def test_an_entry_follows_the_content_not_the_name(tmp_path):
     dataset = build_dataset(cfg, "test")
 
     def frames():
-        return torch.cat([batch.frames for batch in build_test_loader(cfg, dataset, SIZE)])
+        return torch.cat([batch.frames for batch in build_test_loader(cfg, dataset, NEEDS)])
 
     before = frames()
     made = files(tmp_path / "store")

@@ -5,7 +5,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from stclip.data.transforms import crop_box, patch_boxes, preprocess
+from stclip.data.transforms import clip_picture, crop_box, patch_boxes, preprocess
+from stclip.models.xclip import normalize_video, preprocess_video
 
 
 def picture(height, width, seed=0):
@@ -124,3 +125,13 @@ def test_torch_resizes_as_pillow_does_but_for_rounding(shape):
 def test_a_picture_too_long_for_its_width_is_pillows_with_torch_too():
     image = picture(4000, 1)
     assert torch.equal(preprocess(image, 32), preprocess(image, 32, "torch"))
+
+
+@pytest.mark.parametrize("shape", [(30, 40), (41, 23), (14, 14), (300, 20)])
+def test_pictures_are_those_of_preprocess_video_in_whole_grey_levels(shape):
+    generator = np.random.default_rng(0)
+    picture = generator.integers(256, size=(*shape, 3), dtype=np.uint8)
+    ours = normalize_video(clip_picture(picture, 14)[None])
+    theirs = preprocess_video(torch.from_numpy(picture).permute(2, 0, 1)[None], 14)
+    half_a_level = 0.5 / 255 / 0.224
+    assert (ours - theirs).abs().max() <= half_a_level + 1e-5

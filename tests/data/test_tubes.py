@@ -6,9 +6,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from stclip.data.tubes import read_detected_tubes, read_tube_truth, write_detected_tubes
+from stclip.data.ground_truth import read_tube_truth
+from stclip.data.tubes import read_detected_tubes, write_detected_tubes
+from stclip.data.ucf24 import CLASSES, read_tube_file
 from stclip.errors import UserError
 from stclip.structures import Tube
+from tests.data.make import VIDEOS as JHMDB_VIDEOS
+from tests.data.make import box_of, jhmdb_pickle
+from tests.data.make_ucf24 import TEST, act_pickle, dump
 from tests.helpers import shared_path
 
 ROWS = [[3, 0, 1, 10, 11.5], [4, 1, 1, 10, 11], [7, 2, 1, 10, 11]]
@@ -113,3 +118,54 @@ def test_real_jhmdb() -> None:
     assert len(truth.tubes) == 268
     assert all(len(tubes) == 1 for tubes in truth.tubes.values())
     assert sum(len(tubes[0].frames) for tubes in truth.tubes.values()) == 9139
+
+
+# ------------------------------------------------------------------ ACT-detector's format
+
+
+def test_tubes_of_jhmdb(tmp_path):
+    tubes = read_tube_file(dump(tmp_path / "JHMDB-GT.pkl", jhmdb_pickle()))
+    assert tubes.videos("test") == ["wave/c_wave", "run/d_run"]
+    (tube,) = tubes.tubes["wave/c_wave"]
+    assert tube.label == "wave"
+    assert tube.frames.tolist() == list(range(1, JHMDB_VIDEOS["c_wave"][1] + 1))
+    assert tube.boxes.tolist() == [box_of("c_wave", frame) for frame in tube.frames]
+
+
+@pytest.mark.parametrize("number", [-1, 24])
+def test_labels_of_act_count_from_0(tmp_path, number):
+    content = act_pickle()
+    content["gttubes"][TEST[0]] = {number: [np.array([[1, 0, 0, 1, 1]], np.float32)]}
+    path = dump(tmp_path / "a.pkl", content)
+    with pytest.raises(UserError, match=f"{TEST[0]}: .*label {number}: 0 to 23 were expected"):
+        read_tube_file(path)
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ([[1, 2, 3, 4]], r"rows of shape \(1, 4\); \(n, 5\) was expected"),
+        ([[2, 0, 0, 1, 1], [7, 0, 0, 1, 1], [2, 0, 0, 2, 2]], "two boxes in frame 2"),
+        ([[0, 0, 0, 1, 1]], r"\[0.0, .*\]: whole frames from 1"),
+        ([[1, 0, 0, 1, 1], [2.5, 0, 0, 1, 1]], r"\[2.5, .*\]: whole frames from 1"),
+        ([[1, 0, 0, 1, 1], [1e30, 0, 0, 1, 1]], r"\[1e\+30, .*\]: whole frames from 1"),
+        ([[1, 0, np.nan, 1, 1]], "nan, .* finite numbers were expected"),
+    ],
+)
+def test_malformed_tubes_of_act_are_named(tmp_path, table, message):
+    content = act_pickle()
+    good = np.array([[1, 0, 0, 1, 1]], np.float32)
+    content["gttubes"][TEST[0]] = {10: [good, np.array(table, np.float64)]}
+    path = dump(tmp_path / "a.pkl", content)
+    with pytest.raises(UserError, match=message) as error:
+        read_tube_file(path)
+    start = f"{path}: {TEST[0]}: not in the format of JHMDB-GT.pkl (ValueError: tube 2 of "
+    assert str(error.value).startswith(start)
+
+
+def test_rows_of_a_tube_in_any_order(tmp_path):
+    content = act_pickle()
+    rows = content["gttubes"][TEST[0]][CLASSES.index("IceDancing")]
+    rows[0] = rows[0][::-1]
+    file = read_tube_file(dump(tmp_path / "a.pkl", content))
+    assert file.tubes[TEST[0]][0].frames.tolist() == [2, 3, 4, 5, 6]

@@ -1,5 +1,6 @@
 import json
 import logging
+import pickle
 import re
 import shutil
 
@@ -7,9 +8,12 @@ import av
 import numpy as np
 import pytest
 
-from stclip.data import build_dataset, build_test_loader, build_train_loader, read_vocabulary
-from stclip.data.ucf24_ground_truth import CLASSES, PROMPTS, read_tube_file
+from stclip.data import build_dataset, build_test_loader, build_train_loader
+from stclip.data.ground_truth import read_evaluation_truth
+from stclip.data.labels import Labels
+from stclip.data.ucf24 import CLASSES, PROMPTS, read_tube_file, worded
 from stclip.errors import UserError
+from stclip.structures import Needs
 from tests.data.make import number_of
 from tests.data.make_ucf24 import (
     LABELS,
@@ -69,7 +73,7 @@ def test_every_frame_with_detections_is_a_keyframe(tmp_path):
     assert content(dataset) == [*skating(range(2, 9)), ((SKATING, 12), [], ())]
     found = {key.frame: rows.boxes.tolist() for key, rows in dataset.proposals.items()}
     assert found == {2: [[12, 20, 40, 118], [200, 20, 240, 118]], 12: [[1, 2, 50, 60]]}
-    batches = list(build_test_loader(cfg, dataset, 16))
+    batches = list(build_test_loader(cfg, dataset, Needs(16, 9)))
     assert [key for batch in batches for key in batch.keys] == [k.key for k in dataset.keyframes]
     assert [float(s) for batch in batches for s in batch.det_scores] == pytest.approx(
         [0.9, 0.8, 0.7]
@@ -79,9 +83,9 @@ def test_every_frame_with_detections_is_a_keyframe(tmp_path):
 def test_training_batches(tmp_path):
     cfg = write_ucf24(tmp_path)
     cfg.SOLVER.MAX_ITER = 1
-    vocabulary = read_vocabulary(cfg, "train")
-    (batch,) = build_train_loader(cfg, build_dataset(cfg, "train"), vocabulary, 16)
-    columns = [vocabulary[row.argmax()] for row in batch.labels]
+    labels = Labels.read(cfg, "train")
+    (batch,) = build_train_loader(cfg, build_dataset(cfg, "train"), labels, Needs(16, 9))
+    columns = [labels.train[row.argmax()] for row in batch.labels]
     assert columns == [key.video.split("/")[0] for key in batch.keys]
     assert batch.labels.sum() == 8
     # as the picture is 320 x 240: x2 at most 319, y2 at most 239
@@ -249,10 +253,10 @@ def test_a_published_video_with_the_published_annotations(published):
     for frame, picture in zip(frames, video.read(frames), strict=True):
         np.testing.assert_array_equal(picture, pictures[frame - 1])
     cfg.SOLVER.MAX_ITER = 1
-    vocabulary = read_vocabulary(cfg, "train")
-    (batch,) = build_train_loader(cfg, dataset, vocabulary, 32)
+    labels = Labels.read(cfg, "train")
+    (batch,) = build_train_loader(cfg, dataset, labels, Needs(32, 9))
     assert batch.crops.shape == (8, 3, 32, 32)
-    assert {vocabulary[row.argmax()] for row in batch.labels} == {"Soccer Juggling"}
+    assert {labels.train[row.argmax()] for row in batch.labels} == {"Soccer Juggling"}
 
 
 def test_what_is_missing_is_reported_together(tmp_path):
@@ -364,3 +368,216 @@ def test_pictures_of_another_size_than_the_annotations_say(tmp_path):
     dump(tmp_path / "data/ucf24/UCF101v2-GT.pkl", content)
     with pytest.raises(UserError, match=r"UCF101v2-GT\.pkl.*340 x 256 it says, 320 x 240 has"):
         build_dataset(cfg, "test")
+
+
+# ------------------------------------------------------------------ the annotation files
+
+
+def read_tubes(path, part="test"):
+    file = read_tube_file(path)
+    return {video: file.tubes[video] for video in file.videos(part)}
+
+
+def read_ground_truth(path, part):
+    file = read_tube_file(path)
+    annotated = [video for video in file.videos(part) if file.tubes[video]]
+    return file.ground_truth(annotated, worded(file, None))
+
+
+@pytest.fixture
+def path(tmp_path):
+    write_lists(tmp_path)
+    return dump(tmp_path / "pyannot.pkl", pyannot())
+
+
+def boxes_by_loop(content, videos):
+    """Every annotated (video, frame from 1, label, xyxy), one number after the other."""
+    rows = []
+    for video in videos:
+        for tube in content[video]["annotations"]:
+            for frame in range(int(tube["sf"]), int(tube["ef"])):
+                x, y, w, h = (int(n) for n in tube["boxes"][frame - int(tube["sf"])])
+                label = PROMPTS[CLASSES[int(tube["label"])]]
+                rows.append((video, frame + 1, label, x, y, x + w, y + h))
+    return sorted(rows)
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.int16, np.float64])
+def test_keyframes_hold_the_boxes_of_all_tubes(tmp_path, kind):
+    rng = np.random.default_rng(0)
+    content = {}
+    for number, name in enumerate(CLASSES):
+        annotations = []
+        for _ in range(3):
+            first, count = int(rng.integers(0, 200)), int(rng.integers(1, 60))
+            boxes = rng.integers(0, 256, (count, 4)).astype(kind)
+            annotations.append({"label": number, "sf": first, "ef": first + count, "boxes": boxes})
+        entry = {"annotations": annotations, "numf": 260, "label": number}
+        content[f"{name}/v_{name}_g01_c01"] = entry
+    videos = list(content)
+    write_lists(tmp_path, videos[:4], videos[4:])
+    path = dump(tmp_path / "pyannot.pkl", content)
+    for part, names in (("train", videos[:4]), ("test", videos[4:])):
+        truth = read_ground_truth(path, part)
+        keyframes = [keyframe for frames in truth.keyframes.values() for keyframe in frames]
+        found = [
+            (*k.key, *names, *box)
+            for k in keyframes
+            for names, box in zip(k.labels, k.boxes.tolist(), strict=True)
+        ]
+        assert sorted(found) == boxes_by_loop(content, names)
+        keys = [k.key for k in truth.keyframes[names[0]]]
+        assert keys == sorted(set(keys))
+
+
+@pytest.mark.parametrize("protocol", [0, 2, 4])
+def test_both_pickles_have_the_same_tubes(path, tmp_path, protocol):
+    other = tmp_path / "UCF101v2-GT.pkl"
+    other.write_bytes(pickle.dumps(act_pickle(), protocol=protocol))
+    for part, videos in (("train", TRAIN), ("test", TEST)):
+        one, two = read_tubes(path, part), read_tubes(other, part)
+        assert list(one) == list(two) == videos
+        for video in videos:
+            for a, b in zip(one[video], two[video], strict=True):
+                assert a.label == b.label == video.split("/")[0]
+                assert a.score == b.score == 1
+                assert a.frames.tolist() == b.frames.tolist()
+                assert a.boxes.dtype == b.boxes.dtype == np.float32
+                assert a.boxes.tolist() == b.boxes.tolist()
+    skaters = read_tubes(path)[TEST[0]]
+    assert [tube.frames.tolist() for tube in skaters] == [[2, 3, 4, 5, 6], [5, 6, 7, 8]]
+    assert skaters[1].boxes[-1].tolist() == [263, 20, 293, 220]
+    file = read_tube_file(path)
+    assert worded(file, None) == PROMPTS
+    assert worded(file, CLASSES) == {name: name for name in CLASSES}
+
+
+@pytest.mark.parametrize("name", ["pyannot.pkl", "UCF101v2-GT.pkl"])
+def test_truth_for_evaluation(path, name):
+    if name != path.name:
+        path = dump(path.with_name(name), act_pickle())
+    truth = read_evaluation_truth(path)
+    assert truth.labels == tuple(PROMPTS.values())
+    assert {video: len(frames) for video, frames in truth.keyframes.items()} == {
+        TEST[0]: 7,
+        TEST[1]: 4,
+    }
+    assert truth.keyframes[TEST[0]][3].labels == (("Ice Dancing",),) * 2
+    assert read_evaluation_truth(path, all_names=CLASSES).labels == CLASSES
+    with pytest.raises(UserError, match="has the official splits 1 to 1, not 2"):
+        read_evaluation_truth(path, official_split=2)
+
+
+def test_lists_as_they_come_with_ucf101(path, tmp_path):
+    """All 101 classes, .avi, a class number in the train list, Windows' line ends."""
+    train = ["ApplyEyeMakeup/v_ApplyEyeMakeup_g08_c01.avi 1", *(f"{v}.avi 9" for v in TRAIN)]
+    test = ["ApplyEyeMakeup/v_ApplyEyeMakeup_g01_c01.avi", *(f"{v}.avi" for v in TEST)]
+    (tmp_path / "trainlist01.txt").write_text("\r\n".join(train))
+    (tmp_path / "testlist01.txt").write_text("\r\n".join(test))
+    assert list(read_ground_truth(path, "train").keyframes) == TRAIN
+    assert list(read_ground_truth(path, "test").keyframes) == TEST
+
+
+@pytest.mark.parametrize(
+    "places",
+    [
+        ("splitfiles", "splitfiles"),
+        ("", "annotations"),
+        ("annotations", ""),
+        ("annotations", "splitfiles"),
+    ],
+)
+def test_places_of_the_lists(tmp_path, places):
+    path = dump(tmp_path / places[0] / "pyannot.pkl", pyannot())
+    write_lists(tmp_path / places[1])
+    assert read_tube_file(path).videos("test") == TEST
+
+
+def test_mistakes_in_the_lists(path, tmp_path):
+    (tmp_path / "trainlist01.txt").unlink()
+    assert list(read_ground_truth(path, "test").keyframes) == TEST
+    with pytest.raises(UserError, match=r"does not say .* train videos.*trainlist01\.txt"):
+        read_ground_truth(path, "train")
+    write_lists(tmp_path, [*TRAIN, TEST[1]])
+    for part in ("train", "test"):
+        with pytest.raises(
+            UserError, match=f"1 videos are train and test videos at once, the first is {TEST[1]}"
+        ):
+            read_ground_truth(path, part)
+    (tmp_path / "testlist01.txt").write_text("v_IceDancing_g01_c01\n")
+    with pytest.raises(UserError, match=r"testlist01\.txt: none of its 1 videos .* class/video"):
+        read_ground_truth(path, "test")
+    changed = act_pickle()
+    changed["train_videos"] = [[*TRAIN, TEST[0]]]
+    other = dump(tmp_path / "UCF101v2-GT.pkl", changed)
+    with pytest.raises(UserError, match="at once, the first is IceDancing"):
+        read_ground_truth(other, "train")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"label": 24}, "label 24: 0 to 23 were expected"),
+        ({"sf": -1}, "sf -1: frames count from 0"),
+        ({"label": 2.9}, "2.9: a whole number was expected"),
+        ({"sf": 0.5}, "0.5: a whole number was expected"),
+        ({"ef": 3.5}, "3.5: a whole number was expected"),
+        ({"boxes": np.zeros((5, 3), np.uint8)}, r"boxes of shape \(5, 3\)"),
+        ({"boxes": np.full((5, 4), np.nan)}, r"boxes of shape \(5, 4\): .* finite"),
+        ({"boxes": "none"}, "ValueError"),
+        ({"ef": None}, "TypeError"),
+    ],
+)
+def test_malformed_tubes_are_named(tmp_path, change, message):
+    content = pyannot()
+    content[TEST[0]]["annotations"][0].update(change)
+    path = dump(tmp_path / "pyannot.pkl", content)
+    with pytest.raises(UserError, match=message) as error:
+        read_tube_file(path)
+    assert str(error.value).startswith(f"{path}: {TEST[0]}: not in the format of pyannot.pkl (")
+    assert "\n" not in str(error.value)
+
+
+def test_malformed_pickles(tmp_path):
+    content = pyannot()
+    del content[TEST[1]]["numf"]
+    with pytest.raises(UserError, match=f"{TEST[1]}: not in the format .*numf"):
+        read_tube_file(dump(tmp_path / "a.pkl", content))
+    for broken in ([], {}, {"labels": list(CLASSES)}, {**act_pickle(), "test_videos": [["x/y"]]}):
+        with pytest.raises(UserError, match=r"a\.pkl: not in the format of JHMDB-GT\.pkl"):
+            read_tube_file(dump(tmp_path / "a.pkl", broken))
+
+
+def test_tubes_with_more_or_fewer_boxes_than_frames(path, caplog):
+    content = pyannot()
+    content[TEST[1]]["annotations"][0]["ef"] = 3  # four boxes
+    content[TRAIN[0]]["annotations"][0]["ef"] = 9  # three boxes, from frame 3
+    content[TRAIN[1]]["annotations"][0]["ef"] = 0  # no frame
+    dump(path, content)
+    with caplog.at_level(logging.WARNING):
+        file = read_tube_file(path)
+    assert "3 tubes have more or fewer boxes than frames" in caplog.text
+    assert [tube.frames.tolist() for tube in file.tubes[TEST[1]]] == [[1, 2, 3]]
+    assert [tube.frames.tolist() for tube in file.tubes[TRAIN[0]]] == [[3, 4, 5]]
+    assert file.tubes[TRAIN[1]] == []
+    assert list(read_ground_truth(path, "train").keyframes) == [TRAIN[0]]
+    assert file.lengths == VIDEOS
+
+
+def test_mistakes_are_collected_video_by_video(tmp_path):
+    tubes = act_pickle()
+    for video in TEST:
+        tubes["gttubes"][video] = {99: [[[1, 0, 0, 1, 1]]]}
+    found = []
+    file = read_tube_file(dump(tmp_path / "a.pkl", tubes), found.append)
+    assert [str(error).split(": ")[1] for error in found] == TEST
+    assert [len(file.tubes[video]) for video in (*TEST, TRAIN[0])] == [0, 0, 1]
+
+    corrected = pyannot()
+    corrected[TEST[1]]["annotations"][0]["label"] = 24
+    del corrected[TRAIN[1]]["numf"]
+    found = []
+    file = read_tube_file(dump(tmp_path / "pyannot.pkl", corrected), found.append)
+    assert [str(error).split(": ")[1] for error in found] == [TRAIN[1], TEST[1]]
+    assert file.tubes[TRAIN[1]] == file.tubes[TEST[1]] == []
+    assert len(file.tubes[TEST[0]]) == 2

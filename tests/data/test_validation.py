@@ -13,10 +13,11 @@ from av.video.frame import VideoFrame
 from PIL import Image
 
 from stclip.data import findings as kinds
-from stclip.data.annotations import DetectionDataset
+from stclip.data.annotations import DetectionDataset, Request
+from stclip.data.checks import recall
+from stclip.data.custom import build_custom
 from stclip.data.findings import Findings, Kind
-from stclip.data.lenient import read_leniently
-from stclip.data.selection import Selection
+from stclip.data.labels import Labels
 from stclip.data.validation import (
     check_boxes,
     check_frames,
@@ -24,13 +25,14 @@ from stclip.data.validation import (
     check_overlap,
     check_split,
     count_labels,
-    recall,
+    unchecked,
     usable,
 )
 from stclip.data.video import VideoFile, open_video
 from tests.data.make import HEIGHT, WIDTH, write_frames, write_video
 
 FRAMES = 6
+LABELS = Labels(("run", "wave"), ("run", "wave"), ("run", "wave"))
 
 
 def content() -> dict[str, Any]:
@@ -68,7 +70,7 @@ def root(tmp_path: Path) -> Path:
 
 def read(
     root: Path, made: dict[str, Any], rows: list[dict[str, Any]] | None = None
-) -> tuple[DetectionDataset | None, Findings]:
+) -> tuple[DetectionDataset, Findings]:
     """The dataset and what is found in the files alone."""
     (root / "annotations.json").write_text(json.dumps(made))
     detections = None
@@ -76,7 +78,11 @@ def read(
         (root / "persons.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
         detections = str(root / "persons.jsonl")
     found = Findings(keep=100)
-    return read_leniently(root / "annotations.json", detections, found), found
+    request = Request(
+        str(root / "annotations.json"), "test", LABELS, detections=detections,
+        reports=unchecked(found),
+    )  # fmt: skip
+    return build_custom(request), found
 
 
 def check(
@@ -84,9 +90,8 @@ def check(
 ) -> dict[Kind, list[str]]:
     """All that is found, with the labels run and wave trained on."""
     dataset, found = read(root, made, rows)
-    assert dataset is not None
     check_boxes("train", dataset, found)
-    check_labels("train", dataset, ["run", "wave"], ["run", "wave"], False, found)
+    check_labels("train", dataset, LABELS, found)
     check_overlap("train", dataset, found)
     check_frames("train", dataset, found, None)
     return found.places
@@ -95,7 +100,6 @@ def check(
 def test_a_good_dataset_has_nothing_wrong(root: Path) -> None:
     assert check(root, content(), detection_rows()) == {}
     dataset, found = read(root, content(), detection_rows())
-    assert dataset is not None
     assert count_labels(dataset) == {"run": 6, "wave": 6}
     assert recall(dataset) == 1
     assert check_frames("train", dataset, found, None) == 12
@@ -144,7 +148,7 @@ Change = Callable[[dict[str, Any]], object]
         (
             lambda made: made["keyframes"][1].update(timestamp=0.01),
             kinds.TWICE,
-            ["annotations.json: frame 1 of a (0.01 s)"],
+            ["annotations.json: frame 1 of video a is annotated twice (the second time at 0.01 s)"],
         ),
         (
             lambda made: made["keyframes"][0]["labels"].__setitem__(0, ["run", "wave"]),
@@ -209,7 +213,7 @@ def test_all_mistakes_are_found_at_once(root: Path) -> None:
         kinds.SIZES: 1,
     }
     assert "'jump' of 1 boxes" in found[kinds.UNKNOWN_LABELS][0]
-    assert "1 frames, the first is frame 2" in found[kinds.MISSING][0]
+    assert "1 frames are missing, the first is frame 2" in found[kinds.MISSING][0]
     assert "frame 4 is 10 x 10, the first one 40 x 30" in found[kinds.SIZES][0]
 
 
@@ -252,7 +256,6 @@ def test_recall_by_hand(root: Path) -> None:
     rows = [row for row in detection_rows() if row["video"] == "a"][:5]
     rows[0]["score"] = 0.1
     dataset, found = read(root, content(), rows)
-    assert dataset is not None
     assert recall(dataset) == pytest.approx(5 / 12)
     assert recall(dataset, lambda persons: persons.select(0.5, 0)) == pytest.approx(4 / 12)
     assert recall(dataset, lambda persons: persons.select(0.0, 1)) == pytest.approx(3 / 12)
@@ -264,8 +267,7 @@ def test_recall_by_hand(root: Path) -> None:
 
 def test_classes_without_samples(root: Path) -> None:
     dataset, found = read(root, content())
-    assert dataset is not None
-    check_labels("test", dataset, ["run", "jump"], ["run", "wave", "jump"], False, found)
+    check_labels("test", dataset, Labels(("run", "wave", "jump"), test=("run", "jump")), found)
     assert found.places == {kinds.NO_SAMPLE: ["test: 'jump'"]}
 
 
@@ -278,8 +280,6 @@ def test_videos_in_both_parts(root: Path) -> None:
         keyframe["video"] = "c"
     write_frames(root / "videos/b2", FRAMES)
     test, _ = read(root, made)
-    assert train is not None
-    assert test is not None
     check_split(train, test, found)
     (place,) = found.places[kinds.SHARED_VIDEOS]
     assert place == f"{root}/videos/a: a and c"
@@ -287,7 +287,6 @@ def test_videos_in_both_parts(root: Path) -> None:
 
 def test_videos_that_turn_out_to_be_damaged_are_left_out(root: Path) -> None:
     dataset, found = read(root, content())
-    assert dataset is not None
     (root / "c.mp4").write_bytes(b"no video")
     videos = {**dataset.videos, "b": open_video(root / "c.mp4")}
     left = usable("test", replace(dataset, videos=videos), found)
@@ -298,7 +297,6 @@ def test_videos_that_turn_out_to_be_damaged_are_left_out(root: Path) -> None:
 
 def test_missing_pictures_and_gaps_are_noted(root: Path) -> None:
     dataset, found = read(root, content())
-    assert dataset is not None
     times = [0, 1, 2, 6, 7, 8, 9]
     for name, codec in (("skipping.avi", "mpeg4"), ("gaps.mp4", "libx264")):
         path = write_video(root / name, times, codec)
@@ -309,26 +307,20 @@ def test_missing_pictures_and_gaps_are_noted(root: Path) -> None:
     assert found.problems == 0
 
 
-def test_the_selection_chooses_videos(root: Path) -> None:
+def test_a_request_chooses_videos_and_the_rest_is_looked_at(root: Path) -> None:
     (root / "annotations.json").write_text(json.dumps(content()))
     found = Findings(keep=5)
-    selection = Selection("test", ("run",), ("b",), "list.txt")
-    dataset = read_leniently(root / "annotations.json", None, found, selection)
-    assert dataset is not None
-    assert list(dataset.videos) == ["b"]
-    nothing = Selection("train", ("jump",))
-    dataset = read_leniently(root / "annotations.json", None, found, nothing)
-    assert dataset is not None
-    assert list(dataset.videos) == ["a", "b"]  # the mistake is told, and the rest looked at
+    (root / "list.txt").write_text("b\n")
+    listed = Request(
+        str(root / "annotations.json"), "test", LABELS, list_path=str(root / "list.txt"),
+        reports=unchecked(found),
+    )  # fmt: skip
+    assert list(build_custom(listed).videos) == ["b"]
+    nothing = replace(
+        listed, part="train", labels=Labels(LABELS.all, train=("jump",)), list_path=""
+    )
+    assert list(build_custom(nothing).videos) == ["a", "b"]
     assert "has no train video" in found.places[kinds.UNREADABLE][0]
-
-
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"labels": []}'])
-def test_a_file_that_is_something_else(tmp_path: Path, text: str) -> None:
-    (tmp_path / "a.json").write_text(text)
-    found = Findings(keep=5)
-    assert read_leniently(tmp_path / "a.json", None, found) is None
-    assert list(found.counts) == [kinds.UNREADABLE]
 
 
 def test_what_is_known_takes_little_memory() -> None:

@@ -1,16 +1,15 @@
 import shutil
 import subprocess
-import zipfile
 from fractions import Fraction
 
 import av
 import numpy as np
 import pytest
-from PIL import Image
 
-from stclip.data.video import FrameArchive, FrameFolder, FrameList, VideoFile, open_video
+from stclip.data.frames import FrameArchive, FrameFolder
+from stclip.data.video import VideoFile, open_video
 from stclip.errors import UserError
-from tests.data.make import number_of, numbered, write_frames, write_video
+from tests.data.make import number_of, numbered, write_video
 from tests.helpers import shared_path
 
 
@@ -18,116 +17,10 @@ def numbers(video, frames):
     return [number_of(picture) for picture in video.read(frames)]
 
 
-# ------------------------------------------------------------------ pictures
-
-
-@pytest.mark.parametrize("kind", ["folder", "archive"])
-def test_pictures_in_any_order_and_repeated(tmp_path, kind):
-    path = write_frames(tmp_path / "v.1", 12)
-    if kind == "archive":
-        with zipfile.ZipFile(tmp_path / "v.1.zip", "w") as archive:
-            for file in sorted(path.iterdir()):
-                archive.write(file, f"v/{file.name}")
-        path = tmp_path / "v.1.zip"
-    video = open_video(path, "walk/v.1")
-    assert video.name == "walk/v.1"
-    assert (len(video), video.size, video.missing(), video.missing(14)) == (
-        12, (40, 30), [], [13, 14],
-    )  # fmt: skip
-    pictures = video.read([7, 1, 12, 7])
-    assert [number_of(picture) for picture in pictures] == [7, 1, 12, 7]
-    assert pictures[0].shape == (30, 40, 3)
-    assert pictures[0].dtype == np.uint8
-    assert video.read([]) == []
-    assert [video.frame_at(seconds, 25) for seconds in (0, 0.04, 0.239)] == [1, 2, 7]
-
-
-def test_names_that_ffmpeg_users_give_and_other_files(tmp_path):
-    for number in (1, 2):
-        Image.fromarray(numbered(number)).save(tmp_path / f"clip_3_{number:06d}.JPG", "JPEG")
-    for stray in ("._00003.png", "Thumbs.db", "00004.txt", "notes.png"):
-        (tmp_path / stray).write_bytes(b"")
-    video = FrameFolder(tmp_path)
-    assert len(video) == 2
-    assert numbers(video, [1, 2]) == [1, 2]
-
-
-def test_grey_and_transparent_pictures_become_rgb(tmp_path):
-    Image.new("L", (4, 3), 9).save(tmp_path / "1.png")
-    Image.new("RGBA", (4, 3), (1, 2, 3, 0)).save(tmp_path / "2.png")
-    Image.new("P", (4, 3)).save(tmp_path / "3.png")
-    first, second, third = FrameFolder(tmp_path).read([1, 2, 3])
-    assert first[0, 0].tolist() == [9, 9, 9]
-    assert second[0, 0].tolist() == [1, 2, 3]
-    assert third.shape == (3, 4, 3)
-
-
-def test_missing_pictures(tmp_path):
-    folder = write_frames(tmp_path / "v", 9)
-    (folder / "00004.png").unlink()
-    video = FrameFolder(folder)
-    assert len(video) == 9
-    assert video.missing() == [4]
-    assert video.missing(10) == [4, 10]
-    with pytest.raises(UserError, match=f"{folder}: frame 4 is not there; 8 frames are"):
-        video.read([3, 4])
-    (tmp_path / "empty").mkdir()
-    empty = FrameFolder(tmp_path / "empty")
-    assert (len(empty), empty.missing(2)) == (0, [1, 2])
-    with pytest.raises(UserError, match="no frame in it"):
-        _ = empty.size
-
-
-def test_pictures_from_0_or_twice_are_refused(tmp_path):
-    folder = write_frames(tmp_path / "v", 2)
-    (folder / "00002.jpg").write_bytes(b"")
-    with pytest.raises(UserError, match="are both frame 2"):
-        FrameFolder(folder)
-    (folder / "00002.jpg").unlink()
-    (folder / "00000.png").write_bytes(b"")
-    with pytest.raises(UserError, match=r"00000\.png: frames count from 1"):
-        FrameFolder(folder)
-
-
-@pytest.mark.parametrize("keep", [0.0, 0.1, 0.6, 0.95])
-def test_a_truncated_picture_is_named(tmp_path, keep):
-    noise = np.random.default_rng(0).integers(0, 255, (30, 40, 3), dtype=np.uint8)
-    for number in (1, 2, 3):
-        Image.fromarray(noise).save(tmp_path / f"{number:05d}.png")
-    path = tmp_path / "00002.png"
-    path.write_bytes(path.read_bytes()[: int(keep * path.stat().st_size)])
-    video = FrameFolder(tmp_path)
-    assert len(video.read([1, 3])) == 2
-    with pytest.raises(UserError, match=f"{path}: this picture cannot be decoded") as error:
-        video.read([1, 2, 3])
-    assert "\n" not in str(error.value)
-
-
-def test_a_damaged_archive_is_named(tmp_path):
-    path = tmp_path / "v.zip"
-    path.write_bytes(b"PK nonsense")
-    with pytest.raises(UserError, match=f"{path}: not a readable zip file"):
-        FrameArchive(path)
-
-
 def test_nothing_there(tmp_path):
     for function in (open_video, FrameFolder, FrameArchive, VideoFile):
         with pytest.raises(UserError, match="none"):
             function(tmp_path / "none")
-
-
-# ------------------------------------------------------------------ frames in memory
-
-
-def test_frame_list():
-    video = FrameList([numbered(number) for number in (1, 2, 3)])
-    assert (len(video), video.size, video.missing(4)) == (3, (128, 32), [4])
-    assert numbers(video, [3, 1]) == [3, 1]
-    with pytest.raises(UserError, match="frame 4 is not there; 3 are"):
-        video.read([4])
-    for wrong in ([], [numbered(1).astype(float)], [numbered(1), numbered(1)[:5]], [[1]]):
-        with pytest.raises(UserError, match="frames"):
-            FrameList(wrong)
 
 
 # ------------------------------------------------------------------ video files
@@ -367,7 +260,7 @@ def test_a_transport_stream_cut_anywhere(tmp_path, codec):
 def test_times_are_those_of_the_decoded_pictures(tmp_path, monkeypatch):
     """Where packets make no table, the pictures do."""
     path = write_video(tmp_path / "v.mp4", VARIABLE, options=B_FRAMES)
-    monkeypatch.setattr("stclip.data.video_file.table_of_packets", lambda *_: None)
+    monkeypatch.setattr("stclip.data.video.table_of_packets", lambda *_: None)
     video = VideoFile(path)
     assert len(video.table.stamps) == 0
     assert numbers(video, range(1, N + 1)) == list(range(1, N + 1))
@@ -382,7 +275,7 @@ def test_a_title_that_is_not_utf8(tmp_path):
 
 def test_pictures_are_bounded_before_they_are_decoded(tmp_path, monkeypatch):
     path = write_video(tmp_path / "v.mp4", range(3))
-    monkeypatch.setattr("stclip.data.video_file.MAX_PIXELS", 128 * 32 - 1)
+    monkeypatch.setattr("stclip.data.video.MAX_PIXELS", 128 * 32 - 1)
     with pytest.raises(UserError, match=f"{path}: its pictures are 128 x 32, which is more than"):
         len(VideoFile(path))
 

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stclip.data.tubes import read_detected_tubes, read_tube_truth
+from stclip.data.ground_truth import read_tube_truth
+from stclip.data.tubes import read_detected_tubes
 from stclip.errors import UserError
 from stclip.evaluation.video_map import RANGE, tube_iou, video_map
 from stclip.structures import Tube

@@ -2,7 +2,7 @@ import random
 
 import pytest
 
-from stclip.data.jhmdb_ground_truth import CLASSES
+from stclip.data.jhmdb import CLASSES
 from stclip.puppet.draw.actions import ACTIONS, EXTRA_ACTIONS
 from stclip.puppet.draw.chance import Chance
 from stclip.puppet.draw.figure import pose

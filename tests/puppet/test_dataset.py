@@ -7,10 +7,10 @@ from PIL import Image
 
 from stclip.config import load_config
 from stclip.data import build_dataset
-from stclip.data.annotation_dataset import build_annotation_dataset
-from stclip.data.jhmdb_ground_truth import CLASSES
-from stclip.data.labels import read_label_file
-from stclip.data.selection import Selection
+from stclip.data.annotations import Request
+from stclip.data.custom import build_custom
+from stclip.data.jhmdb import CLASSES
+from stclip.data.labels import Labels, read_label_file
 from stclip.errors import UserError
 from stclip.puppet.draw import dataset
 from stclip.puppet.draw.dataset import draw_puppet
@@ -136,12 +136,9 @@ def test_lists_are_the_videos_of_the_main_action(puppet):
 def test_multi_loads_as_annotations(puppet):
     for part in ("train", "test"):
         detections = str(puppet / "detections_test.jsonl") if part == "test" else None
-        built = build_annotation_dataset(
-            puppet / f"annotations_{part}.json",
-            Selection(part, tuple(LABELS)),
-            list(LABELS),
-            detections,
-        )
+        labels = Labels(tuple(LABELS), train=tuple(LABELS), test=tuple(LABELS))
+        path = str(puppet / f"annotations_{part}.json")
+        built = build_custom(Request(path, part, labels, detections=detections))
         assert len(built.videos) == (42 if part == "train" else 21)
         assert all(k.key.frame % 5 == 3 for k in built.keyframes)
         frames = truth(puppet, part)

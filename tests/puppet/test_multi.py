@@ -1,4 +1,4 @@
-from stclip.data.jhmdb_ground_truth import CLASSES
+from stclip.data.jhmdb import CLASSES
 from stclip.data.labels import read_group_file, read_label_file
 from stclip.puppet.draw.multi import LABELS, annotations, keyframes_of, labels_of
 from stclip.structures.groups import GROUPS

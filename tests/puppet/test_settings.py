@@ -3,8 +3,7 @@ from collections import Counter
 
 import pytest
 
-from stclip.data.jhmdb import DRAWN
-from stclip.data.jhmdb_ground_truth import CLASSES
+from stclip.data.jhmdb import CLASSES, DRAWN
 from stclip.puppet.draw.settings import SETTINGS, choose_actions, choose_frames, plan_clips
 
 DRAWS = 4000

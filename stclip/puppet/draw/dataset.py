@@ -23,7 +23,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from stclip.data.jhmdb_ground_truth import CLASSES
+from stclip.data.jhmdb import CLASSES
 from stclip.data.labels import choices, read_label_file
 from stclip.errors import UserError
 from stclip.files import locked, write_json, write_text

@@ -13,7 +13,7 @@ person: ``clap`` and ``wave``, which are meant for others, and ``near_person`` f
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from stclip.data.jhmdb_ground_truth import CLASSES
+from stclip.data.jhmdb import CLASSES
 from stclip.puppet.draw.detections import Box, Detection
 
 FPS = 30  # as J-HMDB's

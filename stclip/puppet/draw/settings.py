@@ -3,8 +3,8 @@
 import random
 from dataclasses import dataclass
 
-from stclip.data.jhmdb_ground_truth import CLASSES
-from stclip.data.selection import Part
+from stclip.data.jhmdb import CLASSES
+from stclip.data.labels import Part
 from stclip.puppet.draw.chance import Chance
 
 PARTS: tuple[Part, Part] = ("train", "test")

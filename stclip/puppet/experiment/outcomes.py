@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from stclip.data.annotations import Keyframe
-from stclip.data.build import build_dataset, read_vocabulary
+from stclip.data.build import build_dataset
+from stclip.data.labels import Labels
 from stclip.errors import UserError
 from stclip.evaluation.benchmark_table import Result
 from stclip.evaluation.bootstrap import Interval, difference, draw_counts, resampled_map
@@ -103,7 +104,7 @@ def resampled(tests: Sequence[tuple[str, Run]], draws: int, seed: int) -> dict[s
         rows = rows_of(detections, cfg.TEST.ACTION_THRESH)
         matches = match_classes(keyframes, rows, labels, videos)
         # Of a generalised test the mAP is the mean over the unseen classes.
-        wanted = read_vocabulary(cfg, "test")
+        wanted = Labels.read(cfg, "test").test
         of_wanted = [m for m, name in zip(matches, labels, strict=True) if name in wanted]
         values.setdefault(method, []).append(resampled_map(of_wanted, counts))
     return values

@@ -9,13 +9,11 @@ from stclip.data import (
     build_dataset,
     build_test_loader,
     build_train_loader,
-    read_groups,
-    read_vocabulary,
-    scored_vocabulary,
 )
-from stclip.data.annotation_dataset import open_annotations
-from stclip.data.annotations import read_annotations
+from stclip.data.custom import open_annotations, read_annotations
+from stclip.data.labels import Labels
 from stclip.errors import UserError
+from stclip.structures import Needs
 from tests.data.make import write_frames, write_video
 
 
@@ -168,7 +166,7 @@ def test_detections_make_keyframes(dataset):
     built = build_dataset(cfg, "test")
     assert [k.key for k in built.keyframes] == [("v2", 1), ("v2", 11), ("v2", 30), ("v3", 3)]
     assert built.proposals["v2", 11].scores.tolist() == pytest.approx([0.9, 0.8])
-    batches = list(build_test_loader(cfg, built, 32))
+    batches = list(build_test_loader(cfg, built, Needs(32, 9)))
     assert [len(batch.boxes) for batch in batches] == [3, 1]
     for row, message in (
         ({"video": "v3", "timestamp": 0.3}, "video 'v3' has 3 frames at 10 a second, so none"),
@@ -199,7 +197,7 @@ def test_a_video_without_any_ground_truth(dataset):
     (tmp_path / "d.jsonl").write_text('{"video":"v3","frame":2,"box":[1,2,9,9],"score":1}')
     cfg.TEST.BOXES = "detected"
     cfg.DATASETS.DETECTIONS = str(tmp_path / "d.jsonl")
-    (batch,) = build_test_loader(cfg, build_dataset(cfg, "test"), 32)
+    (batch,) = build_test_loader(cfg, build_dataset(cfg, "test"), Needs(32, 9))
     assert batch.keys == (("v3", 2),)
 
 
@@ -253,7 +251,7 @@ def several(dataset):
 
 def test_several_labels_a_box(several):
     _, cfg = several
-    assert read_groups(cfg) == {
+    assert Labels.read(cfg, "train").groups == {
         "run": "pose", "sit": "pose", "wave": "person", "hold": "object", "talk": "person"
     }  # fmt: skip
     built = build_dataset(cfg, "train")
@@ -263,7 +261,7 @@ def test_several_labels_a_box(several):
         (("v1", 6), (("sit", "hold", "run"),)),
     ]
     cfg.SOLVER.MAX_ITER, cfg.SOLVER.VIDEOS_PER_BATCH = 1, 2
-    (batch,) = build_train_loader(cfg, built, read_vocabulary(cfg, "train"), 16)
+    (batch,) = build_train_loader(cfg, built, Labels.read(cfg, "train"), Needs(16, 9))
     targets = dict(zip(batch.keys, batch.labels.tolist(), strict=True))
     assert targets == {("v1", 3): [0, 0, 1], ("v1", 6): [1, 1, 1]}
 
@@ -301,15 +299,15 @@ def test_groups_that_disagree(several):
         with pytest.raises(UserError, match=message):
             build_dataset(cfg, part)
     cfg.ALL_GROUP = ""
-    assert read_groups(cfg) is None
+    assert Labels.read(cfg, "train").groups is None
     assert build_dataset(cfg, "test").keyframes
 
 
 def test_generalised_tests_look_at_all_videos_of_all_labels(dataset, caplog):
     _, cfg = dataset
-    assert scored_vocabulary(cfg) == ["wave"]
+    assert Labels.read(cfg, "test").vocabulary("test") == ["wave"]
     cfg.TEST.GENERALIZED = True
-    assert scored_vocabulary(cfg) == ["run", "sit", "wave"]
+    assert Labels.read(cfg, "test").vocabulary("test") == ["run", "sit", "wave"]
     assert list(build_dataset(cfg, "test").videos) == ["v1", "v2", "v3"]
     # Training is as ever.
     assert list(build_dataset(cfg, "train").videos) == ["v1"]
@@ -355,5 +353,5 @@ def test_missing_frames_are_counted(dataset):
     tmp_path, _ = dataset
     for number in (2, 5):
         (tmp_path / "frames" / "v1" / f"{number:05d}.png").unlink()
-    with pytest.raises(UserError, match="2 frames of 1 videos are missing, the first is frame 2"):
+    with pytest.raises(UserError, match="video 'v1': 2 frames are missing, the first is frame 2"):
         open_annotations(read_annotations(tmp_path / "a.json"))

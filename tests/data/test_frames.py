@@ -1,10 +1,11 @@
-"""Pixels of made pictures of every kind, and what is refused instead of being read wrongly."""
+"""Folders, archives and lists of pictures, and what is refused instead of being read wrongly."""
 
 import os
 import socket
 import struct
 import zipfile
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,18 +13,142 @@ from PIL import Image
 
 from stclip.config.yaml_text import read_yaml
 from stclip.data.ava_files import read_label_map, read_moments
+from stclip.data.frames import FrameArchive, FrameFolder, FrameList, FrameNames, decode_picture
 from stclip.data.labels import read_label_file
-from stclip.data.picture_files import decode_picture
 from stclip.data.proposals import read_json
 from stclip.data.reading import FrameReader
 from stclip.data.safe_pickle import load_pickle
 from stclip.data.store import PictureStore
-from stclip.data.video import FrameArchive, FrameFolder, FrameList, open_video
+from stclip.data.video import open_video
 from stclip.errors import UserError
 from stclip.evaluation.predictions import read_predictions
 from tests.data.make import number_of, numbered, write_frames
 
+
+def numbers(video, frames):
+    return [number_of(picture) for picture in video.read(frames)]
+
+
+@pytest.mark.parametrize("kind", ["folder", "archive"])
+def test_pictures_in_any_order_and_repeated(tmp_path, kind):
+    path = write_frames(tmp_path / "v.1", 12)
+    if kind == "archive":
+        with zipfile.ZipFile(tmp_path / "v.1.zip", "w") as archive:
+            for file in sorted(path.iterdir()):
+                archive.write(file, f"v/{file.name}")
+        path = tmp_path / "v.1.zip"
+    video = open_video(path, "walk/v.1")
+    assert video.name == "walk/v.1"
+    assert (len(video), video.size, video.missing(), video.missing(14)) == (
+        12, (40, 30), [], [13, 14],
+    )  # fmt: skip
+    pictures = video.read([7, 1, 12, 7])
+    assert [number_of(picture) for picture in pictures] == [7, 1, 12, 7]
+    assert pictures[0].shape == (30, 40, 3)
+    assert pictures[0].dtype == np.uint8
+    assert video.read([]) == []
+    assert [video.frame_at(seconds, 25) for seconds in (0, 0.04, 0.239)] == [1, 2, 7]
+
+
+def test_names_that_ffmpeg_users_give_and_other_files(tmp_path):
+    for number in (1, 2):
+        Image.fromarray(numbered(number)).save(tmp_path / f"clip_3_{number:06d}.JPG", "JPEG")
+    for stray in ("._00003.png", "Thumbs.db", "00004.txt", "notes.png"):
+        (tmp_path / stray).write_bytes(b"")
+    video = FrameFolder(tmp_path)
+    assert len(video) == 2
+    assert numbers(video, [1, 2]) == [1, 2]
+
+
+def test_missing_pictures(tmp_path):
+    folder = write_frames(tmp_path / "v", 9)
+    (folder / "00004.png").unlink()
+    video = FrameFolder(folder)
+    assert len(video) == 9
+    assert video.missing() == [4]
+    assert video.missing(10) == [4, 10]
+    with pytest.raises(UserError, match=f"{folder}: frame 4 is not there; 8 frames are"):
+        video.read([3, 4])
+    (tmp_path / "empty").mkdir()
+    empty = FrameFolder(tmp_path / "empty")
+    assert (len(empty), empty.missing(2)) == (0, [1, 2])
+    with pytest.raises(UserError, match="no frame in it"):
+        _ = empty.size
+
+
+def test_pictures_from_0_or_twice_are_refused(tmp_path):
+    folder = write_frames(tmp_path / "v", 2)
+    (folder / "00002.jpg").write_bytes(b"")
+    with pytest.raises(UserError, match="are both frame 2"):
+        FrameFolder(folder)
+    (folder / "00002.jpg").unlink()
+    (folder / "00000.png").write_bytes(b"")
+    with pytest.raises(UserError, match=r"00000\.png: frames count from 1"):
+        FrameFolder(folder)
+
+
+@pytest.mark.parametrize("keep", [0.0, 0.1, 0.6, 0.95])
+def test_a_truncated_picture_is_named(tmp_path, keep):
+    noise = np.random.default_rng(0).integers(0, 255, (30, 40, 3), dtype=np.uint8)
+    for number in (1, 2, 3):
+        Image.fromarray(noise).save(tmp_path / f"{number:05d}.png")
+    path = tmp_path / "00002.png"
+    path.write_bytes(path.read_bytes()[: int(keep * path.stat().st_size)])
+    video = FrameFolder(tmp_path)
+    assert len(video.read([1, 3])) == 2
+    with pytest.raises(UserError, match=f"{path}: this picture cannot be decoded") as error:
+        video.read([1, 2, 3])
+    assert "\n" not in str(error.value)
+
+
+def test_a_damaged_archive_is_named(tmp_path):
+    path = tmp_path / "v.zip"
+    path.write_bytes(b"PK nonsense")
+    with pytest.raises(UserError, match=f"{path}: not a readable zip file"):
+        FrameArchive(path)
+
+
+def test_frame_list():
+    video = FrameList([numbered(number) for number in (1, 2, 3)])
+    assert (len(video), video.size, video.missing(4)) == (3, (128, 32), [4])
+    assert numbers(video, [3, 1]) == [3, 1]
+    with pytest.raises(UserError, match="frame 4 is not there; 3 are"):
+        video.read([4])
+    for wrong in ([], [numbered(1).astype(float)], [numbered(1), numbered(1)[:5]], [[1]]):
+        with pytest.raises(UserError, match="frames"):
+            FrameList(wrong)
+
+
+def names_of(*files):
+    return FrameNames(Path("v"), files)
+
+
+def test_regular_names_are_not_kept():
+    names = names_of(*(f"x/-5KQ_1_{number:06d}.jpg" for number in range(1, 200)))
+    assert (len(names), names.first, names.last) == (199, 1, 199)
+    assert names[7] == "x/-5KQ_1_000007.jpg"
+    assert names._others == {}
+    assert (7 in names, 0 in names, 200 in names) == (True, False, False)
+    assert (names.missing(199), names.missing(201)) == ([], [200, 201])
+
+
+def test_irregular_names_and_gaps():
+    files = ["1.png", "02.png", "a_3.JPG", "0005.png", "notes.txt", ".hidden_6.png"]
+    names = names_of(*files)
+    assert [names[number] for number in (1, 2, 3, 5)] == files[:4]
+    assert (len(names), names.last, names.missing(6)) == (4, 5, [4, 6])
+    assert 4 not in names
+
+
+def test_more_digits_than_the_first():
+    names = names_of(*(f"img_{number:02d}.png" for number in (9, 10, 99, 100, 101)))
+    assert names[101] == "img_101.png"
+    assert names._others == {}
+
+
 GRAY16 = np.array([[0, 128 * 257, 65535], [255, 256, 40000]], np.uint16)
+
+
 GRAY8 = [[0, 128, 255], [0, 1, 156]]
 
 
@@ -152,9 +277,6 @@ def test_a_frame_of_another_size_is_refused(tmp_path, make, stored):
             FrameReader().frames(video, [3], 8)
 
 
-# ------------------------------------------------------------------ names
-
-
 @pytest.mark.parametrize(
     "name", ["frame{:04d}.png", "img-{:04d}.png", "img_{:05d}.tif", "{:d}.tiff", "a.b 7x{:06d}.png"]
 )
@@ -177,9 +299,6 @@ def test_numbers_that_no_video_has(tmp_path):
     (tmp_path / f"{10**20}.png").touch()
     with pytest.raises(UserError, match="at most 9 digits"):
         FrameFolder(tmp_path)
-
-
-# ------------------------------------------------------------------ bounds
 
 
 def png(width: int, height: int) -> bytes:
@@ -226,9 +345,6 @@ def test_several_pictures_in_one_file_are_refused(tmp_path):
         FrameFolder(tmp_path).read([1])
 
 
-# ------------------------------------------------------------------ archives
-
-
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
@@ -254,14 +370,11 @@ def test_bad_members_of_an_archive(tmp_path, damage, message, monkeypatch):
         data[60] ^= 1
     path.write_bytes(data)
     if damage == "bomb":
-        monkeypatch.setattr("stclip.data.video.largest_file", lambda pixels: 500)
+        monkeypatch.setattr("stclip.data.frames.largest_file", lambda pixels: 500)
     video = FrameArchive(path)
     for use in (lambda: video.size, lambda: video.read([1])):
         with pytest.raises(UserError, match=message):
             use()
-
-
-# ------------------------------------------------------------------ no files
 
 
 READERS = {
