@@ -372,7 +372,7 @@ def test_every_key_is_read_somewhere() -> None:
     folders = ("stclip", "tools")
     files = [p for folder in folders for p in (REPOSITORY / folder).rglob("*.py")]
     source = "\n".join(p.read_text() for p in files if "config" not in p.parts)
-    attributes = set(re.findall(r"(?<=\w\.)[A-Z][A-Z_0-9]*\b", source))
+    attributes = set(re.findall(r"(?:(?<=\w\.)|(?<=\w\[\"))[A-Z][A-Z_0-9]*\b", source))
     words = set(re.findall(r"\b[A-Z][A-Z_0-9]*\b", source))
     keys = [key for key, _ in flatten(get_cfg_defaults())]
     unread = {key for key in keys if key.rpartition(".")[2] not in attributes}
