@@ -21,7 +21,7 @@ from stclip.engine.events import peak_memory_mb
 from stclip.engine.infer import stream
 from stclip.engine.optim import build_optimizer
 from stclip.engine.train import Trainer
-from stclip.evaluation.scored_parts import ScoredParts
+from stclip.evaluation.results import ScoredParts
 from stclip.models.build import encode_labels
 from stclip.models.clip import CLIP
 from stclip.models.context_prompting import PromptBlock

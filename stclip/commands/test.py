@@ -18,7 +18,6 @@ import logging
 import time
 from contextlib import nullcontext
 from functools import partial
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -47,20 +46,19 @@ from stclip.engine.compiling import compile_blocks
 from stclip.engine.distributed import (
     broadcast,
     choose_device,
-    gather,
     process_group,
     rank,
     world_size,
 )
 from stclip.engine.events import peak_memory_mb, setup_logging
-from stclip.engine.infer import in_order, no_detections, stream
+from stclip.engine.infer import merge, no_detections, stream
 from stclip.engine.memory import keep_freed_memory
 from stclip.errors import UserError
-from stclip.evaluation.frame_map import FrameMapEvaluator
-from stclip.evaluation.generalized import generalized
-from stclip.evaluation.results import format_table, soft_voting, write_results
-from stclip.evaluation.scored_parts import ScoredParts, fingerprint
-from stclip.evaluation.submission import AvaForm
+from stclip.evaluation.frame_map import frame_map, generalized
+from stclip.evaluation.result_csv import AvaForm, rows_of
+from stclip.evaluation.results import ScoredParts, fingerprint, write_results
+from stclip.evaluation.tables import frame_map_table
+from stclip.evaluation.voting import soft_voting
 from stclip.files import locked
 from stclip.models.build import Model, build_model, encode_labels
 from stclip.models.weights import is_xclip
@@ -99,11 +97,6 @@ def test(cfg: CfgNode, device: torch.device) -> None:
         warn_overlap(trained, read_vocabulary(cfg, "test"))
     groups = read_groups(cfg)
     dataset = build_dataset(cfg, "test")
-    evaluator = None
-    if dataset.annotates(labels):
-        evaluator = FrameMapEvaluator(
-            dataset.keyframes, labels, cfg.TEST.IOU_THRESHOLDS, cfg.TEST.ACTION_THRESH
-        )
     baseline = cfg.MODEL.NAME not in ("stclip", "xclip")
     if cfg.MODEL.WEIGHT:
         checkpoint = read_checkpoint(cfg.MODEL.WEIGHT)
@@ -129,7 +122,7 @@ def test(cfg: CfgNode, device: torch.device) -> None:
     done: set[FrameKey] = set()
     if rank() == 0:
         parts.prepare(fingerprint_of(cfg, dataset, labels, model))
-        done = parts.done([keyframe.key for keyframe in dataset.keyframes])
+        done = parts.resume([keyframe.key for keyframe in dataset.keyframes])
     done = broadcast(done)
     loader = build_test_loader(cfg, dataset, model.clip.image_size, rank(), world_size(), done)
     if done:
@@ -156,12 +149,11 @@ def test(cfg: CfgNode, device: torch.device) -> None:
             parts.add(part)
     finally:
         parts.flush()
-    names = gather(parts.names)
-    if rank() != 0:
+    local = Detections.cat([no_detections(len(labels)), *parts.detections])
+    detections = merge(local, [keyframe.key for keyframe in dataset.keyframes])
+    if detections is None:
         return
     seconds = time.perf_counter() - start
-    read = Detections.cat([no_detections(len(labels)), *parts.read(chain.from_iterable(names))])
-    detections = in_order(read, [keyframe.key for keyframe in dataset.keyframes])
     facts = {
         "keyframes": len(dataset.keyframes),
         "keyframes_with_boxes": len(detections.owner.unique()),
@@ -174,7 +166,7 @@ def test(cfg: CfgNode, device: torch.device) -> None:
         "model": cfg.MODEL.NAME,
         "weight": cfg.MODEL.WEIGHT,
     }
-    report(cfg, dataset.name, labels, detections, evaluator, facts, ava_form(dataset, labels))
+    report(cfg, dataset, labels, detections, facts)
     parts.remove()
 
 
@@ -235,7 +227,7 @@ def warn_groups(cfg: CfgNode, checkpoint: Checkpoint) -> None:
 
 
 def ava_form(dataset: DetectionDataset, labels: list[str]) -> AvaForm | None:
-    """How the result file of AVA calls things; None for the other datasets."""
+    """What AVA's result file calls keyframes and classes; None for the other datasets."""
     if dataset.ava is None:
         return None
     return AvaForm(
@@ -247,19 +239,18 @@ def ava_form(dataset: DetectionDataset, labels: list[str]) -> AvaForm | None:
 
 def report(
     cfg: CfgNode,
-    dataset_name: str,
+    dataset: DetectionDataset,
     labels: list[str],
     detections: Detections,
-    evaluator: FrameMapEvaluator | None,
     facts: dict[str, Any],
-    ava: AvaForm | None,
 ) -> None:
     """Write the result folder and print the table."""
     voted = soft_voting(detections) if cfg.TEST.SINGLE_ACTION else detections
+    rows = rows_of(voted, cfg.TEST.ACTION_THRESH)
     metrics: dict[str, Any] = {}
-    if evaluator is not None:
-        evaluator.process(voted)
-        metrics = evaluator.evaluate()
+    annotated = dataset.annotates(labels)
+    if annotated:
+        metrics = frame_map(dataset.keyframes, rows, labels, cfg.TEST.IOU_THRESHOLDS)
         if len(voted) and not metrics["rows"]:
             logger.warning(
                 "TEST.ACTION_THRESH %g: no score of any of the %d boxes is higher, so that the mAP "
@@ -269,19 +260,18 @@ def report(
             metrics = generalized(metrics, read_vocabulary(cfg, "test"))
     folder = write_results(
         Path(cfg.OUTPUT_DIR) / "inference",
-        dataset_name,
+        dataset.name,
         labels,
-        voted,
-        action_thresh=cfg.TEST.ACTION_THRESH,
-        unvoted=detections,
+        detections,
+        rows,
         texts={
             "metrics.json": json.dumps({**metrics, **facts}, indent=2) + "\n",
             "config.yaml": cfg.dump(),
         },
-        ava=ava,
+        ava=ava_form(dataset, labels),
     )
-    if evaluator is not None:
-        print(format_table(metrics))
+    if annotated:
+        print(frame_map_table(metrics))
     else:
         print("no ground truth of these classes: scores only, no mAP")
     logger.info(

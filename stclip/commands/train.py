@@ -51,9 +51,9 @@ from stclip.engine.memory import keep_freed_memory
 from stclip.engine.optim import build_optimizer, learning_rate
 from stclip.engine.train import Interrupted, Trainer
 from stclip.errors import UserError
-from stclip.evaluation.frame_map import FrameMapEvaluator
-from stclip.evaluation.generalized import generalized
-from stclip.evaluation.results import soft_voting
+from stclip.evaluation.frame_map import frame_map, generalized
+from stclip.evaluation.result_csv import rows_of
+from stclip.evaluation.voting import soft_voting
 from stclip.files import locked
 from stclip.models.build import Model, build_model, encode_labels
 from stclip.models.context_prompting import PromptBlock
@@ -278,9 +278,6 @@ class Validation:
                 "SOLVER.EVAL_PERIOD: DATASETS.TEST has no ground truth of the labels of TEST_LABEL "
                 "to validate on; set SOLVER.EVAL_PERIOD 0"
             )
-        self.evaluator = FrameMapEvaluator(
-            self.dataset.keyframes, self.labels, cfg.TEST.IOU_THRESHOLDS, cfg.TEST.ACTION_THRESH
-        )
 
     def run(self, model: Model) -> dict[str, float] | None:
         """Numbers to record, on rank 0; None on the others."""
@@ -298,12 +295,12 @@ class Validation:
         )
         if detections is None:
             return None
-        if self.cfg.TEST.SINGLE_ACTION:
+        test = self.cfg.TEST
+        if test.SINGLE_ACTION:
             detections = soft_voting(detections)
-        self.evaluator.reset()
-        self.evaluator.process(detections)
-        metrics = self.evaluator.evaluate()
-        if self.cfg.TEST.GENERALIZED:
+        rows = rows_of(detections, test.ACTION_THRESH)
+        metrics = frame_map(self.dataset.keyframes, rows, self.labels, test.IOU_THRESHOLDS)
+        if test.GENERALIZED:
             metrics = generalized(metrics, self.unseen)
         numbers = {
             f"val_{name}": value

@@ -45,7 +45,7 @@ from stclip.data.validation import (
     usable,
 )
 from stclip.errors import UserError, reporting
-from stclip.evaluation.benchmark_table import format_text
+from stclip.evaluation.tables import format_table
 from stclip.structures.groups import POSE
 
 
@@ -230,7 +230,7 @@ def summary(parts: Sequence[Checked]) -> str:
         )
     lines = [["", *(part.name for part in parts)]]
     lines += [[name, *(column[name] for column in columns)] for name in columns[0]]
-    return format_text(lines)
+    return format_table(lines)
 
 
 def classes(parts: Sequence[Checked], names: dict[str, list[str]]) -> str:
@@ -243,7 +243,7 @@ def classes(parts: Sequence[Checked], names: dict[str, list[str]]) -> str:
         seen, unseen = name in trained, name in tested
         role = "both" if seen and unseen else "seen" if seen else "unseen" if unseen else ""
         lines.append([name, role, *(f"{count[name]:,}" for count in counts)])
-    return format_text(lines)
+    return format_table(lines)
 
 
 def _share(value: float | None) -> str:

@@ -110,18 +110,18 @@ def stream(
 
 
 def merge(local: Detections, order: Sequence[FrameKey]) -> Detections | None:
-    """All ranks' detections on rank 0, keyframes in ``order``; None on the other ranks.
+    """All ranks' detections on rank 0, their keyframes in ``order``; None on the other ranks.
 
     The result does not depend on how many ranks there were.
+
+    Args:
+        local: what this rank scored.
+        order: each keyframe of all ranks, once.
     """
     parts = gather(local)
     if rank() != 0:
         return None
-    return in_order(Detections.cat(parts), order)
-
-
-def in_order(detections: Detections, order: Sequence[FrameKey]) -> Detections:
-    """The same detections, their keyframes in ``order``, which has each of them once."""
+    detections = Detections.cat(parts)
     assert len(detections.keys) == len(order), (
         f"{len(detections.keys)} keyframes scored of {len(order)}"
     )
@@ -139,7 +139,7 @@ def in_order(detections: Detections, order: Sequence[FrameKey]) -> Detections:
 
 
 def no_detections(classes: int) -> Detections:
-    """So that a rank without work has something of the right shapes to give."""
+    """No person of no keyframe, for a rank without work."""
     return Detections(
         keys=(),
         owner=torch.zeros(0, dtype=torch.long),

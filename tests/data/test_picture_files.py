@@ -20,7 +20,7 @@ from stclip.data.safe_pickle import load_pickle
 from stclip.data.store import PictureStore
 from stclip.data.video import FrameArchive, FrameFolder, FrameList, open_video
 from stclip.errors import UserError
-from stclip.evaluation.predictions import read_predictions
+from stclip.evaluation.results import read_predictions
 from tests.data.make import number_of, numbered, write_frames
 
 GRAY16 = np.array([[0, 128 * 257, 65535], [255, 256, 40000]], np.uint16)

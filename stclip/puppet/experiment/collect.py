@@ -11,8 +11,7 @@ from yacs.config import CfgNode
 from stclip.config import load_config
 from stclip.data.labels import read_label_file
 from stclip.errors import UserError
-from stclip.evaluation.benchmark_table import Vocabulary
-from stclip.evaluation.paper_table import Outcome
+from stclip.evaluation.tables import Outcome, Vocabulary
 from stclip.files import read_json
 from stclip.models.weights import available_models
 from stclip.puppet.experiment.plan import BASELINES, OURS, UNTRAINED
