@@ -77,7 +77,7 @@ def test_every_section_of_the_method_names_its_files_and_keys() -> None:
 
 def test_options_of_the_commands_exist(capsys: pytest.CaptureFixture[str]) -> None:
     page = read("docs/evaluation.md").replace("\\\n", " ")
-    commands = re.findall(r"^    python tools/(\w+)\.py (.+)$", page, flags=re.MULTILINE)
+    commands = re.findall(r"^    stclip (\w+) (.+)$", page, flags=re.MULTILINE)
     assert {words.split()[0] for tool, words in commands if tool == "evaluate"} == {
         "frame-map", "video-map", "ava", "vote"
     }  # fmt: skip
@@ -110,7 +110,7 @@ def test_cited_pages_and_titles_exist() -> None:
         for page, _, title in TITLED.findall(text):
             cited += 1
             assert any(known.startswith(title) for known in titles[page]), f"{path}: {page} {title}"
-        if path.suffix != ".md" and path.parent.name != "tools":  # those name what they write
+        if path.suffix != ".md" and path.parent.name != "commands":  # those name what they write
             unknown = set(re.findall(r"\b\w+\.md\b", text)) - titles.keys() - cards
             assert not unknown, f"{path}: {unknown}"
     assert cited > 10

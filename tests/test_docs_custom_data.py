@@ -76,7 +76,7 @@ def test_the_page_as_it_stands(
     monkeypatch.setattr(torchvision.models.detection, "fasterrcnn_resnet50_fpn_v2", Detector)
     (tmp_path / "configs").symlink_to(REPOSITORY / "configs")
     write_videos(tmp_path / "data/mine/videos")
-    tools, last = [], {}
+    commands, last = [], {}
     for language, text in blocks():
         if language == "csv":
             # The page shows three lines; a second later they do the same.
@@ -87,8 +87,8 @@ def test_the_page_as_it_stands(
         elif language == "python":
             last = run_python(text)
         else:
-            tools += run_shell(text)
-    assert tools == ["validate_dataset", "train_net", "test_net", "visualize", "visualize"]
+            commands += run_shell(text)
+    assert commands == ["validate", "train", "test", "visualize", "visualize"]
     assert "nothing is wrong" in capsys.readouterr().out
     check(tmp_path)
     assert last["scores"].shape == (1, 3)
@@ -103,17 +103,16 @@ def run_python(text: str) -> dict[str, Any]:
 
 
 def run_shell(text: str) -> list[str]:
-    """Run a block's commands; our own tools in this process. Returns which of these there were."""
-    tools = []
+    """Run a block's commands, our own in this process. Returns which of these there were."""
+    run = []
     for command in text.replace("\\\n", "").splitlines():
         words = shlex.split(command)
-        if words[0] == "python":
-            name = Path(words[1]).stem
-            assert not load_command(name).main([*words[2:], *SPARING])
-            tools.append(name)
+        if words[0] == "stclip":
+            assert not load_command(words[1]).main([*words[2:], *SPARING])
+            run.append(words[1])
         else:
             subprocess.run(["bash", "-c", command], check=True)
-    return tools
+    return run
 
 
 def check(root: Path) -> None:

@@ -1,162 +1,159 @@
 """Every config key with its default. A key that is not here does not exist.
 
-The defaults are the recipe of the reference on J-HMDB (ViT-B/16). Keys that people know from the
-reference keep their names; GETTING_STARTED.md says how a yaml file and the command line set them.
+The defaults are the reference's recipe for J-HMDB (ViT-B/16), and its keys keep their names.
+GETTING_STARTED.md explains how a yaml file and the command line set them.
 """
 
 from yacs.config import CfgNode
 
 _C = CfgNode()
 
-# Where everything that a run writes goes. A run never overwrites another one's files.
+# Folder for everything that a run writes. A run never overwrites another run's files.
 _C.OUTPUT_DIR = "output"
-# Seeds initialisation, shuffling and the choice of boxes.
+# Seed of initialisation, shuffling and the sampling of boxes.
 _C.SEED = 2
 
 # ---------------------------------------------------------------- vocabularies
-# Text files, one class name a line. The order of TRAIN_LABEL and TEST_LABEL is the order of the
-# vocabulary; the names are read by the text encoder exactly as written.
+# Text files with one class name per line. The text encoder reads the names exactly as written;
+# their order is the order of the vocabulary.
 _C.ALL_LABEL = ""
 _C.TRAIN_LABEL = ""
 _C.TEST_LABEL = ""
-# Where a person can have several labels (AVA): a file with a group for each line of ALL_LABEL, one
-# of pose, object, person. A person has one pose (softmax over the vocabulary's pose classes), and
-# any number of the others (a sigmoid each). "": every person has exactly one label (softmax).
+# For several labels per person (AVA): a file with a group for each line of ALL_LABEL, one of pose,
+# object, person. A person has one pose (softmax over the pose classes) and any number of the other
+# labels (a sigmoid each). "": every person has exactly one label (softmax).
 _C.ALL_GROUP = ""
-# Optional lists of videos, one a line; "" means all videos of the labels above.
+# Optional lists of videos, one per line; "": all videos of the labels above.
 _C.TRAIN_VIDEO = ""
 _C.TEST_VIDEO = ""
 
 # ---------------------------------------------------------------- model
 _C.MODEL = CfgNode()
-# stclip, or CLIP without any training: frame (the whole keyframe against the class names), crop
-# (the person's crop), frame_crop (the sum of both features). Of the keys below, those three read
-# only WEIGHT, CLIP, CLIP_ACTIVATION, DEVICE, PRECISION and HEAD.
-# Or xclip: X-CLIP, as it is or fine-tuned, whose score of a clip every person in it gets. It reads
-# WEIGHT, CLIP, CLIP_ACTIVATION, DEVICE, PRECISION and XCLIP; the classes exclude each other (no
-# ALL_GROUP).
+# stclip; or CLIP without training on the keyframe (frame), the person's crop (crop) or the sum of
+# both features (frame_crop); or xclip: X-CLIP, fine-tuned or as published, whose score of a clip
+# is given to every person in it. The CLIP baselines use only WEIGHT, CLIP, CLIP_ACTIVATION, DEVICE,
+# PRECISION and HEAD of the keys below, xclip WEIGHT, CLIP, CLIP_ACTIVATION, DEVICE, PRECISION and
+# XCLIP. The classes of xclip are exclusive (no ALL_GROUP).
 _C.MODEL.NAME = "stclip"
-# A checkpoint of ours or of the reference; it carries CLIP too. "" starts from MODEL.CLIP. A
-# baseline takes the CLIP out of it, as it was before LoRA.
+# A checkpoint of ours or of the reference, CLIP included. "": start from MODEL.CLIP. A baseline
+# uses the checkpoint's CLIP without LoRA.
 _C.MODEL.WEIGHT = ""
-# A name (ViT-B/32, ViT-B/16, ViT-L/14, ViT-L/14@336px: downloaded once; puppet: the small one that
-# comes with the package) or a file of CLIP weights. With NAME xclip also a name (k400_16_8, zero,
-# ...) or a file of X-CLIP weights; from CLIP's, the parts that X-CLIP adds start freshly.
+# A name (ViT-B/32, ViT-B/16, ViT-L/14, ViT-L/14@336px: downloaded once; puppet: the small CLIP in
+# the package) or a file of CLIP weights. With NAME xclip also a name (k400_16_8, zero, ...) or a
+# file of X-CLIP weights; from CLIP weights, X-CLIP's additional parts are initialised randomly.
 _C.MODEL.CLIP = "ViT-B/16"
-# The function in the MLPs of CLIP's towers that its weights were trained with: quick_gelu (all of
-# OpenAI's) or gelu (most of open_clip's). auto: what the config beside the weights, a TorchScript
-# program or the model's name tells, else quick_gelu, with a warning. Checkpoints of ours tell it.
+# Activation in the MLPs that the CLIP weights were trained with: quick_gelu (all of OpenAI's) or
+# gelu (most of open_clip's). auto: from the config next to the weights, a TorchScript program, the
+# model's name or our checkpoint; otherwise quick_gelu with a warning.
 _C.MODEL.CLIP_ACTIVATION = "auto"
-# The image tower of stclip: clip, or X-CLIP's (xclip), in whose blocks the frames of a window
-# exchange messages. MODEL.CLIP may then be CLIP or X-CLIP.
+# Image tower of stclip: CLIP's (clip) or X-CLIP's (xclip), where the frames of a window exchange
+# messages in every block. With xclip MODEL.CLIP may be CLIP or X-CLIP.
 _C.MODEL.BACKBONE = "clip"
-# Of BACKBONE xclip: whether the layers that make the messages are trained, which they have to be if
-# MODEL.CLIP is a CLIP, where they start from random numbers. False: frozen, like the rest.
+# With BACKBONE xclip, whether the message layers are trained. They must be if MODEL.CLIP is a CLIP,
+# since they are initialised randomly then.
 _C.MODEL.TRAIN_MESSAGES = True
 # auto (CUDA if there is one), cpu, cuda.
 _C.MODEL.DEVICE = "auto"
 # fp32, or autocast to bf16 or fp16.
 _C.MODEL.PRECISION = "fp32"
-# Let torch.compile generate code for the blocks of the image tower, which takes a minute at the
-# start of a run, and rounds differently. CONTRIBUTING.md says how to measure whether it gains.
+# Compile the blocks of the image tower with torch.compile: a minute at the start of a run, and
+# different rounding. CONTRIBUTING.md explains how to measure whether it is faster.
 _C.MODEL.COMPILE = False
 
-# LoRA on the MLPs of the vision blocks. RANK 0 leaves it out.
+# LoRA on the MLPs of the vision blocks. RANK 0: none.
 _C.MODEL.LORA = CfgNode()
 _C.MODEL.LORA.RANK = 8
 _C.MODEL.LORA.ALPHA = 1.0
 
-# Person tokens from the crops. Without them the class token's output stands for every person.
+# Person tokens from the crops. Without them the class token's output is used for every person.
 _C.MODEL.PERSON_TOKENS = CfgNode()
 _C.MODEL.PERSON_TOKENS.ENABLED = True
 
-# A window of frames around the keyframe. With BACKBONE clip its patches are mixed to context
-# tokens; with xclip its frames exchange messages. Without it: the keyframe and its own patches.
+# The window of frames around the keyframe. With BACKBONE clip its patches are mixed to context
+# tokens; with xclip its frames exchange messages. Without it the context is the keyframe alone.
 _C.MODEL.TEMPORAL = CfgNode()
 _C.MODEL.TEMPORAL.ENABLED = True
-# With BACKBONE xclip, mix the patches to context tokens as well, before the first block. The
-# messages do not tell the order of the frames; this does.
+# With BACKBONE xclip, also mix the patches to context tokens before the first block. Unlike the
+# messages, this depends on the order of the frames.
 _C.MODEL.TEMPORAL.BEFORE_XCLIP = False
 _C.MODEL.TEMPORAL.FRAMES = 9
-# From one frame of the window to the next: 1 takes consecutive ones.
+# Distance between frames of the window; 1: consecutive frames.
 _C.MODEL.TEMPORAL.STRIDE = 1
 # Blocks of self-attention over the frames.
 _C.MODEL.TEMPORAL.DEPTH = 1
-# The temporal embedding starts with this standard deviation, 1 as in the reference, where it is far
-# larger than the patch embeddings that it is added to. A small model with a short training, such as
-# Puppet's, starts better with 0.01.
+# Initial standard deviation of the temporal embedding. The reference's 1 is far larger than the
+# patch embeddings it is added to; a small model with a short training is better off with 0.01.
 _C.MODEL.TEMPORAL.INIT_STD = 1.0
 
 # Context prompting of the class names, after every vision block. Without it they stay CLIP's.
 _C.MODEL.PROMPT = CfgNode()
 _C.MODEL.PROMPT.ENABLED = True
 _C.MODEL.PROMPT.ALPHA = 0.2  # initial value of the learned scale
-# The prompts' weights start with this standard deviation. What they add to the text then grows with
-# their width; in a narrow model it is next to nothing.
+# Initial standard deviation of the prompts' weights. Their output grows with the width: 0.02 suits
+# a width of 512 and leaves almost nothing at 128.
 _C.MODEL.PROMPT.INIT_STD = 0.02
-# Vision blocks after which the class names are prompted, counted from 1, such as (10, 11, 12); ():
-# after all.
+# Vision blocks after which the class names are prompted, counted from 1, such as (10, 11, 12).
+# (): after every block.
 _C.MODEL.PROMPT.LAYERS = ()
 # Blocks of cross-attention and MLP in each prompt.
 _C.MODEL.PROMPT.DEPTH = 1
 
 # Interest token spotting: each person's class names are prompted only by the tokens that the person
-# attends to most. It has no parameters; needs PERSON_TOKENS and PROMPT.
+# attends to most. No parameters; needs PERSON_TOKENS and PROMPT.
 _C.MODEL.INTEREST_TOKENS = CfgNode()
 _C.MODEL.INTEREST_TOKENS.ENABLED = False
-# How many of the class and patch tokens (197 in ViT-B/16). 0: all. The paper does not say how many
-# it takes; 20 is a guess.
+# Number of tokens, out of class and patch tokens (197 in ViT-B/16). 0: all. The paper does not give
+# it; 20 is a guess.
 _C.MODEL.INTEREST_TOKENS.TOP_K = 20
-# Whether the person's own token prompts too; in the paper only context tokens do.
+# Whether the person's own token prompts as well; in the paper only context tokens do.
 _C.MODEL.INTEREST_TOKENS.INCLUDE_PERSON = False
 
 # X-CLIP as a baseline.
 _C.MODEL.XCLIP = CfgNode()
-# What is scored at once, and is a sample of the training. video: a whole video, which suits videos
-# of one action each (J-HMDB, Puppet). window: frames around each keyframe, for videos in which
-# actions begin and end (UCF101-24).
+# A clip, in testing and as a training sample. video: a whole video, for videos of one action
+# (J-HMDB, Puppet). window: frames around each keyframe, for untrimmed videos (UCF101-24).
 _C.MODEL.XCLIP.UNIT = "video"
-# Frames of a clip. Of a whole video they are the middles of so many equal parts.
+# Frames of a clip. Of a whole video: the middle frames of that many equal parts.
 _C.MODEL.XCLIP.FRAMES = 8
-# From one frame of a window to the next. Where the window does not fit, it is the whole video.
+# Distance between frames of a window. Where a window does not fit, the whole video is used.
 _C.MODEL.XCLIP.STRIDE = 4
 
-# Cosine scores.
+# Cosine similarities are divided by this.
 _C.MODEL.HEAD = CfgNode()
 _C.MODEL.HEAD.TEMPERATURE = 0.07
 
 # ---------------------------------------------------------------- data
 _C.DATASETS = CfgNode()
-# Holds jhmdb/, puppet/ and the others.
+# Folder of jhmdb/, ucf24/, ava/, puppet/.
 _C.DATASETS.DATA_DIR = "data"
-# jhmdb, ucf24, ava, puppet, puppet_crowd, puppet_context, or a file in our annotations format
-# (.json; see DATA.md).
+# jhmdb, ucf24, ava, puppet, puppet_crowd, puppet_context, or a .json file in the annotations format
+# (DATA.md).
 _C.DATASETS.TRAIN = "jhmdb"
 _C.DATASETS.TEST = "jhmdb"
-# A detections file in place of the dataset's own: .json (COCO-like), .jsonl, or AVA's .csv (see
-# DATA.md).
+# A detections file to use instead of the dataset's own: .json (COCO-like), .jsonl, or AVA's .csv
+# (DATA.md).
 _C.DATASETS.DETECTIONS = ""
 
-# How time is counted in data in AVA's form; the defaults are AVA's own.
+# The time grid of data in AVA's form; the defaults are AVA's own.
 _C.DATASETS.AVA = CfgNode()
-# The first and the last second that is annotated; rows of others are left out with a warning.
+# First and last annotated second; rows of other seconds are left out with a warning.
 _C.DATASETS.AVA.SECONDS = (902, 1798)
-# The second that frame 1 shows, and frames a second from there on.
+# Second of frame 1, and frames per second.
 _C.DATASETS.AVA.START = 900
 _C.DATASETS.AVA.FPS = 30
 
 _C.DATALOADER = CfgNode()
 _C.DATALOADER.NUM_WORKERS = 2
-# Whose arithmetic resizes frames and crops: pillow (as CLIP and the reference; published weights
-# were made with it) or torch (faster; a few values come out higher or lower by 1 of 255, seldom 2;
-# tools/benchmark_pictures.py measures both). X-CLIP's clips (MODEL.NAME xclip) have their own.
+# Resizing of frames and crops: pillow (as CLIP and the reference do; published weights were trained
+# with it) or torch (faster; a few values differ by 1 of 255, rarely 2). Not for X-CLIP's clips
+# (MODEL.NAME xclip), which have their own preprocessing.
 _C.DATALOADER.RESIZE = "pillow"
-# Larger picture files (width times height; at most 178956970) are refused before being decoded.
+# Picture files with more pixels are rejected before decoding; at most 178956970.
 _C.DATALOADER.MAX_PIXELS = 67108864
-# A folder that keeps preprocessed frames and crops for later epochs and runs, which may share it.
-# "": none is kept. X-CLIP's clips (MODEL.NAME xclip) are not.
+# Folder that caches preprocessed frames and crops; runs may share it. "": no cache. Not for
+# X-CLIP's clips (MODEL.NAME xclip).
 _C.DATALOADER.STORE = ""
-# How large it may become, in 10^9 bytes; then nothing more is added. 0: no limit. See DATA.md.
+# Largest size of the cache in 10^9 bytes; 0: no limit (DATA.md).
 _C.DATALOADER.STORE_GB = 0.0
 
 # ---------------------------------------------------------------- training
@@ -164,32 +161,31 @@ _C.SOLVER = CfgNode()
 # sgd or adamw.
 _C.SOLVER.OPTIMIZER = "sgd"
 _C.SOLVER.BASE_LR = 2.5e-4
-# With MODEL.NAME xclip: the rate of the parts that X-CLIP adds to CLIP, times that of the others.
+# With MODEL.NAME xclip: factor on the learning rate of the parts that X-CLIP adds to CLIP.
 _C.SOLVER.NEW_LR_FACTOR = 1.0
-# Of adamw: the first of its two decay rates (the second is 0.98).
+# With adamw: beta 1 (beta 2 is 0.98).
 _C.SOLVER.MOMENTUM = 0.9
-# Of adamw: not of vectors and of CLIP's and X-CLIP's positions.
+# With adamw: not on vectors and positional embeddings.
 _C.SOLVER.WEIGHT_DECAY = 1e-7
 _C.SOLVER.MAX_ITER = 3000
 # step (times GAMMA at each of STEPS) or cosine (half a period, to zero at MAX_ITER). The released
-# steps lie beyond MAX_ITER: after the warm-up the rate is constant.
+# steps lie beyond MAX_ITER, so the rate is constant after the warm-up.
 _C.SOLVER.SCHEDULE = "step"
 _C.SOLVER.STEPS = (20000, 25000)
 _C.SOLVER.GAMMA = 0.1
 _C.SOLVER.WARMUP_ON = True
 _C.SOLVER.WARMUP_FACTOR = 0.25
 _C.SOLVER.WARMUP_ITERS = 800
-# Keyframes an iteration, over all processes and accumulation steps; videos with XCLIP.UNIT video.
+# Keyframes per iteration, over all processes and accumulation steps; videos with XCLIP.UNIT video.
 _C.SOLVER.VIDEOS_PER_BATCH = 8
-# Each iteration's keyframes are passed through the model in this many parts.
+# Number of parts in which an iteration's keyframes pass through the model.
 _C.SOLVER.ACCUMULATION_STEPS = 1
-# Keep only the input of each block, of the image tower and of the prompts, for the backward pass
-# and compute the rest anew there (but not of the last block of crops and frames, which is small):
-# the same results from less memory, in a third to a half more time on a CPU.
+# Keep only the input of each block of the image tower and of the prompts, and recompute the rest in
+# the backward pass: the same results with less memory, a third to a half slower on a CPU.
 _C.SOLVER.ACTIVATION_CHECKPOINTING = False
-# At most this many ground-truth boxes of a keyframe, drawn anew each time.
+# Largest number of ground-truth boxes per keyframe; sampled each time it is used.
 _C.SOLVER.MAX_PERSONS = 10
-# Exponent of the focal loss; 0 makes it the cross entropy.
+# Exponent of the focal loss; 0: cross entropy.
 _C.SOLVER.FOCAL_GAMMA = 2.0
 # Iterations between checkpoints, validations (0: none) and log lines.
 _C.SOLVER.CHECKPOINT_PERIOD = 500
@@ -198,22 +194,22 @@ _C.SOLVER.LOG_PERIOD = 20
 
 # ---------------------------------------------------------------- testing
 _C.TEST = CfgNode()
-# detected, or ground_truth (with a detector score of 1).
+# detected, or ground_truth (detector score 1).
 _C.TEST.BOXES = "detected"
-# Person boxes that the detector scored lower are not used.
+# Person boxes with a lower detector score are not used.
 _C.TEST.BOX_THRESH = 0.0
-# A keyframe's first boxes of the detection file. 0: all.
+# Number of boxes per keyframe, the first ones in the detections file. 0: all.
 _C.TEST.MAX_PERSONS = 3
-# Rows of the result with a score not above this are not written.
+# Result rows need a score above this.
 _C.TEST.ACTION_THRESH = 0.0
 # Average the class scores over all persons of a video ("soft voting").
 _C.TEST.SINGLE_ACTION = False
-# Score all of ALL_LABEL, not of TEST_LABEL only. The frame mAP of TEST_LABEL's classes, of the
-# others and of all are reported, and the harmonic mean of the first two.
+# Score all classes of ALL_LABEL, not only TEST_LABEL's. Reports the frame mAP of TEST_LABEL's
+# classes, of the others and of all, and the harmonic mean of the first two.
 _C.TEST.GENERALIZED = False
-# Thresholds of the frame mAP.
+# IoU thresholds of the frame mAP.
 _C.TEST.IOU_THRESHOLDS = (0.2, 0.5, 0.75)
-# Consecutive keyframes of one video that go through the model at once; all with XCLIP.UNIT video.
+# Consecutive keyframes of a video per forward pass; all of them with XCLIP.UNIT video.
 _C.TEST.VIDEOS_PER_BATCH = 8
 
 

@@ -1,5 +1,7 @@
 """Slopes and ticks by hand; growth of a made measurement; its picture is well-formed."""
 
+import json
+import subprocess
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -76,25 +78,19 @@ def test_table_and_chart():
     assert "u over persons: slope +1.00" in {text.text for text in svg.iter(f"{space}text")}
 
 
-TOOL = """
-import json, sys
-words = sys.argv[1:]
-if words[words.index("--persons") + 1] == "7":
-    print("something else", file=sys.stderr)
-    print("error: no such thing", file=sys.stderr)
-    sys.exit(2)
-with open(words[words.index("--json") + 1], "x") as file:
-    json.dump({"words": words}, file)
-"""
+def test_in_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(command: list[str], **options: bool) -> subprocess.CompletedProcess[str]:
+        words = command[command.index("benchmark") :]
+        if words[words.index("--persons") + 1] == "7":
+            return subprocess.CompletedProcess(command, 2, "", "more\nerror: no such thing\n")
+        Path(words[words.index("--json") + 1]).write_text(json.dumps({"command": command}))
+        return subprocess.CompletedProcess(command, 0, "", "")
 
-
-def test_in_a_process(tmp_path: Path) -> None:
-    tool = tmp_path / "tool.py"
-    tool.write_text(TOOL)
-    measure = in_a_process(tool, ["--model", "small"], threads=1)
-    words = measure({**BASE, "persons": 2})["words"]
-    assert words[:3] == ["infer", "--model", "small"]
-    pairs = dict(zip(words[1::2], words[2::2], strict=True))
+    monkeypatch.setattr(subprocess, "run", run)
+    measure = in_a_process(["--model", "small"], threads=1)
+    command = measure({**BASE, "persons": 2})["command"]
+    assert command[1:7] == ["-m", "stclip", "benchmark", "infer", "--model", "small"]
+    pairs = dict(zip(command[5::2], command[6::2], strict=True))
     assert (pairs["--keyframes"], pairs["--persons"], pairs["--classes"]) == ("200", "2", "6")
     assert pairs["--threads"] == "1"
     with pytest.raises(UserError, match=r"persons 7.*failed: error: no such thing"):

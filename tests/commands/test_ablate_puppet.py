@@ -16,7 +16,7 @@ from tests.puppet.make_runs import small_benchmark
 
 @pytest.fixture
 def configs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A small benchmark's folder of configs; the tools run in this process."""
+    """A small benchmark's folder of configs; the commands run in this process."""
 
     def start_tool(words: list[str], output: Any, jobs: int) -> subprocess.Popen[bytes]:
         assert not load_command(Path(words[1]).stem).main(words[2:])

@@ -1,4 +1,4 @@
-"""AVA through the tools: training, testing, and the metric from files alone."""
+"""AVA through the commands: training, testing, and the metric from files alone."""
 
 import csv
 import json

@@ -1,4 +1,4 @@
-"""benchmark_puppet.py and quickstart.py on a benchmark small enough for a test."""
+"""stclip puppet benchmark and quickstart on a benchmark small enough for a test."""
 
 import json
 import subprocess
@@ -23,12 +23,12 @@ METHODS += ["ST-CLIP", "ceiling (trained on all classes)"]
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Runs the tools in this process, which spares starting Python; gives what was called."""
+    """Runs commands in this process, which spares starting Python; gives what was called."""
     called: list[str] = []
 
     def start_tool(words: list[str], output: Any, jobs: int) -> subprocess.Popen[bytes]:
-        called.append(Path(words[1]).stem)
-        assert not load_command(called[-1]).main(words[2:])
+        called.append(words[3])
+        assert not load_command(called[-1]).main(words[4:])
         return subprocess.Popen([sys.executable, "-c", ""])
 
     monkeypatch.setattr(runs, "start_tool", start_tool)
@@ -97,7 +97,7 @@ def test_mistakes_are_one_line(
 
 @pytest.fixture
 def quickstart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, calls: list[str]) -> ModuleType:
-    """The tool, with the small benchmark in place of the drawn one."""
+    """The command, with the small benchmark in place of the drawn one."""
     tool = load_command("quickstart")
     size = tool.Size(str(tmp_path / "data"), (), (), unseen_clips=1, seen_clips=1)
     monkeypatch.setattr(tool, "FULL", size)
@@ -129,5 +129,5 @@ def test_quickstart(
 def test_no_interval_without_our_method(tmp_path: Path, calls: list[str]) -> None:
     plan = Plan(tmp_path / "out", small_benchmark(tmp_path))
     plan.add_baselines(1, seen=False)
-    runs.Runner(REPOSITORY / "tools", plan.runs).all()
+    runs.Runner(plan.runs).all()
     assert intervals(plan, ["CLIP, crop"], draws=5) == {}

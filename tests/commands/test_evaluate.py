@@ -1,4 +1,3 @@
-import importlib.util
 import json
 import os
 import pickle
@@ -11,27 +10,19 @@ import pytest
 
 from stclip.data.ground_truth import read_evaluation_truth
 from stclip.errors import UserError
-from tests.helpers import REPOSITORY, shared_path
+from tests.helpers import REPOSITORY, load_command, shared_path
 
-TOOL = REPOSITORY / "tools" / "evaluate.py"
 SPLIT_1 = ["clap", "sit", "wave", "throw", "pullup", "catch"]
 
 
-def load_command():
-    spec = importlib.util.spec_from_file_location("evaluate_tool", TOOL)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-main = load_command().main
+main = load_command("evaluate").main
 
 
 def command(*arguments):
-    """Run the tool as a user does."""
+    """Run it as a user does."""
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     return subprocess.run(
-        [sys.executable, TOOL, *map(str, arguments)],
+        [sys.executable, "-m", "stclip", "evaluate", *map(str, arguments)],
         capture_output=True,
         text=True,
         env=environment,
@@ -249,7 +240,7 @@ def test_help_has_an_example(capsys):
     with pytest.raises(SystemExit) as caught:
         main(["frame-map", "--help"])
     assert caught.value.code == 0
-    assert "examples:\n  python tools/evaluate.py frame-map" in capsys.readouterr().out
+    assert "examples:\n  stclip evaluate frame-map" in capsys.readouterr().out
 
 
 def write_pickle(path, test_lists):

@@ -1,4 +1,4 @@
-"""evaluate.py's video-map, ava and vote, and frame-map on the scores before voting."""
+"""stclip evaluate: video-map, ava and vote, and frame-map on the scores before voting."""
 
 import csv
 import gzip
@@ -42,7 +42,7 @@ def refused(*arguments: Any) -> str:
 def test_every_command_has_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main([command, "--help"])
-    assert f"\n  python tools/evaluate.py {command} " in capsys.readouterr().out
+    assert f"\n  stclip evaluate {command} " in capsys.readouterr().out
 
 
 # ---------------------------------------------------------------- video-map

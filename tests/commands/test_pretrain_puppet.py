@@ -1,4 +1,4 @@
-"""tools/pretrain_clip.py: the pieces, and a tiny training from end to end."""
+"""stclip puppet pretrain: the pieces, and a tiny training from end to end."""
 
 import pytest
 import torch

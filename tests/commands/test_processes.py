@@ -1,4 +1,4 @@
-"""Tools as processes: killed workers, signals, two at once. Nobody hangs and nothing is left."""
+"""Commands as processes: killed workers, signals, two at once. Nobody hangs and nothing is left."""
 
 import os
 import re
@@ -185,7 +185,7 @@ def test_signals_in_the_first_seconds(
     labels.write_text("".join(f"{number}\n" for number in range(5_000_000)))  # takes seconds
     pairs = ["ALL_LABEL", labels, "TRAIN_LABEL", labels, "OUTPUT_DIR", tmp_path / "out"]
     config = REPOSITORY / "configs/jhmdb/split_1.yaml"
-    process = start("train", "--config-file", config, *pairs)
+    process = start("tools/train_net.py", "--config-file", config, *pairs)
     if moment == "during imports":
         maps = Path(f"/proc/{process.pid}/maps")
         until(lambda: "numpy" in maps.read_text() or "torch" in maps.read_text())
@@ -204,7 +204,7 @@ def test_two_at_once_and_after_a_kill(
     start: Callable[..., subprocess.Popen[str]], case_config: Path, tool: str
 ) -> None:
     """The second is refused; when the first is killed, so do its workers end, and a third runs."""
-    words = [REPOSITORY / f"tools/{tool}.py", "--config-file", case_config]
+    words = ["-m", "stclip", tool, "--config-file", case_config]
     pairs = ["DATALOADER.NUM_WORKERS", "2", "SOLVER.MAX_ITER", "100000"]
     run = case_config.parent / "run"
     lock = run / ".train.lock" if tool == "train" else run / "inference" / ".jhmdb.lock"

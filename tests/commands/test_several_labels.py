@@ -1,4 +1,4 @@
-"""Several labels a person, and generalised evaluation, through the tools."""
+"""Several labels a person, and generalised evaluation, through the commands."""
 
 import json
 from pathlib import Path
@@ -187,7 +187,7 @@ def test_two_processes_give_the_losses_of_one(config: Path, tmp_path: Path) -> N
     (tmp_path / "train.json").write_text(json.dumps(content))
     pairs = ["--config-file", str(config), "OUTPUT_DIR"]
     load_command("train").main([*pairs, str(tmp_path / "one")])
-    torchrun("train_net.py", 2, *pairs, str(tmp_path / "two"))
+    torchrun("train", 2, *pairs, str(tmp_path / "two"))
     for first, second in zip(records(tmp_path / "one"), records(tmp_path / "two"), strict=True):
         for name in ("loss", "loss_pose", "loss_object", "loss_person", "accuracy"):
             assert second[name] == pytest.approx(first[name], rel=1e-5)

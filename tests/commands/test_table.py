@@ -1,4 +1,4 @@
-"""benchmark_table.py on folders as test_net.py leaves them."""
+"""stclip table on folders as stclip test leaves them."""
 
 import json
 from pathlib import Path

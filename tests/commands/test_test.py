@@ -1,4 +1,4 @@
-"""test_net.py, evaluate.py and convert_checkpoint.py on what is not in the reference's case."""
+"""stclip test, evaluate and convert on what is not in the reference's case."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""train_net.py and test_net.py beyond the reference's numbers: resume, processes, signals."""
+"""stclip train and test beyond the reference's numbers: resume, processes, signals."""
 
 import json
 import os
@@ -19,7 +19,7 @@ from stclip.config import load_config
 from stclip.engine.checkpoint import read_checkpoint
 from stclip.errors import UserError
 from tests.commands.conftest import CASE
-from tests.helpers import REPOSITORY, load_command
+from tests.helpers import load_command
 
 SMALL = ["SOLVER.VIDEOS_PER_BATCH", "4", "SOLVER.MAX_ITER", "4", "SOLVER.CHECKPOINT_PERIOD", "2"]
 
@@ -37,13 +37,13 @@ def losses(run: Path) -> list[float]:
     return [record["loss"] for record in records(run) if "loss" in record]
 
 
-def torchrun(tool: str, processes: int, *arguments: str) -> None:
+def torchrun(name: str, processes: int, *arguments: str) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [sys.executable, "-m", "torch.distributed.run", f"--nproc_per_node={processes}"]
     command += [f"--master_port={port}", "--master_addr=127.0.0.1"]
-    command.append(str(REPOSITORY / "tools" / tool))
+    command += ["-m", "stclip", name]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     run = subprocess.run(
         [*command, *arguments], env=environment, capture_output=True, text=True, check=False
@@ -134,7 +134,7 @@ def test_two_processes_give_the_losses_of_one(
     steps = ("SOLVER.ACCUMULATION_STEPS", accumulation)
     train(case_config, "OUTPUT_DIR", str(tmp_path / "one"))
     pairs = [*SMALL, *steps, "OUTPUT_DIR", str(tmp_path / "two")]
-    torchrun("train_net.py", 2, "--config-file", str(case_config), *pairs)
+    torchrun("train", 2, "--config-file", str(case_config), *pairs)
     assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=1e-5)
     one, two = (read_checkpoint(tmp_path / n / "model_0000004.pth").model for n in ("one", "two"))
     for name in one:
@@ -153,7 +153,7 @@ def test_a_process_without_boxes_and_validation_on_two(case_config: Path, tmp_pa
     pairs = ["DATASETS.DATA_DIR", str(data), "SOLVER.EVAL_PERIOD", "3", *SMALL]
     pairs += ["SOLVER.VIDEOS_PER_BATCH", "2", "SOLVER.MAX_ITER", "6", "OUTPUT_DIR"]
     train(case_config, *pairs, str(tmp_path / "one"))
-    torchrun("train_net.py", 2, "--config-file", str(case_config), *pairs, str(tmp_path / "two"))
+    torchrun("train", 2, "--config-file", str(case_config), *pairs, str(tmp_path / "two"))
     assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=1e-5)
     boxes = [record["boxes"] for record in records(tmp_path / "one") if "loss" in record]
     assert min(boxes) < 2
@@ -191,7 +191,7 @@ def test_a_validation_that_was_cut_off_is_done_after_resuming(
 def test_two_processes_score_every_keyframe_once(case_config: Path, tmp_path: Path) -> None:
     pairs = ["--config-file", str(case_config), "TEST.VIDEOS_PER_BATCH", "4", "OUTPUT_DIR"]
     load_command("test").main([*pairs, str(tmp_path / "one")])
-    torchrun("test_net.py", 2, *pairs, str(tmp_path / "two"))
+    torchrun("test", 2, *pairs, str(tmp_path / "two"))
     one, two = (
         np.load(tmp_path / name / "inference/jhmdb/predictions.npz") for name in ("one", "two")
     )
@@ -206,8 +206,17 @@ def test_a_signal_saves_and_the_run_goes_on(
     case_config: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
     run = tmp_path / "run"
-    command = [sys.executable, str(REPOSITORY / "tools" / "train_net.py")]
-    command += ["--config-file", str(case_config), *SMALL, "SOLVER.MAX_ITER", "100000"]
+    command = [
+        sys.executable,
+        "-m",
+        "stclip",
+        "train",
+        "--config-file",
+        str(case_config),
+        *SMALL,
+        "SOLVER.MAX_ITER",
+        "100000",
+    ]
     command += ["DATALOADER.NUM_WORKERS", "2", "SOLVER.CHECKPOINT_PERIOD", "100000"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
     deadline = time.monotonic() + 120

@@ -1,4 +1,4 @@
-"""UCF101-24 through the tools: training, testing, and the metric from files alone."""
+"""UCF101-24 through the commands: training, testing, and the metric from files alone."""
 
 import csv
 import json

@@ -1,4 +1,4 @@
-"""validate_dataset.py: what it prints and its exit status."""
+"""stclip validate: what it prints and its exit status."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""train_net.py, test_net.py and stclip.load with X-CLIP's image tower."""
+"""stclip train, stclip test and stclip.load with X-CLIP's image tower."""
 
 from pathlib import Path
 

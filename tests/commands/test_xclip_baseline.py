@@ -1,4 +1,4 @@
-"""train_net.py and test_net.py with MODEL.NAME xclip."""
+"""stclip train and test with MODEL.NAME xclip."""
 
 import json
 from pathlib import Path

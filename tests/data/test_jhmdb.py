@@ -304,7 +304,7 @@ def test_drawn_datasets_have_the_same_layout(tmp_path, caplog):
     cfg.DATASETS.TRAIN = cfg.DATASETS.TEST = "puppet_crowd"
     cfg.TRAIN_VIDEO = str(tmp_path / "data/puppet_crowd/lists/absent.txt")
     folder = tmp_path / "data" / "puppet_crowd"
-    command = f"python tools/prepare_puppet.py --setting crowd --out {folder}"
+    command = f"stclip puppet draw --setting crowd --out {folder}"
     # Before the list: that is drawn too.
     with pytest.raises(UserError, match=rf"^DATASETS\.TRAIN puppet_crowd: .*{re.escape(command)}$"):
         build_dataset(cfg, "train")

@@ -15,8 +15,7 @@ from stclip.errors import UserError
 from stclip.puppet.draw import dataset
 from stclip.puppet.draw.dataset import draw_puppet
 from stclip.puppet.draw.multi import LABELS
-from tests.helpers import REPOSITORY
-from tools import prepare_puppet
+from tests.helpers import REPOSITORY, load_command
 
 SPLITS = REPOSITORY / "data" / "label_splits"
 
@@ -228,10 +227,10 @@ def test_wrong_arguments(tmp_path, options, message):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_tool_says_what_it_drew(tmp_path, blocks, capsys):
+def test_the_command_says_what_it_drew(tmp_path, blocks, capsys):
     out = tmp_path / "puppet"
     words = ["--out", str(out), "--train-clips", "1", "--test-clips", "1", "--workers", "1"]
-    prepare_puppet.main(words)
+    load_command("draw_puppet").main(words)
     printed = capsys.readouterr().out
     facts = json.loads((out / "puppet.json").read_text())
     assert printed.startswith(f"{out}: setting standard, 21 classes, 21 training and 21 test clips")

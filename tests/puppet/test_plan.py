@@ -96,7 +96,7 @@ def test_first_of_each_class():
 
 def test_without_data(tmp_path):
     plan = Plan(tmp_path / "out", small_benchmark(tmp_path), ("DATASETS.DATA_DIR", "nowhere"))
-    with pytest.raises(UserError, match=r"nowhere/jhmdb/lists: .*tools/prepare_puppet\.py"):
+    with pytest.raises(UserError, match=r"nowhere/jhmdb/lists: .*stclip puppet draw"):
         plan.add_baselines(1)
 
 

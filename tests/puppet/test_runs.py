@@ -33,8 +33,8 @@ def test(config, tmp_path, training):
 
 
 def fill(run, value=50.0):
-    """What the tool would leave."""
-    if run.tool == "train":
+    """What the command would leave."""
+    if run.command == "train":
         save_config(run.cfg(), run.folder / "config.yaml")
         run.checkpoint().write_bytes(b"")
     else:
@@ -43,8 +43,8 @@ def fill(run, value=50.0):
         (run.results() / "metrics.json").write_text(f'{{"frame_mAP@0.5": {value}}}')
 
 
-class Tools:
-    """Stands in for the tools: notes the calls, and leaves what the runs should leave."""
+class Calls:
+    """Stands in for the commands: notes the calls, and leaves what the runs should leave."""
 
     def __init__(self, *known):
         self.known, self.calls, self.status = known, [], 0
@@ -60,8 +60,8 @@ class Tools:
 
 
 @pytest.fixture
-def tools(monkeypatch, training, test):
-    stand_in = Tools(training, test)
+def calls(monkeypatch, training, test):
+    stand_in = Calls(training, test)
     monkeypatch.setattr(runs, "start_tool", stand_in)
     return stand_in
 
@@ -101,46 +101,49 @@ def test_a_test_of_an_older_checkpoint_is_not_finished(training, test):
     assert not test.finished()
 
 
-def test_a_training_with_another_config_is_refused(training, tools):
+def test_a_training_with_another_config_is_refused(training, calls):
     fill(training)
     path = training.folder / "config.yaml"
     path.write_text(path.read_text().replace("SEED: 4", "SEED: 5"))
     with pytest.raises(UserError, match=r"config\.yaml: .*SEED 5 -> 4.*another output folder"):
-        Runner(Path("tools"), [training], stream=io.StringIO()).all()
-    assert tools.calls == []
+        Runner([training], stream=io.StringIO()).all()
+    assert calls.calls == []
 
 
-def test_runs_in_order_and_once(training, test, tools):
+def test_runs_in_order_and_once(training, test, calls):
     stream = io.StringIO()
-    Runner(Path("tools"), [training, test], stream=stream).all()
-    assert [Path(call[0]).name for call in tools.calls] == ["train_net.py", "test_net.py"]
+    Runner([training, test], stream=stream).all()
+    assert [call[:3] for call in calls.calls] == [
+        ["-m", "stclip", "train"],
+        ["-m", "stclip", "test"],
+    ]
     lines = stream.getvalue().splitlines()
     assert re.fullmatch(r"\[1/2\] a training: trained in 0:0\d; about .* left", lines[0])
     assert re.fullmatch(r"\[2/2\] a test: 50\.0 mAP in 0:0\d; about 0:00 left", lines[1])
     assert (test.folder / LOG).read_text().endswith("last line\n")
 
     stream = io.StringIO()
-    Runner(Path("tools"), [training, test], stream=stream).all()
-    assert len(tools.calls) == 2
+    Runner([training, test], stream=stream).all()
+    assert len(calls.calls) == 2
     assert stream.getvalue() == "2 of 2 runs are there already\n"
 
 
-def test_a_begun_training_is_resumed(training, tools):
+def test_a_begun_training_is_resumed(training, calls):
     save_config(training.cfg(), training.folder / "config.yaml")
-    Runner(Path("tools"), [training], show_commands=True, stream=(stream := io.StringIO())).all()
-    assert tools.calls[0][-1] == "--resume"
-    assert stream.getvalue().startswith("$ python tools/train_net.py --config-file ")
+    Runner([training], show_commands=True, stream=(stream := io.StringIO())).all()
+    assert calls.calls[0][-1] == "--resume"
+    assert stream.getvalue().startswith("$ stclip train --config-file ")
 
 
-def test_a_failure_shows_the_tools_last_line(training, test, tools):
-    tools.status = 2
-    with pytest.raises(UserError, match=r"a training: tools/train_net\.py failed: last line \(all"):
-        Runner(Path("tools"), [training, test], stream=io.StringIO()).all()
-    assert len(tools.calls) == 1
+def test_a_failure_shows_the_last_line_printed(training, test, calls):
+    calls.status = 2
+    with pytest.raises(UserError, match=r"a training: stclip train failed: last line \(all"):
+        Runner([training, test], stream=io.StringIO()).all()
+    assert len(calls.calls) == 1
 
 
 class Held:
-    """Stands in for the tools: their processes live until they are let go."""
+    """Stands in for the commands: each process lives a moment, to overlap with others."""
 
     def __init__(self, *known):
         self.known, self.live, self.together = known, [], []
@@ -167,7 +170,7 @@ def test_jobs_run_together_but_not_before_what_they_need(monkeypatch, config, tm
     ]
     order = [a, tests[0], b, tests[1], c, tests[2]]
     monkeypatch.setattr(runs, "start_tool", stand_in := Held(*order))
-    Runner(Path("tools"), order, jobs=2, stream=io.StringIO()).all()
+    Runner(order, jobs=2, stream=io.StringIO()).all()
     assert all(run.finished() for run in order)
     assert max(map(len, stand_in.together)) == 2
     assert stand_in.together[:2] == [["a"], ["a", "b"]]  # a's test has to wait for a
@@ -188,7 +191,7 @@ def test_a_failure_stops_what_runs_beside_it(monkeypatch, config, tmp_path):
 
     monkeypatch.setattr(runs, "start_tool", start)
     with pytest.raises(UserError, match=r"short: .* failed: too bad"):
-        Runner(Path("tools"), [long, short], jobs=2, stream=io.StringIO()).all()
+        Runner([long, short], jobs=2, stream=io.StringIO()).all()
     assert processes["long"].poll() is not None
 
 

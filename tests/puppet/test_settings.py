@@ -17,8 +17,7 @@ def drawn(setting):
 
 def test_datasets_name_the_commands_that_draw_them():
     commands = {
-        setting.folder: f"python tools/prepare_puppet.py --setting {name}"
-        for name, setting in SETTINGS.items()
+        setting.folder: f"stclip puppet draw --setting {name}" for name, setting in SETTINGS.items()
     }
     assert commands == DRAWN
 
