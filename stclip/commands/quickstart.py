@@ -88,7 +88,7 @@ def main(argv: list[str] | None = None) -> int:
         Runner(plan.runs, show_commands=True).all()
         unseen, seen = seen_and_unseen(plan)
     note = (
-        "Frame mAP at 0.5, in percent (see Words below). All methods score the same boxes of the "
+        "Frame mAP at 0.5, in percent (see Terms below). All methods score the same boxes of the "
         f"same clips, {size.unseen_clips} of each unseen and {size.seen_clips} of each seen action."
     )
     options = sys.argv[1:] if argv is None else argv

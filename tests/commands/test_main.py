@@ -9,7 +9,7 @@ import pytest
 
 import stclip
 from stclip.commands import COMMANDS, main
-from tests.helpers import REPOSITORY, load_command
+from tests.helpers import REPOSITORY
 
 TOOLS = {
     "ablate_puppet": "puppet ablate",

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from stclip.data.build import build_dataset
+from stclip.evaluation.charts import Curve
 from stclip.evaluation.report import BarRow, BarTable, Report
-from stclip.evaluation.report_charts import Curve
 from stclip.puppet.experiment.clips import first_clips, view_clip
 from stclip.puppet.experiment.outcomes import chance, metric, scored
 from stclip.puppet.experiment.plan import BASELINES, CHANCE, OURS, UNTRAINED, Plan, Trial
@@ -106,7 +106,7 @@ def curves(path: Path) -> list[Curve]:
     return [
         Curve("Loss on the seen actions", x, [float(record["loss"]) for record in records]),
         Curve(
-            "Persons named rightly while training (of 1)",
+            "Share of persons named correctly in training",
             x,
             [float(record["accuracy"]) for record in records],
             top=1.0,
