@@ -90,7 +90,7 @@ def compare(paths: Sequence[Path]) -> str:
     for end, title in (("", "u per keyframe"), ("_min", "  min"), ("_max", "  max")):
         values = [f"{result['u_per_keyframe' + end]:.2f}" for result in results]
         rows.append([title, *values])
-    rows.append(["  beside the first", "-", *(_beside(first, other) for other in results[1:])])
+    rows.append(["  against the first", "-", *(_against(first, other) for other in results[1:])])
     for name, title in (
         ("matrix_share", "share of the matrix rate"),
         ("data_share", "share waiting for data"),
@@ -100,7 +100,7 @@ def compare(paths: Sequence[Path]) -> str:
     return format_table(rows)
 
 
-def _beside(first: Mapping[str, Any], other: Mapping[str, Any]) -> str:
+def _against(first: Mapping[str, Any], other: Mapping[str, Any]) -> str:
     if other["u_per_keyframe_max"] < first["u_per_keyframe_min"]:
         return "lower"
     if other["u_per_keyframe_min"] > first["u_per_keyframe_max"]:

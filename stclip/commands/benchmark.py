@@ -9,7 +9,7 @@
 
 The yardstick u is the median time of one forward of torchvision's vit_b_16 without weights, in
 float32, batch 1, 224 x 224; it is taken before and after every run of the work, with the same
-threads, and a run is counted in the mean of the two beside it. So is the rate of a square matrix
+threads, and a run is counted in the mean of the two around it. So is the rate of a square matrix
 product in the dtype of --precision, of which the work's own operations (counted by torch) reach a
 share. The work is ST-CLIP with random weights on videos of the size of J-HMDB's (40 frames
 of 320 x 240). Absolute times say little about another machine or hour; ratios taken in one run do,
@@ -152,9 +152,9 @@ def build_parser() -> Parser:
     scale.add_argument("--model", default="small", choices=list(MODELS))
     scale.add_argument("--precision", default="fp32", choices=list(DTYPES))
     scale.add_argument("--plot", type=Path, metavar="OUT.svg", help="draw the curves")
-    beside = commands.add_parser("compare", help="results of different runs side by side")
-    beside.add_argument("results", nargs="+", type=Path, metavar="RESULT.json")
-    beside.set_defaults(run=run_compare)
+    other = commands.add_parser("compare", help="results of different runs side by side")
+    other.add_argument("results", nargs="+", type=Path, metavar="RESULT.json")
+    other.set_defaults(run=run_compare)
     return parser
 
 

@@ -137,7 +137,7 @@ def _parser() -> Parser:
     frame = _command(commands, "frame-map", FRAME_MAP, run_frame_map)
     _add_file(
         frame, "--ground-truth",
-        "JHMDB-GT.pkl, UCF101v2-GT.pkl, pyannot.pkl (with testlist01.txt beside it), a "
+        "JHMDB-GT.pkl, UCF101v2-GT.pkl, pyannot.pkl (with testlist01.txt in its folder), a "
         "jhmdb_*_gt_min.json, or a .json in our annotations format; AVA's csv goes with the "
         "command ava", required=True,
     )  # fmt: skip
@@ -154,8 +154,8 @@ def _parser() -> Parser:
     video = _command(commands, "video-map", VIDEO_MAP, run_video_map)
     _add_file(
         video, "--ground-truth",
-        "JHMDB-GT.pkl, UCF101v2-GT.pkl, pyannot.pkl (with testlist01.txt beside it), or a .json of "
-        "tubes", required=True,
+        "JHMDB-GT.pkl, UCF101v2-GT.pkl, pyannot.pkl (with testlist01.txt in its folder), or a .json "
+        "of tubes", required=True,
     )  # fmt: skip
     _add_file(
         video, "--detections", "a .json of tubes, or a result csv, plain or gzipped", required=True
@@ -262,7 +262,7 @@ def run_frame_map(arguments: argparse.Namespace) -> Outcome:
             if getattr(arguments, option):
                 raise UserError(
                     f"--{option.replace('_', '-')}: {path} is a csv, whose scores are multiplied "
-                    "by the detector's already; give the predictions.npz beside it"
+                    "by the detector's already; give the predictions.npz of the same folder"
                 )
         if arguments.test_label is None:
             raise UserError(f"--test-label: is needed to know what the labels of {path} stand for")

@@ -46,7 +46,7 @@ from stclip.engine.distributed import (
     world_size,
 )
 from stclip.engine.events import EventWriter, setup_logging
-from stclip.engine.infer import score
+from stclip.engine.infer import infer, merge
 from stclip.engine.memory import keep_freed_memory
 from stclip.engine.optim import build_optimizer, learning_rate
 from stclip.engine.train import Interrupted, Trainer
@@ -284,15 +284,16 @@ class Validation:
         loader = build_test_loader(
             self.cfg, self.dataset, model.clip.image_size, rank(), world_size()
         )
-        detections = score(
+        local = infer(
             model,
             loader,
             encode_labels(model, self.labels, partial(label_place, self.cfg, "test")),
-            [keyframe.key for keyframe in self.dataset.keyframes],
             device=self.device,
             precision=self.cfg.MODEL.PRECISION,
             groups=self.groups,
+            total=len(self.dataset.keyframes),
         )
+        detections = merge(local, [keyframe.key for keyframe in self.dataset.keyframes])
         if detections is None:
             return None
         test = self.cfg.TEST

@@ -15,29 +15,6 @@ from stclip.models.scores import class_scores
 from stclip.structures import ClipBatch, Detections, FrameKey
 
 
-def score(
-    model: nn.Module,
-    loader: Iterable[ClipBatch],
-    vocabulary: Tensor,
-    order: Sequence[FrameKey],
-    *,
-    device: torch.device,
-    precision: str = "fp32",
-    groups: Sequence[str] | None = None,
-) -> Detections | None:
-    """``infer`` on every rank, then ``merge``: all detections on rank 0, None on the others."""
-    local = infer(
-        model,
-        loader,
-        vocabulary,
-        device=device,
-        precision=precision,
-        groups=groups,
-        total=len(order),
-    )
-    return merge(local, order)
-
-
 def infer(
     model: nn.Module,
     loader: Iterable[ClipBatch],

@@ -49,7 +49,7 @@ class ScoredPerson:
 def draw_detections(
     picture: Image.Image, persons: Sequence[ScoredPerson], title: str, width: int = 640
 ) -> Image.Image:
-    """A frame with every person's box and best class, and a list of the best classes beside it.
+    """A frame with every person's box and best class, and next to it a list of the best classes.
 
     Args:
         picture: the frame.

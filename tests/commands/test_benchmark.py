@@ -231,7 +231,7 @@ def test_compare_shows_ratios_of_one_process_only(tmp_path, capsys):
     tool.main(["compare", one, two, three, four])
     text = capsys.readouterr().out
     lines = {line[:26].strip(): line.split() for line in text.splitlines()}
-    assert lines["beside the first"][-4:] == ["-", "lower", "overlap", "higher"]
+    assert lines["against the first"][-4:] == ["-", "lower", "overlap", "higher"]
     assert lines["u per keyframe"][-4:] == ["4.00", "2.00", "4.00", "4.00"]
     assert lines["precision"][-4:] == ["fp32", "bf16", "fp32", "fp32"]
     for seconds_or_quotients in ("77.7", "88.8", "99.9", "0.50", "2.00x"):

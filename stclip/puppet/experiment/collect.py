@@ -41,7 +41,7 @@ def find_runs(folder: Path) -> list[Path]:
     ]
     if not found:
         raise UserError(
-            f"{folder}: no {METRICS} with a {CONFIG} beside it, in it or below; name a folder that "
+            f"{folder}: no {METRICS} with a {CONFIG} in it or in a folder below; name a folder that "
             "stclip test wrote (OUTPUT_DIR/inference/<dataset>, or one above)"
         )
     return found
@@ -143,7 +143,7 @@ def _split(folder: Path, cfg: CfgNode) -> int:
     }
     if len(found) != 1 or None in found:
         raise UserError(
-            f"{folder}: which split it is cannot be told from TRAIN_LABEL {cfg.TRAIN_LABEL!r} and "
+            f"{folder}: which split it is does not follow from TRAIN_LABEL {cfg.TRAIN_LABEL!r} and "
             f"TEST_LABEL {cfg.TEST_LABEL!r}; both were expected in a folder split_<n>"
         )
     return int(found.pop() or 0)
