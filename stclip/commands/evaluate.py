@@ -154,8 +154,8 @@ def _parser() -> Parser:
     video = _command(commands, "video-map", VIDEO_MAP, run_video_map)
     _add_file(
         video, "--ground-truth",
-        "JHMDB-GT.pkl, UCF101v2-GT.pkl, pyannot.pkl (with testlist01.txt in its folder), or a .json "
-        "of tubes", required=True,
+        "JHMDB-GT.pkl, UCF101v2-GT.pkl, pyannot.pkl (with testlist01.txt in its folder), or a "
+        ".json of tubes", required=True,
     )  # fmt: skip
     _add_file(
         video, "--detections", "a .json of tubes, or a result csv, plain or gzipped", required=True

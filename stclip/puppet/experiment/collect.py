@@ -41,8 +41,8 @@ def find_runs(folder: Path) -> list[Path]:
     ]
     if not found:
         raise UserError(
-            f"{folder}: no {METRICS} with a {CONFIG} in it or in a folder below; name a folder that "
-            "stclip test wrote (OUTPUT_DIR/inference/<dataset>, or one above)"
+            f"{folder}: no {METRICS} with a {CONFIG} in it or in a folder below; name a folder "
+            "that stclip test wrote (OUTPUT_DIR/inference/<dataset>, or one above)"
         )
     return found
 
