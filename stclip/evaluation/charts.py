@@ -47,8 +47,8 @@ def line_chart(curve: Curve) -> str:
         return ""
     x, y = zip(*points, strict=True)
     smooth = running_mean(y)
-    figure = Figure(figsize=(4.6, 2.3), layout="constrained")
-    axes = figure.add_subplot()
+    figure = Figure(figsize=(4.6, 2.3), layout="constrained", facecolor="none")
+    axes = figure.add_subplot(facecolor="none")
     axes.plot(x, y, color=_MAIN, alpha=0.25, linewidth=1)
     axes.plot(x, smooth, color=_MAIN, linewidth=2)
     # The first values of a loss may be far above all others: the scale follows the mean.
@@ -100,7 +100,7 @@ def growth_chart(curves: Sequence[Mapping[str, Any]]) -> str:
             y = [float(point[name]) for point in curve["points"]]
             axes.loglog(x, y, "o-", color=_MAIN)
             low, high = axes.get_ylim()
-            low, high = min(low, y[0] / 1.5), max(high, 1.5 * y[0])  # at least a factor of two
+            low, high = min(low, y[0] / 2.1), max(high, 2.1 * y[0])  # at least two ticks
             axes.loglog(x, [y[0] * value / x[0] for value in x], "--", color=_SOFT, linewidth=1)
             axes.set_ylim(low, high)
             axes.set_title(title, fontsize="medium")
@@ -132,5 +132,5 @@ def _svg(figure: Figure, salt: str) -> str:
     buffer = io.StringIO()
     nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": salt}):  # texts stay texts
-        figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
+        figure.savefig(buffer, format="svg", metadata=nothing)
     return buffer.getvalue()
