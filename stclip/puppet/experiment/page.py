@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from stclip.data.build import build_dataset
+from stclip.data.labels import read_label_file
 from stclip.evaluation.charts import Curve
 from stclip.evaluation.report import BarRow, BarTable, Report
 from stclip.puppet.experiment.clips import first_clips, view_clip
@@ -67,7 +68,7 @@ def quickstart_report(
     ours = trials[OURS]
     detections, labels = scored(ours.run)
     dataset = build_dataset(ours.run.cfg(), "test")
-    trained_classes = len(Path(training.cfg().TRAIN_LABEL).read_text(encoding="utf-8").split())
+    trained_classes = len(read_label_file(training.cfg().TRAIN_LABEL, "TRAIN_LABEL"))
     table = BarTable(
         "method",
         (f"{len(labels)} unseen actions", f"{trained_classes} seen actions"),
