@@ -6,7 +6,7 @@
 
 OUTPUT_DIR/inference/<dataset>/ receives result_<dataset>.csv, detections/, predictions.npz,
 metrics.json and config.yaml; results that are already there are kept under another name. Until then
-<dataset>.partial/ is a log of what is scored: the same command continues an interrupted test. Of AVA,
+<dataset>.partial/ is a log of the scores: the same command continues an interrupted test. On AVA,
 result_ava.csv is what its challenge takes, and there is no detections/. <dataset> is what
 DATASETS.TEST says, or `annotations` for a file in the annotations format: each such file needs an
 OUTPUT_DIR of its own. Without MODEL.WEIGHT the freshly initialised model is tested. MODEL.NAME
