@@ -33,12 +33,17 @@ setup(
     packages=[*find_packages(include=["stclip", "stclip.*"]), *SHIPPED],
     package_dir=SHIPPED,
     entry_points={"console_scripts": ["stclip = stclip.commands:main"]},
-    package_data={"stclip": ["assets/*"], **{name: ["**/*.yaml", "**/*.txt"] for name in SHIPPED}},
+    package_data={
+        "stclip": ["assets/*", "evaluation/*.jinja"],
+        **{name: ["**/*.yaml", "**/*.txt"] for name in SHIPPED},
+    },
     install_requires=[
         # Earlier ones convert pictures of BT.709, as most large videos are, with BT.601's weights:
         # off by up to 22 of 255. Before 14.2 they also do not say how a picture is turned.
         "av>=17",
         "ftfy",
+        "jinja2",  # the page of the quickstart's report
+        "matplotlib",  # its charts, and those of stclip benchmark scale
         "numpy",
         "pillow",
         "pyyaml",

@@ -41,9 +41,8 @@ from stclip.data.video import open_video
 from stclip.engine.checkpoint import Checkpoint, read_checkpoint, save_checkpoint
 from stclip.engine.events import lines_up_to
 from stclip.errors import UserError
-from stclip.evaluation.predictions import read_predictions
 from stclip.evaluation.result_csv import read_ava_rows, read_result_csv
-from stclip.evaluation.scored_parts import ScoredParts
+from stclip.evaluation.results import ScoredParts, read_predictions
 from stclip.models.weights import load_clip, load_xclip
 from stclip.structures import FrameKey
 from tests.data import make, make_ucf24
@@ -240,8 +239,8 @@ def both(*readers: Callable[[Path], Any]) -> Callable[[Path], None]:
 def done_parts(path: Path) -> None:
     parts = ScoredParts(path.parent, ["a", "b"])
     parts.prepare("equal")
-    done = parts.done([FrameKey("v", 1), FrameKey("v", 2)])
-    assert len(done) == sum(len(part.keys) for part in parts.read())
+    done = parts.resume([FrameKey("v", 1), FrameKey("v", 2)])
+    assert len(done) == sum(len(part.keys) for part in parts.detections)
 
 
 def annotations() -> dict[str, Any]:

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from stclip.cli import Parser, numbers, positive
 from stclip.errors import UserError
-from stclip.evaluation.benchmark_table import format_markdown, format_text
+from stclip.evaluation.tables import format_table
 from stclip.files import locked, write_json, write_text
 from stclip.puppet.experiment.ablations import SUBSETS, Ablation, cells
 from stclip.puppet.experiment.plan import free_folder
@@ -76,9 +76,9 @@ def main(argv: list[str] | None = None) -> int:
         }
         write_json(output / "table.json", {"made": made, "subsets": content})
         facts = ", ".join(f"{k} {v}" for k, v in made.items() if not isinstance(v, dict | list))
-        text = [format_markdown(lines), NOTE, "", f"Made with {facts}.", ""]
+        text = [format_table(lines, markdown=True), NOTE, "", f"Made with {facts}.", ""]
         write_text(output / "table.md", "\n".join(text))
-    print(f"\n{format_text(lines)}\n\n{NOTE}\n\n{clock(time.monotonic() - start)}. See {output}.")
+    print(f"\n{format_table(lines)}\n\n{NOTE}\n\n{clock(time.monotonic() - start)}. See {output}.")
     return 0
 
 

@@ -2,9 +2,9 @@
 
 The yardstick u is the median time of one forward of torchvision's vit_b_16 without weights, in
 float32, batch 1, 224 x 224; it is taken before and after every run of the work, with the same
-threads, and a run is counted in the mean of the two beside it. So is the rate of a square matrix
-product in the dtype of --precision, of which the work's own operations (counted from the sizes)
-reach a share. The work is ST-CLIP with random weights on videos of the size of J-HMDB's (40 frames
+threads, and a run is counted in the mean of the two around it. So is the rate of a square matrix
+product in the dtype of --precision, of which the work's own operations (counted by torch) reach a
+share. The work is ST-CLIP with random weights on videos of the size of J-HMDB's (40 frames
 of 320 x 240). Absolute times say little about another machine or hour; ratios taken in one run do,
 and compare shows no others.
 
@@ -31,18 +31,34 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from stclip.benchmark.cost_charts import growth_chart
-from stclip.benchmark.cost_data import measure_loader
-from stclip.benchmark.cost_measure import DTYPES, Clock, MatrixRate, Yardstick, machine
-from stclip.benchmark.cost_report import compare, data_table, scale_table, work_table
-from stclip.benchmark.cost_scale import BASE, CURVES, grow, in_a_process
-from stclip.benchmark.cost_work import BACKBONES, MODELS, Runs, Work, measure, profile
+from stclip.benchmark.measure import (
+    DTYPES,
+    Clock,
+    MatrixRate,
+    Yardstick,
+    machine,
+    measure_loader,
+)
+from stclip.benchmark.report import compare, data_table, scale_table, work_table
+from stclip.benchmark.work import (
+    BACKBONES,
+    BASE,
+    CURVES,
+    MODELS,
+    Runs,
+    Work,
+    grow,
+    in_a_process,
+    measure,
+    profile,
+)
 from stclip.cli import Parser, numbers, positive
 from stclip.data.annotations import DetectionDataset, Keyframe
 from stclip.data.proposals import Proposals
 from stclip.data.video import open_video
 from stclip.engine.distributed import choose_device, process_group, rank
 from stclip.errors import UserError
+from stclip.evaluation.charts import growth_chart
 from stclip.files import write_json, write_text
 from stclip.models.fast import keep_freed_memory
 from stclip.structures import FrameKey
@@ -105,8 +121,8 @@ def build_parser() -> Parser:
     scale.add_argument("--precision", default="fp32", choices=list(DTYPES), help="MODEL.PRECISION")
     scale.add_argument("--plot", type=Path, metavar="OUT.svg", help="draw the curves")
     _add_measuring(scale, repeats=1)
-    beside = _command(commands, "compare", "results of different runs side by side", run_compare)
-    beside.add_argument(
+    other = _command(commands, "compare", "results of different runs side by side", run_compare)
+    other.add_argument(
         "results", nargs="+", type=Path, metavar="RESULT.json", help="what --json wrote"
     )
     return parser

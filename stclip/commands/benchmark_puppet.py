@@ -21,14 +21,7 @@ from typing import Any
 from stclip.cli import Parser, numbers, positive
 from stclip.config import load_config
 from stclip.errors import UserError
-from stclip.evaluation.benchmark_table import (
-    cells,
-    format_markdown,
-    format_text,
-    header,
-    make_rows,
-    to_json,
-)
+from stclip.evaluation.tables import benchmark_lines, format_table, make_rows, to_json
 from stclip.files import locked, write_json, write_text
 from stclip.puppet.experiment.outcomes import intervals, results
 from stclip.puppet.experiment.plan import (
@@ -93,7 +86,7 @@ def fill(plan: Plan, args: argparse.Namespace) -> None:
 def report(plan: Plan, args: argparse.Namespace, found: dict[str, Any], seconds: float) -> None:
     """Print the table, and write it."""
     rows = make_rows(results(plan), plan.methods(), args.splits)
-    lines = [header(args.splits), *map(cells, rows)]
+    lines = benchmark_lines(rows, args.splits)
     others = [m for m in plan.methods() if m in (*BASELINES.values(), UNTRAINED, CEILING)]
     compared = intervals(plan, others, args.draws)
     differences = [
@@ -104,7 +97,7 @@ def report(plan: Plan, args: argparse.Namespace, found: dict[str, Any], seconds:
         "Difference of unseen mAP, mean over splits and seeds, with the interval of 95 % of "
         f"{args.draws} draws of the test videos:"
     )
-    print(f"\n{format_text(lines)}\n\n{NOTE}\n\n{about}")
+    print(f"\n{format_table(lines)}\n\n{NOTE}\n\n{about}")
     print("\n".join(f"  {line}" for line in differences))
     made = {
         **versions(),
@@ -125,7 +118,12 @@ def report(plan: Plan, args: argparse.Namespace, found: dict[str, Any], seconds:
             "differences": {name: vars(interval) for name, interval in compared.items()},
         },
     )
-    text = [format_markdown(lines), NOTE, f"{about}\n", *(f"- {line}" for line in differences)]
+    text = [
+        format_table(lines, markdown=True),
+        NOTE,
+        f"{about}\n",
+        *(f"- {line}" for line in differences),
+    ]
     facts = ", ".join(f"{k} {v}" for k, v in made.items() if not isinstance(v, dict | list))
     write_text(plan.output / "table.md", "\n".join([*text, "", f"Made with {facts}.", ""]))
     megabytes = sum(f.stat().st_size for f in plan.output.rglob("*") if f.is_file()) / 1e6

@@ -26,8 +26,8 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from stclip.benchmark.cost_measure import MatrixRate, machine
-from stclip.benchmark.cost_work import LORA_RANK, MODELS
+from stclip.benchmark.measure import MatrixRate, machine
+from stclip.benchmark.work import LORA_RANK, MODELS
 from stclip.cli import Parser, positive
 from stclip.data.windows import window
 from stclip.engine.distributed import choose_device

@@ -20,8 +20,8 @@ from yacs.config import CfgNode
 
 from stclip.cli import Parser
 from stclip.config import load_config
-from stclip.evaluation.benchmark_table import format_text
 from stclip.evaluation.report import render_report
+from stclip.evaluation.tables import format_table
 from stclip.files import locked, write_text
 from stclip.puppet.experiment.page import quickstart_report, seen_and_unseen
 from stclip.puppet.experiment.plan import OURS, Plan, free_folder
@@ -87,7 +87,7 @@ def main(argv: list[str] | None = None) -> int:
         Runner(plan.runs, show_commands=True).all()
         unseen, seen = seen_and_unseen(plan)
     note = (
-        "Frame mAP at 0.5, in percent (see Words below). All methods score the same boxes of the "
+        "Frame mAP at 0.5, in percent (see Terms below). All methods score the same boxes of the "
         f"same clips, {size.unseen_clips} of each unseen and {size.seen_clips} of each seen action."
     )
     options = sys.argv[1:] if argv is None else argv
@@ -146,4 +146,4 @@ def summarise(plan: Plan, unseen: dict[str, float], seen: dict[str, float]) -> N
     for method in plan.methods():
         values = (unseen.get(method), seen.get(method))
         lines.append([method, *("-" if value is None else f"{value:.1f}" for value in values)])
-    print(f"\n{format_text(lines)}")
+    print(f"\n{format_table(lines)}")

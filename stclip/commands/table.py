@@ -25,8 +25,7 @@ from pathlib import Path
 
 from stclip.cli import Parser
 from stclip.errors import UserError
-from stclip.evaluation.benchmark_table import format_markdown, format_text
-from stclip.evaluation.paper_table import NOTE, Outcome, make_tables
+from stclip.evaluation.tables import NOTE, Outcome, format_table, make_tables
 from stclip.files import write_json, write_text
 from stclip.puppet.experiment.collect import check_distinct, find_runs, read_tests
 
@@ -40,10 +39,12 @@ def main(argv: list[str] | None = None) -> int:
     tests = collect(args.folders)
     tables = make_tables(tests)
     for table in tables:
-        print(f"{table.title}\n\n{format_text(table.lines('[{}]'))}\n")
+        print(f"{table.title}\n\n{format_table(table.lines('[{}]'))}\n")
     print(NOTE.format(marks="in [ ]"))
     if args.markdown is not None:
-        parts = [f"### {t.title}\n\n{format_markdown(t.lines('**{}**'))}" for t in tables]
+        parts = [
+            f"### {t.title}\n\n{format_table(t.lines('**{}**'), markdown=True)}" for t in tables
+        ]
         write_text(args.markdown, "\n".join([*parts, NOTE.format(marks="bold") + "\n"]))
     if args.json is not None:
         sources = [{**vars(test)} for test in tests]

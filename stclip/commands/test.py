@@ -2,7 +2,7 @@
 
 OUTPUT_DIR/inference/<dataset>/ receives result_<dataset>.csv, detections/, predictions.npz,
 metrics.json and config.yaml; results that are already there are kept under another name. Until then
-<dataset>.partial/ holds what is scored: the same command continues an interrupted test. For AVA,
+<dataset>.partial/ is a log of the scores: the same command continues an interrupted test. For AVA,
 result_ava.csv is what its challenge takes, and there is no detections/. <dataset> is the value of
 DATASETS.TEST, or `annotations` for a file in the annotations format: each such file needs an
 OUTPUT_DIR of its own.
@@ -21,7 +21,6 @@ import logging
 import time
 from contextlib import nullcontext
 from functools import partial
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -46,19 +45,18 @@ from stclip.engine.compiling import compile_blocks
 from stclip.engine.distributed import (
     broadcast,
     choose_device,
-    gather,
     process_group,
     rank,
     world_size,
 )
 from stclip.engine.events import peak_memory_mb, setup_logging
-from stclip.engine.infer import in_order, no_detections, stream
+from stclip.engine.infer import merge, no_detections, stream
 from stclip.errors import UserError
-from stclip.evaluation.frame_map import FrameMapEvaluator
-from stclip.evaluation.generalized import generalized
-from stclip.evaluation.results import format_table, soft_voting, write_results
-from stclip.evaluation.scored_parts import ScoredParts, fingerprint
-from stclip.evaluation.submission import AvaForm
+from stclip.evaluation.frame_map import frame_map, generalized
+from stclip.evaluation.result_csv import AvaForm, rows_of
+from stclip.evaluation.results import ScoredParts, fingerprint, write_results
+from stclip.evaluation.tables import frame_map_table
+from stclip.evaluation.voting import soft_voting
 from stclip.files import locked
 from stclip.models.build import Model, build_model, encode_labels
 from stclip.models.fast import keep_freed_memory
@@ -96,11 +94,6 @@ def test(cfg: CfgNode, device: torch.device) -> None:
     labels = classes.vocabulary("test")
     classes.warn_overlap()
     dataset = build_dataset(cfg, "test", classes)
-    evaluator = None
-    if dataset.annotates(labels):
-        evaluator = FrameMapEvaluator(
-            dataset.keyframes, labels, cfg.TEST.IOU_THRESHOLDS, cfg.TEST.ACTION_THRESH
-        )
     baseline = cfg.MODEL.NAME not in ("stclip", "xclip")
     if cfg.MODEL.WEIGHT:
         checkpoint = read_checkpoint(cfg.MODEL.WEIGHT)
@@ -126,7 +119,7 @@ def test(cfg: CfgNode, device: torch.device) -> None:
     done: set[FrameKey] = set()
     if rank() == 0:
         parts.prepare(fingerprint_of(cfg, dataset, labels, model))
-        done = parts.done([keyframe.key for keyframe in dataset.keyframes])
+        done = parts.resume([keyframe.key for keyframe in dataset.keyframes])
     done = broadcast(done)
     loader = build_test_loader(
         cfg, dataset, model.needs, rank(), world_size(), done, device.type == "cuda"
@@ -155,12 +148,11 @@ def test(cfg: CfgNode, device: torch.device) -> None:
             parts.add(part)
     finally:
         parts.flush()
-    names = gather(parts.names)
-    if rank() != 0:
+    local = Detections.cat([no_detections(len(labels)), *parts.detections])
+    detections = merge(local, [keyframe.key for keyframe in dataset.keyframes])
+    if detections is None:
         return
     seconds = time.perf_counter() - start
-    read = Detections.cat([no_detections(len(labels)), *parts.read(chain.from_iterable(names))])
-    detections = in_order(read, [keyframe.key for keyframe in dataset.keyframes])
     facts = {
         "keyframes": len(dataset.keyframes),
         "keyframes_with_boxes": len(detections.owner.unique()),
@@ -173,7 +165,7 @@ def test(cfg: CfgNode, device: torch.device) -> None:
         "model": cfg.MODEL.NAME,
         "weight": cfg.MODEL.WEIGHT,
     }
-    report(cfg, dataset.name, classes, detections, evaluator, facts, ava_form(dataset, labels))
+    report(cfg, dataset, classes, detections, facts)
     parts.remove()
 
 
@@ -234,7 +226,7 @@ def warn_groups(cfg: CfgNode, checkpoint: Checkpoint) -> None:
 
 
 def ava_form(dataset: DetectionDataset, labels: list[str]) -> AvaForm | None:
-    """How the result file of AVA calls things; None for the other datasets."""
+    """What AVA's result file calls keyframes and classes; None for the other datasets."""
     if dataset.ava is None:
         return None
     return AvaForm(
@@ -246,19 +238,19 @@ def ava_form(dataset: DetectionDataset, labels: list[str]) -> AvaForm | None:
 
 def report(
     cfg: CfgNode,
-    dataset_name: str,
+    dataset: DetectionDataset,
     classes: Labels,
     detections: Detections,
-    evaluator: FrameMapEvaluator | None,
     facts: dict[str, Any],
-    ava: AvaForm | None,
 ) -> None:
     """Write the result folder and print the table."""
+    labels = classes.vocabulary("test")
     voted = soft_voting(detections) if cfg.TEST.SINGLE_ACTION else detections
+    rows = rows_of(voted, cfg.TEST.ACTION_THRESH)
     metrics: dict[str, Any] = {}
-    if evaluator is not None:
-        evaluator.process(voted)
-        metrics = evaluator.evaluate()
+    annotated = dataset.annotates(labels)
+    if annotated:
+        metrics = frame_map(dataset.keyframes, rows, labels, cfg.TEST.IOU_THRESHOLDS)
         if len(voted) and not metrics["rows"]:
             logger.warning(
                 "TEST.ACTION_THRESH %g: no score of any of the %d boxes is higher, so that the mAP "
@@ -268,19 +260,18 @@ def report(
             metrics = generalized(metrics, list(classes.test))
     folder = write_results(
         Path(cfg.OUTPUT_DIR) / "inference",
-        dataset_name,
-        classes.vocabulary("test"),
-        voted,
-        action_thresh=cfg.TEST.ACTION_THRESH,
-        unvoted=detections,
+        dataset.name,
+        labels,
+        detections,
+        rows,
         texts={
             "metrics.json": json.dumps({**metrics, **facts}, indent=2) + "\n",
             "config.yaml": cfg.dump(),
         },
-        ava=ava,
+        ava=ava_form(dataset, labels),
     )
-    if evaluator is not None:
-        print(format_table(metrics))
+    if annotated:
+        print(frame_map_table(metrics))
     else:
         print("no ground truth of these classes: scores only, no mAP")
     logger.info(

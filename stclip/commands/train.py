@@ -39,13 +39,13 @@ from stclip.engine.distributed import (
     world_size,
 )
 from stclip.engine.events import EventWriter, setup_logging
-from stclip.engine.infer import score
+from stclip.engine.infer import infer, merge
 from stclip.engine.optim import build_optimizer, learning_rate
 from stclip.engine.train import Interrupted, Trainer
 from stclip.errors import UserError
-from stclip.evaluation.frame_map import FrameMapEvaluator
-from stclip.evaluation.generalized import generalized
-from stclip.evaluation.results import soft_voting
+from stclip.evaluation.frame_map import frame_map, generalized
+from stclip.evaluation.result_csv import rows_of
+from stclip.evaluation.voting import soft_voting
 from stclip.files import locked
 from stclip.models.build import Model, build_model, encode_labels
 from stclip.models.clip import Block
@@ -268,9 +268,6 @@ class Validation:
                 "SOLVER.EVAL_PERIOD: DATASETS.TEST has no ground truth of the labels of TEST_LABEL "
                 "to validate on; set SOLVER.EVAL_PERIOD 0"
             )
-        self.evaluator = FrameMapEvaluator(
-            self.dataset.keyframes, self.vocabulary, cfg.TEST.IOU_THRESHOLDS, cfg.TEST.ACTION_THRESH
-        )
 
     def run(self, model: Model) -> dict[str, float] | None:
         """Numbers to record, on rank 0; None on the others."""
@@ -278,23 +275,24 @@ class Validation:
         loader = build_test_loader(
             self.cfg, self.dataset, model.needs, rank(), world_size(), pin_memory=pin_memory
         )
-        detections = score(
+        local = infer(
             model,
             loader,
             encode_labels(model, self.vocabulary, partial(self.labels.place, "test")),
-            [keyframe.key for keyframe in self.dataset.keyframes],
             device=self.device,
             precision=self.cfg.MODEL.PRECISION,
             groups=self.labels.groups_of("test"),
+            total=len(self.dataset.keyframes),
         )
+        detections = merge(local, [keyframe.key for keyframe in self.dataset.keyframes])
         if detections is None:
             return None
-        if self.cfg.TEST.SINGLE_ACTION:
+        test = self.cfg.TEST
+        if test.SINGLE_ACTION:
             detections = soft_voting(detections)
-        self.evaluator.reset()
-        self.evaluator.process(detections)
-        metrics = self.evaluator.evaluate()
-        if self.cfg.TEST.GENERALIZED:
+        rows = rows_of(detections, test.ACTION_THRESH)
+        metrics = frame_map(self.dataset.keyframes, rows, self.vocabulary, test.IOU_THRESHOLDS)
+        if test.GENERALIZED:
             metrics = generalized(metrics, list(self.labels.test))
         numbers = {
             f"val_{name}": value

@@ -46,7 +46,7 @@ from stclip.data.validation import (
     usable,
 )
 from stclip.errors import UserError, reporting
-from stclip.evaluation.benchmark_table import format_text
+from stclip.evaluation.tables import format_table
 
 PARTS: tuple[Part, ...] = ("train", "test")
 
@@ -215,7 +215,7 @@ def summary(parts: Sequence[Checked]) -> str:
         )
     lines = [["", *(part.name for part in parts)]]
     lines += [[name, *(column[name] for column in columns)] for name in columns[0]]
-    return format_text(lines)
+    return format_table(lines)
 
 
 def classes(parts: Sequence[Checked], labels: Labels) -> str:
@@ -228,7 +228,7 @@ def classes(parts: Sequence[Checked], labels: Labels) -> str:
         seen, unseen = name in trained, name in tested
         role = "both" if seen and unseen else "seen" if seen else "unseen" if unseen else ""
         lines.append([name, role, *(f"{count[name]:,}" for count in counts)])
-    return format_text(lines)
+    return format_table(lines)
 
 
 def _share(value: float | None) -> str:

@@ -39,7 +39,7 @@ from stclip.engine.checkpoint import read_checkpoint
 from stclip.engine.distributed import choose_device
 from stclip.engine.infer import infer
 from stclip.errors import UserError
-from stclip.evaluation.detection_pictures import (
+from stclip.evaluation.pictures import (
     ScoredPerson,
     draw_detections,
     draw_interest_tokens,

@@ -14,29 +14,6 @@ from stclip.models.losses import class_scores
 from stclip.structures import ClipBatch, Detections, FrameKey
 
 
-def score(
-    model: nn.Module,
-    loader: Iterable[ClipBatch],
-    vocabulary: Tensor,
-    order: Sequence[FrameKey],
-    *,
-    device: torch.device,
-    precision: str = "fp32",
-    groups: Sequence[str] | None = None,
-) -> Detections | None:
-    """``infer`` on every rank, then ``merge``: all detections on rank 0, None on the others."""
-    local = infer(
-        model,
-        loader,
-        vocabulary,
-        device=device,
-        precision=precision,
-        groups=groups,
-        total=len(order),
-    )
-    return merge(local, order)
-
-
 def infer(
     model: nn.Module,
     loader: Iterable[ClipBatch],
@@ -109,18 +86,18 @@ def stream(
 
 
 def merge(local: Detections, order: Sequence[FrameKey]) -> Detections | None:
-    """All ranks' detections on rank 0, keyframes in ``order``; None on the other ranks.
+    """All ranks' detections on rank 0, their keyframes in ``order``; None on the other ranks.
 
     The result does not depend on how many ranks there were.
+
+    Args:
+        local: what this rank scored.
+        order: each keyframe of all ranks, once.
     """
     parts = gather(local)
     if rank() != 0:
         return None
-    return in_order(Detections.cat(parts), order)
-
-
-def in_order(detections: Detections, order: Sequence[FrameKey]) -> Detections:
-    """The same detections, their keyframes in ``order``, which has each of them once."""
+    detections = Detections.cat(parts)
     assert len(detections.keys) == len(order), (
         f"{len(detections.keys)} keyframes scored of {len(order)}"
     )
@@ -138,7 +115,7 @@ def in_order(detections: Detections, order: Sequence[FrameKey]) -> Detections:
 
 
 def no_detections(classes: int) -> Detections:
-    """So that a rank without work has something of the right shapes to give."""
+    """No person of no keyframe, for a rank without work."""
     return Detections(
         keys=(),
         owner=torch.zeros(0, dtype=torch.long),

@@ -1,17 +1,16 @@
 """The metric of the AVA challenge (docs/evaluation.md, "AVA").
 
 It is frame mAP with seconds for frames and boxes as fractions of the picture: the same matching
-(``stclip.evaluation.matching``), the same average precision, and classes without ground truth left
-out of the mean. Unlike there, a row counts whatever its score.
+and average precision, and classes without ground truth left out of the mean. Unlike there, a row
+counts whatever its score.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
-from stclip.evaluation.frame_map import Metrics, check_thresholds, evaluate_rows, mean
-from stclip.evaluation.matching import TruthBoxes
-from stclip.evaluation.rows import DetectionRows
+from stclip.evaluation.frame_map import Metrics, TruthBoxes, check_thresholds, evaluate_rows, mean
+from stclip.evaluation.result_csv import DetectionRows
 from stclip.structures.groups import OBJECT, PERSON, POSE
 
 CLASSES = range(1, 81)  # AVA's action ids; 60 of them are evaluated officially

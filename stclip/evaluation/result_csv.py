@@ -1,9 +1,10 @@
-"""Reading result files: ours and AVA's, and what is wrong with one.
+"""Rows of result files: one for each person and class. Writing them, and reading ours and AVA's.
 
-The formats are in docs/evaluation.md, "Result files" and "AVA".
+The formats are in docs/evaluation.md, "Result files" and "AVA". Both have the columns ``video,
+frame, x1, y1, x2, y2, label, score``; AVA's boxes are fractions of the picture, its frames are
+seconds, and its ground truth has no score.
 
-Both have the columns ``video, frame, x1, y1, x2, y2, label, score``; AVA's boxes are fractions of
-the picture, its frames are seconds, and its ground truth has no score.
+Shape letters: N persons, C class names, n rows.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import warnings
 import zlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import TextIO, TypeVar
@@ -26,17 +28,159 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from stclip.errors import UserError
-from stclip.evaluation.rows import DetectionRows
 from stclip.files import check_regular
-from stclip.structures import FrameKey
+from stclip.structures import Detections, FrameKey
 from stclip.structures.boxes import LARGEST
 
+DECIMALS = 5  # of boxes and scores in a result file
+
 _BOX = ("x1", "y1", "x2", "y2")
-_BLOCK = 10_000  # lines held as text at a time
+_BLOCK = 10_000  # rows that are Python objects at a time
 _NAME = 128  # characters of a video's name that the fast reader has room for
 _GZIP_MAGIC = b"\x1f\x8b"
 
 _Scalar = TypeVar("_Scalar", bound=np.generic)
+
+
+@dataclass(frozen=True)
+class DetectionRows:
+    """Rows of a result file.
+
+    Attributes:
+        keys: the distinct frames that the rows are in.
+        frame: (n,) int64, rows of ``keys``.
+        boxes: (n, 4) float64 xyxy pixels.
+        labels: (n,) int64, 0-based in the vocabulary.
+        scores: (n,) float64, class score times detector score.
+    """
+
+    keys: tuple[FrameKey, ...]
+    frame: NDArray[np.int64]
+    boxes: NDArray[np.float64]
+    labels: NDArray[np.int64]
+    scores: NDArray[np.float64]
+
+    def __post_init__(self) -> None:
+        lengths = {len(self.frame), len(self.boxes), len(self.labels), len(self.scores)}
+        assert len(lengths) == 1, f"frame, boxes, labels, scores differ in length: {lengths}"
+        assert self.boxes.shape[1:] == (4,), f"boxes: {self.boxes.shape}"
+
+    def __len__(self) -> int:
+        """The number of rows."""
+        return len(self.scores)
+
+    def entries(self) -> Iterator[tuple[int, list[float], int, float]]:
+        """Frame (a row of ``keys``), box, label and score of each row."""
+        for start in range(0, len(self), _BLOCK):  # all rows as Python objects take gigabytes
+            part = slice(start, start + _BLOCK)
+            yield from zip(
+                self.frame[part].tolist(),
+                self.boxes[part].tolist(),
+                self.labels[part].tolist(),
+                self.scores[part].tolist(),
+                strict=True,
+            )
+
+    def of_videos(self, videos: Collection[str]) -> DetectionRows:
+        """Only the rows whose video is one of ``videos``."""
+        return self._in(np.array([key.video in videos for key in self.keys], dtype=bool))
+
+    def without(self, frames: Collection[tuple[str, int]]) -> DetectionRows:
+        """Without the rows in some frames."""
+        return self._in(np.array([key not in frames for key in self.keys], dtype=bool))
+
+    def _in(self, wanted: NDArray[np.bool_]) -> DetectionRows:
+        """The rows in some of ``keys``."""
+        if wanted.all():
+            return self
+        keep = wanted[self.frame]
+        return DetectionRows(
+            self.keys, self.frame[keep], self.boxes[keep], self.labels[keep], self.scores[keep]
+        )
+
+
+def rows_of(detections: Detections, action_thresh: float = 0.0) -> DetectionRows:
+    """The rows that a result file of ``detections`` has, with the numbers that it prints.
+
+    Rows are in the order of the persons, and of the vocabulary for each person. A row whose score
+    is not above ``action_thresh`` is left out. Boxes and scores are rounded to the 5 decimals of
+    the file, so that a metric is the same number whether computed before writing or after reading.
+
+    Raises:
+        UserError: a score or a box is not finite.
+    """
+    scores = (detections.scores.float() * detections.det_scores.float()[:, None]).numpy()
+    boxes, owner = detections.boxes.float().numpy(), detections.owner.numpy()
+    broken = ~(np.isfinite(scores).all(axis=1) & np.isfinite(boxes).all(axis=1))
+    if broken.any():
+        key = detections.keys[owner[int(np.flatnonzero(broken)[0])]]
+        raise UserError(
+            f"{int(broken.sum())} of {len(broken)} detections have a score or a box that is not a "
+            f"finite number, the first in {key.video} frame {key.frame}: did training diverge?"
+            " Test an earlier checkpoint, or use MODEL.PRECISION fp32"
+        )
+    person, label = np.nonzero(scores > action_thresh)
+    return DetectionRows(
+        keys=detections.keys,
+        frame=owner[person].astype(np.int64),
+        boxes=_round(boxes)[person],
+        labels=label.astype(np.int64),
+        scores=_round(scores)[person, label],
+    )
+
+
+def _round(values: NDArray[np.float32]) -> NDArray[np.float64]:
+    # A float32 times 1e5 is exact in float64, so this equals float(f"{value:.5f}") bit for bit.
+    # Adding zero turns -0.0 into 0.0, which is never printed with a sign.
+    rounded = np.rint(values.astype(np.float64) * 10**DECIMALS) / 10**DECIMALS + 0.0
+    return np.asarray(rounded, dtype=np.float64)
+
+
+@dataclass(frozen=True)
+class AvaForm:
+    """What AVA calls the things that rows are about.
+
+    Attributes:
+        seconds: the second of each keyframe.
+        sizes: width and height in pixels of each video.
+        action_ids: for each class of the vocabulary its id, from 1; None for a class that is none
+            of AVA's, whose rows are left out.
+    """
+
+    seconds: Mapping[FrameKey, int]
+    sizes: Mapping[str, tuple[int, int]]
+    action_ids: Sequence[int | None]
+
+
+def write_result_csv(path: Path, rows: DetectionRows, ava: AvaForm | None = None) -> None:
+    """Write rows in their order; numbers have 5 decimals, frames and seconds 4 digits.
+
+    The columns are ``video, frame, x1, y1, x2, y2, label (from 1), score``; with ``ava`` they are
+    ``video, second, x1, y1, x2, y2, action id, score`` with boxes from 0 to 1, the form that AVA's
+    challenge takes.
+    """
+    ids = range(1, int(rows.labels.max(initial=0)) + 2) if ava is None else ava.action_ids
+    last: tuple[int, list[float]] | None = None
+    start: list[str] = []
+    with open(path, "w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)  # its \r\n line ends and quoting are part of the format
+        for frame, box, label, score in rows.entries():
+            number = ids[label]
+            if number is None:
+                continue
+            if last != (frame, box):  # a person has a row for each class
+                last = (frame, box)
+                start = _start(rows.keys[frame], box, ava)
+            writer.writerow([*start, number, f"{score:.{DECIMALS}f}"])
+
+
+def _start(key: FrameKey, box: Sequence[float], ava: AvaForm | None) -> list[str]:
+    """The columns that the rows of one person have in common."""
+    number = key.frame
+    if ava is not None:
+        number = ava.seconds[key]
+        box = [value / size for value, size in zip(box, ava.sizes[key.video] * 2, strict=True)]
+    return [key.video, f"{number:04d}", *(f"{value:.{DECIMALS}f}" for value in box)]
 
 
 def read_result_csv(
@@ -45,7 +189,7 @@ def read_result_csv(
     videos: Collection[str] | None = None,
     label_file: str | Path = "the label file",
 ) -> DetectionRows:
-    """Read a result file, plain or gzipped (told apart by content).
+    """Read a result file, plain or gzipped (recognised by content).
 
     Args:
         path: rows ``video, frame, x1, y1, x2, y2, label (1-based), score``; blank lines are
@@ -70,7 +214,7 @@ def read_result_csv(
 
 
 def read_ava_rows(path: str | Path, classes: Sequence[int], scored: bool) -> DetectionRows:
-    """Read ground truth or detections of AVA, plain or gzipped (told apart by content).
+    """Read ground truth or detections of AVA, plain or gzipped (recognised by content).
 
     Args:
         path: rows ``video, second, x1, y1, x2, y2, action id``, then the score of detections. The
@@ -93,10 +237,10 @@ def read_ava_rows(path: str | Path, classes: Sequence[int], scored: bool) -> Det
 
 
 class _Parser:
-    """Reads blocks of lines: numpy's reader takes them, or else they are looked at row by row.
+    """Reads blocks of lines with numpy's reader, or row by row where that refuses one.
 
-    numpy's reader is three times as fast, and takes nothing that the other would not; but it
-    refuses some numbers that Python knows, and does not say what is wrong in the words of a user.
+    numpy's reader is four times as fast and accepts nothing that the other refuses. But it does
+    not take some numbers that Python knows, and its errors do not name row and column.
 
     Args:
         path: the file.

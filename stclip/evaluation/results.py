@@ -1,53 +1,47 @@
-"""Result files: what a test run writes, and reading it back.
+"""The results of a test: the folder that it writes, predictions.npz, and the log of a running test.
 
-``result_<dataset>.csv`` and ``detections/*.txt`` have the format that people already exchange
-(docs/evaluation.md, "Result files").
+Formats: docs/evaluation.md, "Result files".
 """
 
 from __future__ import annotations
 
-import csv
+import hashlib
 import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+import time
+import uuid
+import zipfile
+import zlib
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from stclip.errors import UserError
-from stclip.evaluation.predictions import write_predictions
-from stclip.evaluation.rows import DECIMALS, DetectionRows, rows_of
-from stclip.evaluation.submission import AvaForm, write_ava_csv
-from stclip.files import file_names, retire
+from stclip.errors import UserError, reporting
+from stclip.evaluation.result_csv import DECIMALS, AvaForm, DetectionRows, write_result_csv
+from stclip.files import atomic_path, check_regular, file_names, read_json, retire, write_json
 from stclip.structures import Detections, FrameKey
+from stclip.structures.boxes import LARGEST
 
 logger = logging.getLogger(__name__)
 
-
-def soft_voting(detections: Detections) -> Detections:
-    """The single-action assumption (method.md section 7).
-
-    Class scores, before they are multiplied by the detector's, are averaged over all persons of a
-    video, and every person of that video gets the average.
-    """
-    videos: dict[str, int] = {}
-    for key in detections.keys:
-        videos.setdefault(key.video, len(videos))
-    of_keyframe = torch.tensor([videos[key.video] for key in detections.keys], dtype=torch.long)
-    group = of_keyframe[detections.owner]
-    scores = detections.scores.double()  # a long video's sum must not depend on its order
-    total = scores.new_zeros(len(videos), scores.shape[1]).index_add_(0, group, scores)
-    count = torch.bincount(group, minlength=len(videos)).clamp(min=1)
-    return Detections(
-        keys=detections.keys,
-        owner=detections.owner,
-        boxes=detections.boxes,
-        det_scores=detections.det_scores,
-        scores=(total / count[:, None])[group].to(detections.scores.dtype),
-    )
+# The arrays of predictions.npz: which kinds of numpy's they may have, and words for these.
+_ARRAYS = {
+    "videos": ("U", "texts"),
+    "frames": ("iu", "whole numbers"),
+    "owner": ("iu", "whole numbers"),
+    "boxes": ("f", "numbers"),
+    "det_scores": ("f", "numbers"),
+    "scores": ("f", "numbers"),
+    "labels": ("U", "texts"),
+}
+_RUN = "run.json"
+# A part of the log is written when so many seconds have passed, or for so many keyframes.
+_SECONDS, _KEYFRAMES = 10.0, 4096
 
 
 def write_results(
@@ -55,9 +49,8 @@ def write_results(
     dataset: str,
     vocabulary: Sequence[str],
     detections: Detections,
+    rows: DetectionRows,
     *,
-    action_thresh: float = 0.0,
-    unvoted: Detections | None = None,
     texts: Mapping[str, str] | None = None,
     ava: AvaForm | None = None,
 ) -> Path:
@@ -66,46 +59,35 @@ def write_results(
     A folder of that name is renamed to ``<dataset>.old-1`` (or the next free number) first.
 
     Files:
-        result_<dataset>.csv: rows ``video, %04d frame, x1, y1, x2, y2, label (1-based), score``
-            with 5 decimals, in the order of ``detections``; scores are class score times detector
-            score, and rows not above ``action_thresh`` are left out. With ``ava`` in AVA's format.
+        result_<dataset>.csv: what ``write_result_csv`` writes.
         detections/<video with _ for />_<%05d frame>.txt: ``label score x1 y1 x2 y2`` with rounded
-            boxes, one file for each frame that has rows; not with ``ava``. A video whose name would
-            then be another's gets ~2 after it.
-        predictions.npz: everything needed to compute the rest anew; numpy.load reads it with
-            allow_pickle=False. ``videos`` (B,) and ``frames`` (B,) of the keyframes, those without
-            persons included; ``owner`` (N,) into them; ``boxes`` (N, 4); ``det_scores`` (N,);
-            ``scores`` (N, C) before they are multiplied by det_scores; ``labels`` (C,).
+            boxes, one file for each frame that has rows; not with ``ava``. If two videos would have
+            the same name there, the second one's files have ~2 after it.
+        predictions.npz: what ``write_predictions`` writes.
 
     Args:
         out_dir: the folder of results of all datasets; made if needed.
         dataset: names the folder and the csv.
         vocabulary: C class names.
-        detections: in the order in which the rows are wanted.
-        action_thresh: see above.
-        unvoted: the detections before soft voting, where that was applied; predictions.npz keeps
-            these, since voting cannot be undone.
+        detections: before soft voting, which cannot be undone; for predictions.npz.
+        rows: for the csv and detections/, in this order; ``rows_of`` the detections, perhaps voted.
         texts: further files of the folder by name: metrics, the config.
         ava: of the AVA dataset, what its files call the keyframes and classes.
 
     Raises:
-        UserError: a score or a box is not finite, or the disk is full or not writable.
+        UserError: the disk is full or not writable.
     """
     assert detections.scores.shape[1] == len(vocabulary), "scores: one column for each class"
-    rows = rows_of(detections, action_thresh)
     folder = Path(out_dir) / dataset
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{dataset}-", dir=folder.parent))
     try:
         filled = temporary / dataset  # made by mkdir, so that its mode follows the umask
         filled.mkdir()
+        write_result_csv(filled / f"result_{dataset}.csv", rows, ava)
         if ava is None:
-            _write_csv(filled / f"result_{dataset}.csv", rows)
             _write_text_files(filled / "detections", rows)
-        else:
-            write_ava_csv(filled / f"result_{dataset}.csv", rows, ava)
-        raw = detections if unvoted is None else unvoted
-        write_predictions(filled / "predictions.npz", vocabulary, raw)
+        write_predictions(filled / "predictions.npz", vocabulary, detections)
         for name, text in (texts or {}).items():
             (filled / name).write_text(text, encoding="utf-8")
         retire(folder)
@@ -119,82 +101,207 @@ def write_results(
     return folder
 
 
-def format_table(metrics: dict[str, Any]) -> str:
-    """A readable table of what ``frame_map`` or ``generalized`` returns.
-
-    One line for each class, then the means; columns are the number of ground-truth boxes and the
-    AP in percent at each threshold. ``-`` stands for a class without ground truth. Of generalised
-    metrics, the unseen classes are marked, and there are three means and H.
-    """
-    thresholds = metrics["iou_thresholds"]
-    counts: dict[str, int] = metrics["ground_truth_boxes"]
-    unseen = metrics.get("unseen")
-    lines = [["class", "boxes", *(f"AP@{t:g}" for t in thresholds)]]
-    for name, count in counts.items():
-        values = [metrics[f"per_class@{t:g}"][name] for t in thresholds]
-        mark = " (unseen)" if unseen is not None and name in unseen else ""
-        lines.append([name + mark, str(count), *map(percent, values)])
-    total = sum(counts.values())
-    means = [("mean", "frame_mAP", str(total))]
-    if unseen is not None:
-        of_unseen = sum(counts[name] for name in unseen)
-        means = [
-            ("mean unseen", "frame_mAP", str(of_unseen)),
-            ("mean seen", "frame_mAP_seen", str(total - of_unseen)),
-            ("mean all", "frame_mAP_all", str(total)),
-            ("H", "H", ""),
-        ]
-    for name, key, boxes in means:
-        lines.append([name, boxes, *(percent(metrics[f"{key}@{t:g}"]) for t in thresholds)])
-    return format_columns(lines, len(means))
-
-
-def format_columns(lines: Sequence[Sequence[str]], means: int = 1) -> str:
-    """Cells as text: a heading, a rule, lines, a rule, and the last ``means`` lines."""
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    rule = "-" * (sum(widths) + 2 * (len(widths) - 1))
-    text = []
-    for name, *cells in lines:
-        right = (cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True))
-        text.append("  ".join([name.ljust(widths[0]), *right]))
-    end = len(text) - means
-    return "\n".join([text[0], rule, *text[1:end], rule, *text[end:]])
-
-
-def percent(value: float | None) -> str:
-    """A value of a table, ``-`` for None."""
-    return "-" if value is None else f"{value:.2f}"
-
-
-def _write_csv(path: Path, rows: DetectionRows) -> None:
-    with open(path, "w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)  # its \r\n line ends and quoting are part of the format
-        for key, box, label, score in _iterate(rows):
-            coordinates = [f"{value:.{DECIMALS}f}" for value in box]
-            writer.writerow(
-                [key.video, f"{key.frame:04d}", *coordinates, label, f"{score:.{DECIMALS}f}"]
-            )
-
-
 def _write_text_files(folder: Path, rows: DetectionRows) -> None:
     folder.mkdir()
-    lines: dict[FrameKey, list[str]] = {}
-    for key, box, label, score in _iterate(rows):
+    lines: dict[int, list[str]] = {}
+    for frame, box, label, score in rows.entries():
         corners = " ".join(str(round(value)) for value in box)
-        lines.setdefault(key, []).append(f"{label} {score:.{DECIMALS}f} {corners}\n")
-    names = file_names(key.video for key in lines)
+        lines.setdefault(frame, []).append(f"{label + 1} {score:.{DECIMALS}f} {corners}\n")
+    names = file_names(rows.keys[frame].video for frame in lines)
     for video, name in names.items():
         if name != video.replace("/", "_"):
             logger.warning(
                 "detections/%s_*.txt is of %s: another video has the plain name", name, video
             )
-    for key, text in lines.items():
+    for frame, text in lines.items():
+        key = rows.keys[frame]
         path = folder / f"{names[key.video]}_{key.frame:05d}.txt"
         path.write_text("".join(text), encoding="utf-8")
 
 
-def _iterate(rows: DetectionRows) -> Iterator[tuple[FrameKey, list[float], int, float]]:
-    """Frame, box, 1-based label and score of each row."""
-    columns = (rows.frame.tolist(), rows.boxes.tolist(), rows.labels.tolist(), rows.scores.tolist())
-    for frame, box, label, score in zip(*columns, strict=True):
-        yield rows.keys[frame], box, label + 1, score
+def write_predictions(path: str | Path, vocabulary: Sequence[str], detections: Detections) -> None:
+    """Write detections for ``read_predictions``; numpy.load reads it with allow_pickle=False.
+
+    The arrays: ``videos`` (B,) and ``frames`` (B,) of the keyframes, those without persons
+    included; ``owner`` (N,) into them; ``boxes`` (N, 4); ``det_scores`` (N,); ``scores`` (N, C)
+    before they are multiplied by det_scores; ``labels`` (C,).
+    """
+    np.savez_compressed(
+        path,
+        videos=np.array([key.video for key in detections.keys], dtype=np.str_),
+        frames=np.array([key.frame for key in detections.keys], dtype=np.int64),
+        owner=detections.owner.numpy(),
+        boxes=detections.boxes.float().numpy(),
+        det_scores=detections.det_scores.float().numpy(),
+        scores=detections.scores.float().numpy(),
+        labels=np.array(vocabulary, dtype=np.str_),
+    )
+
+
+def read_predictions(path: str | Path) -> tuple[Detections, tuple[str, ...]]:
+    """The detections that a test run wrote, before soft voting, and its vocabulary.
+
+    Raises:
+        UserError: the file cannot be read, lacks an array, or has one of the wrong kind or shape.
+    """
+    check_regular(path)
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            found = {name: arrays[name] for name in _ARRAYS}
+    except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise UserError(
+            f"{path}: not the predictions of a test run ({error}); run the test again"
+        ) from error
+    problem = _problem(found)
+    if problem is not None:
+        raise UserError(f"{path}: {problem}; run the test again")
+    keys = zip(found["videos"].tolist(), found["frames"].tolist(), strict=True)
+    detections = Detections(
+        keys=tuple(FrameKey(video, frame) for video, frame in keys),
+        owner=torch.from_numpy(found["owner"].astype(np.int64)),
+        boxes=torch.from_numpy(found["boxes"]),
+        det_scores=torch.from_numpy(found["det_scores"]),
+        scores=torch.from_numpy(found["scores"]),
+    )
+    return detections, tuple(found["labels"].tolist())
+
+
+def _problem(arrays: Mapping[str, NDArray[np.generic]]) -> str | None:
+    """What is wrong with the arrays of a file."""
+    keyframes, persons = len(arrays["videos"].ravel()), len(arrays["owner"].ravel())
+    classes = len(arrays["labels"].ravel())
+    for name, (kinds, words) in _ARRAYS.items():
+        if arrays[name].dtype.kind not in kinds:
+            return f"{name}: {words} were expected, found {arrays[name].dtype}"
+    shapes = {
+        "videos": (keyframes,),
+        "frames": (keyframes,),
+        "owner": (persons,),
+        "boxes": (persons, 4),
+        "det_scores": (persons,),
+        "scores": (persons, classes),
+        "labels": (classes,),
+    }
+    for name, shape in shapes.items():
+        if arrays[name].shape != shape:
+            return f"{name}: shape {shape} was expected, found {arrays[name].shape}"
+    owner, frames = arrays["owner"], arrays["frames"]
+    if persons and not 0 <= owner.min() <= owner.max() < keyframes:
+        return f"owner: places of the {keyframes} keyframes were expected"
+    if keyframes and not 1 <= frames.min() <= frames.max() <= LARGEST:
+        return "frames: numbers from 1 were expected"
+    keys = set(zip(arrays["videos"].tolist(), frames.tolist(), strict=True))
+    if len(keys) < keyframes:
+        return "videos, frames: a keyframe occurs twice"
+    if len(set(arrays["labels"].tolist())) < classes:
+        return "labels: a class occurs twice"
+    return None
+
+
+def fingerprint(words: Iterable[str], arrays: Iterable[NDArray[np.generic]]) -> str:
+    """SHA-256 of everything that scores follow from: only equal tests go on from each other."""
+    digest = hashlib.sha256()
+    for word in words:
+        digest.update(word.encode() + b"\0")
+    for array in arrays:
+        digest.update(f"{array.dtype.str} {array.shape}\0".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
+
+
+class ScoredParts:
+    """The detections of a test while it runs, and a log of them on disk.
+
+    They stay in memory; the log is read only if the test was interrupted and continues. It is a
+    folder of parts, each the detections of some whole batches, that all processes share.
+
+    Args:
+        folder: of this test alone.
+        vocabulary: C class names.
+
+    Attributes:
+        detections: what this process added, or found in the log.
+    """
+
+    def __init__(self, folder: str | Path, vocabulary: Sequence[str]) -> None:
+        self.folder = Path(folder)
+        self._vocabulary = tuple(vocabulary)
+        self.detections: list[Detections] = []
+        self._logged = 0  # of ``detections``
+        self._since = time.monotonic()
+
+    def prepare(self, print_: str) -> None:
+        """Make the folder, or keep it if it is of an equal test; one of another test is renamed.
+
+        One process does this before any calls ``resume``.
+
+        Args:
+            print_: the ``fingerprint`` of this test.
+
+        Raises:
+            UserError: the folder cannot be written.
+        """
+        path = self.folder / _RUN
+        if path.exists():
+            found = None
+            with reporting(lambda error: logger.warning("%s", error)):
+                found = read_json(path)
+            if isinstance(found, dict) and found.get("fingerprint") == print_:
+                return
+            logger.warning("%s: of a test with other settings, weights or data", self.folder)
+        retire(self.folder)
+        write_json(path, {"fingerprint": print_})
+
+    def resume(self, keyframes: Collection[FrameKey]) -> set[FrameKey]:
+        """Take over what the log holds, and return its keyframes; a damaged part is deleted.
+
+        One process does this, before any adds detections.
+
+        Args:
+            keyframes: those of this test; others, or one twice, can only come from damage.
+        """
+        left = set(keyframes)
+        self.detections = []
+        for path in sorted(self.folder.glob("part-*.npz")):
+            try:
+                found, labels = read_predictions(path)
+                keys = set(found.keys)
+                if labels != self._vocabulary or len(keys) < len(found.keys) or not keys <= left:
+                    raise UserError(f"{path}: not a part of this test")
+            except UserError as error:
+                logger.warning("%s; its keyframes are scored anew", error)
+                path.unlink()
+                continue
+            left -= keys
+            self.detections.append(found)
+        self._logged = len(self.detections)
+        return set(keyframes) - left
+
+    def add(self, detections: Detections) -> None:
+        """Add the detections of a batch.
+
+        Raises:
+            UserError: a part of the log is due and cannot be written.
+        """
+        self.detections.append(detections)
+        keyframes = sum(len(each.keys) for each in self.detections[self._logged :])
+        if keyframes >= _KEYFRAMES or time.monotonic() - self._since >= _SECONDS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Log what was added and is not yet logged.
+
+        Raises:
+            UserError: it cannot be written.
+        """
+        self._since = time.monotonic()
+        if self._logged == len(self.detections):
+            return
+        with atomic_path(self.folder / f"part-{uuid.uuid4().hex}.npz") as temporary:
+            waiting = Detections.cat(self.detections[self._logged :])
+            write_predictions(temporary, self._vocabulary, waiting)
+        self._logged = len(self.detections)
+
+    def remove(self) -> None:
+        """Delete the log, once the results are written."""
+        shutil.rmtree(self.folder)

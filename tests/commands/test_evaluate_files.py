@@ -12,8 +12,9 @@ import pytest
 from stclip.data.ground_truth import read_tube_truth
 from stclip.errors import UserError
 from stclip.evaluation.frame_map import frame_map
-from stclip.evaluation.results import soft_voting, write_results
-from stclip.evaluation.rows import rows_of
+from stclip.evaluation.result_csv import rows_of
+from stclip.evaluation.results import write_results
+from stclip.evaluation.voting import soft_voting
 from tests.evaluation.make import annotated, detections
 from tests.helpers import GOLDEN, load_command, shared_path
 
@@ -237,7 +238,8 @@ def tested(tmp_path: Path) -> Path:
         (3, BOX, 0.6, (0.2, 0.2, 0.6)),
     ]
     labels = ["run", "wave", "sit"]
-    write_results(tmp_path, "mine", labels, detections(keys, persons, 3))
+    found = detections(keys, persons, 3)
+    write_results(tmp_path, "mine", labels, found, rows_of(found))
     content = {
         "labels": labels,
         "videos": [{"id": v, "path": v, "size": [320, 240], "fps": 25} for v in "abc"],

@@ -131,7 +131,8 @@ def test_quickstart(
     assert not table[5].endswith("-")
     page = (tmp_path / "quick/report.html").read_text(encoding="utf-8")
     assert page.count("<article>") == 3
-    for word in ("shoot_bow", "ST-CLIP, untrained", "Persons named rightly", "3 iterations"):
+    heading = "Share of persons named correctly"
+    for word in ("shoot_bow", "ST-CLIP, untrained", heading, "3 iterations"):
         assert word in page
 
 

@@ -172,7 +172,7 @@ def test_a_dataset_of_ones_own_in_two_files(root: Path) -> None:
         ({"TEST_GENERALIZED": True}, "TEST.GENERALIZED is True, but the published .* with False"),
         ({"DATASETS_TRAIN": "puppet"}, "trained on puppet and tested on jhmdb"),
         ({"value": None}, r"metrics\.json: has no number 'frame_mAP@0\.5'"),
-        ({"TRAIN_LABEL": "labels.txt"}, "which split it is cannot be told"),
+        ({"TRAIN_LABEL": "labels.txt"}, "which split it is does not follow"),
         ({"metrics": {"per_class": {"wave": 1, "run": 2}}}, "1 of its 2 tested classes"),
     ],
 )

@@ -16,7 +16,7 @@ from stclip.config import load_config
 from stclip.data.build import build_dataset
 from stclip.engine.checkpoint import read_checkpoint
 from stclip.errors import UserError
-from stclip.evaluation.scored_parts import ScoredParts
+from stclip.evaluation.results import ScoredParts
 from stclip.models.build import build_model
 from tests.commands.conftest import CASE
 from tests.helpers import load_command

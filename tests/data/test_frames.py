@@ -21,7 +21,7 @@ from stclip.data.safe_pickle import load_pickle
 from stclip.data.store import PictureStore
 from stclip.data.video import open_video
 from stclip.errors import UserError
-from stclip.evaluation.predictions import read_predictions
+from stclip.evaluation.results import read_predictions
 from tests.data.make import number_of, numbered, write_frames
 
 

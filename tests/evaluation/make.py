@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from stclip.evaluation.rows import DetectionRows
+from stclip.evaluation.result_csv import DetectionRows
 from stclip.structures import Detections, FrameKey
 
 

@@ -1,15 +1,15 @@
 import json
+import math
 
+import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stclip.errors import UserError
-from stclip.evaluation.frame_map import FrameMapEvaluator, frame_map
-from stclip.evaluation.results import format_table
+from stclip.evaluation.frame_map import average_precision, frame_map, generalized
 from tests.evaluation import looped
-from tests.evaluation.make import annotated, detections, rows
+from tests.evaluation.make import annotated, rows
 
 BOX = (0, 0, 10, 10)
 HALF = (0, 0, 10, 5)  # IoU 0.5 with BOX
@@ -150,8 +150,6 @@ def test_an_empty_box_overlaps_nothing():
 def test_thresholds_are_checked(thresholds):
     with pytest.raises(UserError, match="IoU threshold"):
         frame_map([], rows(), ("a",), thresholds)
-    with pytest.raises(UserError, match="IoU threshold"):
-        FrameMapEvaluator([], ("a",), thresholds)
 
 
 def test_thresholds_come_out_sorted_and_once():
@@ -196,73 +194,89 @@ def test_equals_the_loops(truth, found, threshold):
         )
 
 
-def evaluator_case():
-    generator = torch.Generator().manual_seed(0)
-    keys = [(video, frame) for video in ("v", "w") for frame in range(1, 21)]
-    truth = [annotated(*key, (BOX, "ab"[frame % 2])) for frame, key in enumerate(keys)]
-    parts = []
-    for key in keys:
-        persons = []
-        for _ in range(int(torch.randint(0, 4, (1,), generator=generator))):
-            shift = 6 * torch.rand(4, generator=generator)
-            rectangle = [c + s for c, s in zip(BOX, shift.tolist(), strict=True)]
-            scores = torch.rand(2, generator=generator).round(decimals=1).tolist()
-            persons.append((0, rectangle, 0.5, scores))
-        parts.append(detections([key], persons, 2))
-    return truth, parts
+def area(scores, hits, count):
+    return average_precision(np.array(scores, dtype=float), np.array(hits, dtype=bool), count)
 
 
-def test_the_evaluator_does_not_depend_on_the_order_of_its_parts():
-    truth, parts = evaluator_case()
-    evaluator = FrameMapEvaluator(truth, ("a", "b"))
-    for part in parts:
-        evaluator.process(part)
-    first = evaluator.evaluate()
-    assert first["frame_mAP@0.2"] > 0
-    evaluator.reset()
-    for part in reversed(parts):
-        evaluator.process(part)
-    assert evaluator.evaluate() == first
-    evaluator.reset()
-    assert evaluator.evaluate()["rows"] == 0
+@pytest.mark.parametrize(
+    ("scores", "hits", "count", "expected"),
+    [
+        ([0.9], [1], 1, 1.0),
+        ([0.9], [0], 1, 0.0),
+        ([0.9, 0.8], [0, 1], 1, 0.5),
+        ([0.8, 0.9], [1, 0], 1, 0.5),  # given in another order
+        ([0.9, 0.8, 0.7], [1, 0, 1], 2, 0.5 * 1 + 0.5 * 2 / 3),
+        # The precision 1/2 at the first hit is raised to the 2/3 that comes after it.
+        ([0.9, 0.8, 0.7], [0, 1, 1], 2, 2 / 3),
+        ([0.9, 0.8], [1, 1], 4, 0.5),  # half of the recall is never reached
+        ([0.5, 0.5], [1, 0], 1, 1.0),  # of equal scores the first ranks first
+        ([0.5, 0.5], [0, 1], 1, 0.5),
+        ([], [], 3, 0.0),
+    ],
+)
+def test_average_precision_by_hand(scores, hits, count, expected):
+    assert area(scores, hits, count) == pytest.approx(expected, abs=1e-12)
 
 
-def test_the_evaluator_applies_action_thresh():
-    evaluator = FrameMapEvaluator([annotated("v", 1, (BOX, "a"))], ("a",), [0.5], 0.3)
-    evaluator.process(detections([("v", 1)], [(0, BOX, 0.5, [0.5]), (0, BOX, 0.8, [0.5])], 1))
-    assert evaluator.evaluate()["rows"] == 1
+@pytest.mark.parametrize("scores", [[], [0.3, 0.2]])
+def test_average_precision_without_ground_truth_is_nan(scores):
+    assert math.isnan(area(scores, [False] * len(scores), 0))
 
 
-def test_the_evaluator_refuses_a_keyframe_twice_and_a_wrong_vocabulary():
-    evaluator = FrameMapEvaluator([], ("a",))
-    part = detections([("v", 1)], [(0, BOX, 1.0, [0.5])], 1)
-    evaluator.process(part)
-    evaluator.process(part)
-    with pytest.raises(AssertionError, match="twice"):
-        evaluator.evaluate()
-    with pytest.raises(AssertionError, match="column"):
-        evaluator.process(detections([("v", 2)], [(0, BOX, 1.0, [0.5, 0.5])], 2))
+def test_more_hits_than_ground_truths_is_a_mistake_of_the_caller():
+    with pytest.raises(AssertionError):
+        area([0.9, 0.8], [1, 1], 1)
 
 
-@pytest.mark.parametrize("where", ["score", "box"])
-def test_numbers_that_are_not_finite_are_an_error(where):
-    bad = float("nan")
-    person = (0, BOX, 1.0, [bad]) if where == "score" else (0, (0, 0, bad, 1), 1.0, [0.5])
-    evaluator = FrameMapEvaluator([], ("a",))
-    evaluator.process(detections([("v", 7)], [person], 1))
-    with pytest.raises(UserError, match="v frame 7") as caught:
-        evaluator.evaluate()
-    assert "\n" not in str(caught.value)
+@given(
+    st.lists(st.tuples(st.sampled_from([0.1, 0.2, 0.3, 0.4, 0.5]), st.booleans()), max_size=40),
+    st.integers(0, 5),
+)
+def test_average_precision_equals_the_loops(ranked, missed):
+    scores, hits = [s for s, _ in ranked], [h for _, h in ranked]
+    count = sum(hits) + missed
+    order = sorted(range(len(scores)), key=lambda i: -scores[i])  # stable
+    expected = looped.average_precision([hits[i] for i in order], count)
+    assert area(scores, hits, count) == pytest.approx(expected, abs=1e-12, nan_ok=True)
 
 
-def test_table():
-    truth = [annotated("v", 1, (BOX, "a")), annotated("v", 2, (BOX, "a"))]
-    metrics = frame_map(truth, rows(("v", 1, BOX, 0, 0.9)), ("a", "long name"), [0.2, 0.5])
-    assert format_table(metrics).splitlines() == [
-        "class      boxes  AP@0.2  AP@0.5",
-        "--------------------------------",
-        "a              2   50.00   50.00",
-        "long name      0       -       -",
-        "--------------------------------",
-        "mean           2   50.00   50.00",
+NAMES = ("seen", "unseen", "never", "other")
+
+
+def generalized_example():
+    """Of ``seen`` one of two boxes is found, ``unseen`` after a false positive, ``other`` loosely.
+
+    Average precisions at 0.2 and 0.5: 0.5 and 0.5; 0.5 and 0.5; 1 and 0; ``never`` has none.
+    """
+    truth = [
+        annotated("v", 1, (BOX, "seen", "other")),
+        annotated("v", 2, (BOX, "seen"), ((50, 50, 60, 60), "unseen")),
     ]
+    found = rows(
+        ("v", 1, BOX, 0, 0.9),
+        ("v", 1, BOX, 1, 0.8),
+        ("v", 2, (50, 50, 60, 60), 1, 0.7),
+        ("v", 1, (0, 0, 10, 4), 3, 0.6),
+        ("v", 1, BOX, 2, 0.5),
+    )
+    return frame_map(truth, found, NAMES, [0.2, 0.5])
+
+
+def test_generalized_means_by_hand():
+    metrics = generalized(generalized_example(), ["unseen", "never"])
+    assert metrics["frame_mAP@0.5"] == 50
+    assert metrics["frame_mAP_seen@0.5"] == 25  # (50 + 0) / 2
+    assert metrics["frame_mAP_all@0.5"] == pytest.approx(100 / 3)
+    assert metrics["H"] == metrics["H@0.5"] == pytest.approx(100 / 3)  # 2 * 50 * 25 / 75
+    assert metrics["frame_mAP_seen@0.2"] == 75
+    assert metrics["H@0.2"] == pytest.approx(60)
+    assert metrics["unseen"] == ["unseen", "never"]
+
+
+def test_generalized_keeps_what_was_there():
+    before = generalized_example()
+    copy = dict(before)
+    after = generalized(before, ["unseen"])
+    assert before == copy
+    for name in ("per_class@0.5", "ground_truth_boxes", "rows", "iou_thresholds"):
+        assert after[name] == before[name]

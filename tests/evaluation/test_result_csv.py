@@ -9,8 +9,18 @@ from hypothesis import strategies as st
 
 from stclip.errors import UserError
 from stclip.evaluation import result_csv
-from stclip.evaluation.result_csv import read_ava_rows, read_result_csv
+from stclip.evaluation.result_csv import (
+    AvaForm,
+    DetectionRows,
+    read_ava_rows,
+    read_result_csv,
+    rows_of,
+    write_result_csv,
+)
+from stclip.structures import FrameKey
+from tests.evaluation.make import detections
 
+BOX = (0.0, 0.0, 10.0, 10.0)
 GOOD = "sit/v,0001,1.50000,2.25000,30.00000,40.00000,2,0.25000"
 LABELS = ["sit", "wave"]
 
@@ -260,3 +270,58 @@ def test_action_ids_far_outside_are_skipped(tmp_path):
     small = [AVA.replace(",12", ",-3"), AVA.replace(",12", ",0")]
     path = write(tmp_path, "\n".join([AVA, *small, big]))
     assert len(read_ava_rows(path, [12], scored=False)) == 1
+
+
+@pytest.mark.parametrize("where", ["score", "box"])
+def test_numbers_that_are_not_finite_are_an_error(where):
+    bad = float("nan")
+    person = (0, BOX, 1.0, [bad]) if where == "score" else (0, (0, 0, bad, 1), 1.0, [0.5])
+    with pytest.raises(UserError, match="v frame 7") as caught:
+        rows_of(detections([("v", 7)], [person], 1))
+    assert "\n" not in str(caught.value)
+
+
+def test_rows_not_above_the_threshold_are_left_out():
+    found = detections([("v", 1)], [(0, BOX, 0.5, [0.5]), (0, BOX, 0.8, [0.5])], 1)
+    assert len(rows_of(found)) == 2
+    assert rows_of(found, 0.25).scores.tolist() == [0.4]
+
+
+pixels = st.floats(0, 2000, width=32)
+
+
+@given(st.lists(st.tuples(pixels, st.floats(0, 1, width=32)), min_size=1, max_size=20))
+def test_rounding_equals_printing_and_reading(values):
+    persons = [(0, (number, 0, number, 1), 1.0, [score]) for number, score in values]
+    found = detections([("v", 1)], persons, 1)
+    rows = rows_of(found)
+    kept = [(n, s) for n, s in zip(found.boxes[:, 0], found.scores[:, 0], strict=True) if s > 0]
+    assert rows.boxes[:, 0].tolist() == [float(f"{n.item():.5f}") for n, _ in kept]
+    assert rows.scores.tolist() == [float(f"{s.item():.5f}") for _, s in kept]
+
+
+def test_minus_zero_is_printed_without_a_sign():
+    found = detections([("v", 1)], [(0, (-1e-9, -0.0, 1, 1), 1.0, [0.5])], 1)
+    assert [f"{value:.5f}" for value in rows_of(found).boxes[0, :2]] == ["0.00000", "0.00000"]
+
+
+def test_ava_csv_by_hand(tmp_path):
+    keys = (FrameKey("-v_1", 61), FrameKey("w", 31))
+    rows = DetectionRows(
+        keys=keys,
+        frame=np.array([0, 0, 1, 0]),
+        boxes=np.array([[32, 3.2, 96, 28.8]] * 2 + [[0, 0, 50, 100]] + [[64, 0, 128, 32]]),
+        labels=np.array([0, 2, 1, 0]),
+        scores=np.array([0.5, 0.12345, 1, 0.00001]),
+    )
+    form = AvaForm(
+        seconds={keys[0]: 902, keys[1]: 1001},
+        sizes={"-v_1": (128, 32), "w": (200, 100)},
+        action_ids=[80, None, 1],
+    )
+    write_result_csv(tmp_path / "a.csv", rows, form)
+    assert (tmp_path / "a.csv").read_bytes() == (
+        b"-v_1,0902,0.25000,0.10000,0.75000,0.90000,80,0.50000\r\n"
+        b"-v_1,0902,0.25000,0.10000,0.75000,0.90000,1,0.12345\r\n"
+        b"-v_1,0902,0.50000,0.00000,1.00000,1.00000,80,0.00001\r\n"
+    )

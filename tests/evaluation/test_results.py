@@ -6,29 +6,41 @@ import stat
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
 from stclip.errors import UserError
 from stclip.evaluation import results
-from stclip.evaluation.frame_map import FrameMapEvaluator, frame_map
-from stclip.evaluation.result_csv import read_result_csv
-from stclip.evaluation.results import soft_voting, write_results
-from stclip.evaluation.rows import rows_of
+from stclip.evaluation.result_csv import read_result_csv, rows_of
+from stclip.evaluation.results import ScoredParts, fingerprint, read_predictions, write_results
 from stclip.structures import Detections, FrameKey
-from tests.evaluation.make import annotated, detections
+from tests.evaluation.make import detections
 from tests.helpers import shared_path
 
 TWO_PERSONS = [(0, (1.5, 2.25, 30, 40), 0.5, [0.5, 0.25]), (2, (0, 0, 9.6, 8.4), 1.0, [0.0, 1.0])]
 KEYS = [("sit/v", 1), ("sit/v", 2), ("wave/w", 12)]
+LABELS = ["sit", "wave"]
 
 
 def few():
     return detections(KEYS, TWO_PERSONS, 2)
 
 
+def write(folder, found=None, labels=LABELS, name="jhmdb"):
+    found = few() if found is None else found
+    return write_results(folder, name, labels, found, rows_of(found))
+
+
+def equal(one, other):
+    assert one.keys == other.keys
+    for name in ("owner", "boxes", "det_scores", "scores"):
+        assert torch.equal(getattr(one, name), getattr(other, name)), name
+
+
 def test_files_have_the_known_format(tmp_path):
-    folder = write_results(tmp_path / "inference", "jhmdb", ["sit", "wave"], few())
+    old = os.umask(0o022)
+    try:
+        folder = write(tmp_path / "inference")
+    finally:
+        os.umask(old)
     assert folder == tmp_path / "inference" / "jhmdb"
     assert (folder / "result_jhmdb.csv").read_bytes() == (
         b"sit/v,0001,1.50000,2.25000,30.00000,40.00000,1,0.25000\r\n"
@@ -40,73 +52,31 @@ def test_files_have_the_known_format(tmp_path):
         "sit_v_00001.txt": "1 0.25000 2 2 30 40\n2 0.12500 2 2 30 40\n",
         "wave_w_00012.txt": "2 1.00000 0 0 10 8\n",
     }
-    assert sorted(path.name for path in folder.iterdir()) == [
-        "detections",
-        "predictions.npz",
-        "result_jhmdb.csv",
-    ]
-
-
-def test_folders_and_files_have_the_modes_of_the_umask(tmp_path):
-    old = os.umask(0o022)
-    try:
-        folder = write_results(tmp_path, "jhmdb", ["sit", "wave"], few())
-    finally:
-        os.umask(old)
-    assert stat.S_IMODE(folder.stat().st_mode) == 0o755
-    for name in ("result_jhmdb.csv", "predictions.npz"):
-        assert stat.S_IMODE((folder / name).stat().st_mode) == 0o644
-
-
-def test_predictions_hold_what_everything_can_be_computed_from(tmp_path):
-    raw, voted = few(), soft_voting(few())
-    folder = write_results(tmp_path, "jhmdb", ["sit", "wave"], voted, unvoted=raw)
-    with np.load(folder / "predictions.npz", allow_pickle=False) as stored:
-        saved = dict(stored)
-    keys = zip(saved["videos"].tolist(), saved["frames"].tolist(), strict=True)
-    again = Detections(
-        keys=tuple(FrameKey(*key) for key in keys),
-        owner=torch.from_numpy(saved["owner"]),
-        boxes=torch.from_numpy(saved["boxes"]),
-        det_scores=torch.from_numpy(saved["det_scores"]),
-        scores=torch.from_numpy(saved["scores"]),
-    )
-    assert again.keys == raw.keys  # the keyframe without persons too
-    for name in ("owner", "boxes", "det_scores", "scores"):
-        torch.testing.assert_close(getattr(again, name), getattr(raw, name), rtol=0, atol=0)
-    assert saved["labels"].tolist() == ["sit", "wave"]
-    assert saved["scores"].dtype == np.float32
+    assert {path.name: stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()} == {
+        "detections": 0o755,
+        "predictions.npz": 0o644,
+        "result_jhmdb.csv": 0o644,
+    }
 
 
 def test_no_detections_at_all(tmp_path):
-    folder = write_results(tmp_path, "jhmdb", ["sit"], detections([("v", 1)], [], 1))
+    folder = write(tmp_path, detections([("v", 1)], [], 2))
     assert (folder / "result_jhmdb.csv").read_bytes() == b""
     assert not list((folder / "detections").iterdir())
-    assert len(read_result_csv(folder / "result_jhmdb.csv", ["sit"])) == 0
-
-
-def test_rows_not_above_action_thresh_are_left_out(tmp_path):
-    folder = write_results(tmp_path, "d", ["sit", "wave"], few(), action_thresh=0.125)
-    assert len(read_result_csv(folder / "result_d.csv", ["sit", "wave"])) == 2
 
 
 def test_earlier_results_are_kept(tmp_path, caplog):
     caplog.set_level(logging.INFO)
     for count in range(3):
-        folder = write_results(tmp_path, "jhmdb", ["sit", "wave"], few())
-        (folder / "metrics.json").write_text(str(count))
-    assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "jhmdb",
-        "jhmdb.old-1",
-        "jhmdb.old-2",
-    ]
+        (write(tmp_path) / "metrics.json").write_text(str(count))
     assert (tmp_path / "jhmdb.old-1" / "metrics.json").read_text() == "0"
     assert (tmp_path / "jhmdb.old-2" / "metrics.json").read_text() == "1"
+    assert len(list(tmp_path.iterdir())) == 3
     assert "jhmdb.old-2" in caplog.text
 
 
 def test_a_failure_leaves_earlier_results_and_no_rubbish(tmp_path, monkeypatch):
-    folder = write_results(tmp_path, "jhmdb", ["sit", "wave"], few())
+    folder = write(tmp_path)
     before = (folder / "result_jhmdb.csv").read_bytes()
 
     def full(*_):
@@ -114,112 +84,24 @@ def test_a_failure_leaves_earlier_results_and_no_rubbish(tmp_path, monkeypatch):
 
     monkeypatch.setattr(results, "write_predictions", full)
     with pytest.raises(UserError, match="jhmdb: results cannot be written: No space"):
-        write_results(tmp_path, "jhmdb", ["sit", "wave"], few())
+        write(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["jhmdb"]
     assert (folder / "result_jhmdb.csv").read_bytes() == before
 
 
-def test_scores_that_are_not_finite_are_an_error_and_write_nothing(tmp_path):
-    bad = detections([("v", 1)], [(0, (0, 0, 1, 1), 1.0, [float("inf")])], 1)
-    with pytest.raises(UserError, match="v frame 1"):
-        write_results(tmp_path / "out", "jhmdb", ["sit"], bad)
-    assert not (tmp_path / "out").exists()
-
-
-def test_names_with_commas_quotes_and_folders_survive(tmp_path):
-    names = ['a,b/"v"', "deep/er/v", "Größe/v"]
-    found = detections(
-        [(name, 1) for name in names], [(i, (0, 0, 1, 1), 1.0, [0.5]) for i in range(3)], 1
-    )
-    folder = write_results(tmp_path, "x", ["sit"], found)
-    rows = read_result_csv(folder / "result_x.csv", ["sit"])
-    assert [key.video for key in rows.keys] == names
-    assert (folder / "detections" / "deep_er_v_00001.txt").exists()
-
-
-def test_videos_that_one_name_would_fit_have_text_files_of_their_own(tmp_path, caplog):
-    videos = ["cam/1", "cam_1", "cam/2", "cam_1~2"]
-    found = detections(
-        [(video, 1) for video in videos],
-        [(i, (i, 0, i + 1, 1), 1.0, [0.5]) for i in range(4)],
-        1,
-    )
-    folder = write_results(tmp_path, "x", ["sit"], found)
+def test_names_with_commas_quotes_and_folders_survive(tmp_path, caplog):
+    """Videos whose text files would have the same name get different ones."""
+    videos = ['a,b/"v"', "deep/er/v", "Größe/v", "cam/1", "cam_1", "cam/2", "cam_1~2"]
+    persons = [(i, (i, 0, i + 1, 1), 1.0, [0.5]) for i in range(len(videos))]
+    folder = write(tmp_path, detections([(video, 1) for video in videos], persons, 1), ["sit"])
+    rows = read_result_csv(folder / "result_jhmdb.csv", ["sit"])
+    assert [key.video for key in rows.keys] == videos
     texts = {path.name: path.read_text() for path in (folder / "detections").iterdir()}
-    names = ["cam_1", "cam_1~2", "cam_2", "cam_1~2~2"]
+    names = ['a,b_"v"', "deep_er_v", "Größe_v", "cam_1", "cam_1~2", "cam_2", "cam_1~2~2"]
     assert texts == {
         f"{name}_00001.txt": f"1 0.50000 {i} 0 {i + 1} 1\n" for i, name in enumerate(names)
     }
     assert "cam_1~2_*.txt is of cam_1:" in caplog.text
-
-
-numbers = st.floats(0, 2000, width=32)
-
-
-@given(st.lists(st.tuples(numbers, st.floats(0, 1, width=32)), min_size=1, max_size=20))
-def test_rounding_equals_printing_and_reading(values):
-    persons = [(0, (number, 0, number, 1), 1.0, [score]) for number, score in values]
-    found = detections([("v", 1)], persons, 1)
-    rows = rows_of(found)
-    kept = [(n, s) for n, s in zip(found.boxes[:, 0], found.scores[:, 0], strict=True) if s > 0]
-    assert rows.boxes[:, 0].tolist() == [float(f"{n.item():.5f}") for n, _ in kept]
-    assert rows.scores.tolist() == [float(f"{s.item():.5f}") for _, s in kept]
-
-
-def test_minus_zero_is_printed_without_a_sign():
-    found = detections([("v", 1)], [(0, (-1e-9, -0.0, 1, 1), 1.0, [0.5])], 1)
-    assert [f"{value:.5f}" for value in rows_of(found).boxes[0, :2]] == ["0.00000", "0.00000"]
-
-
-def test_the_evaluator_gives_the_number_of_the_written_file(tmp_path):
-    generator = torch.Generator().manual_seed(1)
-    keys = [(f"c/{video}", frame) for video in "zyx" for frame in range(1, 31)]
-    truth = [annotated(*key, ((0, 0, 10, 10), "ab"[i % 2])) for i, key in enumerate(keys)]
-    found = Detections(
-        keys=tuple(FrameKey(*key) for key in keys),
-        owner=torch.randint(0, len(keys), (400,), generator=generator).sort().values,
-        boxes=torch.tensor([0, 0, 10, 10]) + 4 * torch.rand(400, 4, generator=generator),
-        det_scores=torch.rand(400, generator=generator),
-        # Scores that round to equal ones, and to zero.
-        scores=0.0001 * torch.rand(400, 2, generator=generator),
-    )
-    evaluator = FrameMapEvaluator(truth, ("a", "b"))
-    evaluator.process(found)
-    folder = write_results(tmp_path, "x", ["a", "b"], found)
-    rows = read_result_csv(folder / "result_x.csv", ["a", "b"])
-    metrics = evaluator.evaluate()
-    assert frame_map(truth, rows, ("a", "b")) == metrics
-    assert 0 < metrics["rows"] < 800
-    assert metrics["frame_mAP@0.5"] > 0
-
-
-def test_soft_voting_by_hand():
-    keys = [("v", 1), ("v", 2), ("w", 1), ("empty", 1)]
-    persons = [
-        (0, (0, 0, 1, 1), 0.9, [0.8, 0.2]),
-        (0, (0, 0, 2, 2), 0.1, [0.6, 0.4]),
-        (1, (0, 0, 3, 3), 0.5, [0.1, 0.9]),
-        (2, (0, 0, 4, 4), 0.5, [0.3, 0.7]),
-    ]
-    found = detections(keys, persons, 2)
-    voted = soft_voting(found)
-    expected = torch.tensor([[0.5, 0.5], [0.5, 0.5], [0.5, 0.5], [0.3, 0.7]])
-    torch.testing.assert_close(voted.scores, expected)
-    assert voted.scores.dtype == torch.float32
-    assert voted.keys == found.keys
-    for name in ("owner", "boxes", "det_scores"):
-        assert torch.equal(getattr(voted, name), getattr(found, name))
-    torch.testing.assert_close(soft_voting(voted).scores, voted.scores)  # voting twice is once
-
-
-def test_soft_voting_joins_a_video_that_comes_in_pieces():
-    parts = [detections([("v", i)], [(0, (0, 0, 1, 1), 1.0, [float(i)])], 1) for i in range(1, 4)]
-    parts.insert(1, detections([("w", 1)], [(0, (0, 0, 1, 1), 1.0, [7.0])], 1))
-    assert soft_voting(Detections.cat(parts)).scores.tolist() == [[2], [7], [2], [2]]
-
-
-def test_soft_voting_of_nothing():
-    assert soft_voting(detections([("v", 1)], [], 3)).scores.shape == (0, 3)
 
 
 def test_the_conformance_result_is_written_byte_for_byte(tmp_path):
@@ -233,9 +115,189 @@ def test_the_conformance_result_is_written_byte_for_byte(tmp_path):
         box = [float(value) for value in first[2:6]]
         scores = [float(row[7]) for row in rows]
         persons.append((keys.index((first[0], int(first[1]))), box, 1.0, scores))
-    found = detections(keys, persons, 3)
-    folder = write_results(tmp_path, "jhmdb", ["push", "shoot_bow", "stand"], found)
+    folder = write(tmp_path, detections(keys, persons, 3), ["push", "shoot_bow", "stand"])
     names = sorted(path.name for path in (expected / "detections").iterdir())
     assert sorted(path.name for path in (folder / "detections").iterdir()) == names
     for name in ["result_jhmdb.csv", *(f"detections/{name}" for name in names)]:
         assert (folder / name).read_bytes() == (expected / name).read_bytes(), name
+
+
+def test_predictions_come_back(tmp_path):
+    found, labels = read_predictions(write(tmp_path) / "predictions.npz")
+    assert labels == tuple(LABELS)
+    equal(found, few())  # the keyframe without persons too
+
+
+def test_files_that_are_no_predictions(tmp_path):
+    path = tmp_path / "predictions.npz"
+    with pytest.raises(UserError, match=r"predictions\.npz: .*run the test again"):
+        read_predictions(path)
+    path.write_bytes(b"PK\x03\x04 cut short")
+    with pytest.raises(UserError, match="run the test again"):
+        read_predictions(path)
+    np.savez(path, videos=np.array(["a"]), frames=np.array([1]))
+    with pytest.raises(UserError, match="owner"):
+        read_predictions(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("frames", np.array([1.5, 2.0]), "frames: whole numbers were expected, found float64"),
+        ("frames", np.array([0, 1]), "frames: numbers from 1"),
+        ("frames", np.array([1]), r"frames: shape \(2,\) was expected, found \(1,\)"),
+        ("frames", np.array([1, 1]), "a keyframe occurs twice"),
+        ("owner", np.array([2]), "owner: places of the 2 keyframes"),
+        ("owner", np.array([-1]), "owner: places of the 2 keyframes"),
+        ("boxes", np.zeros((1, 5), np.float32), r"boxes: shape \(1, 4\)"),
+        ("boxes", np.zeros((1, 4), np.int64), "boxes: numbers were expected, found int64"),
+        ("scores", np.zeros((1, 2), np.float32), r"scores: shape \(1, 1\)"),
+        ("labels", np.array([7]), "labels: texts were expected"),
+    ],
+)
+def test_arrays_that_cannot_be_so_are_named(tmp_path, name, value, words):
+    arrays = {
+        "videos": np.array(["a", "a"]),
+        "frames": np.array([1, 2]),
+        "owner": np.array([0]),
+        "boxes": np.zeros((1, 4), np.float32),
+        "det_scores": np.ones(1, np.float32),
+        "scores": np.ones((1, 1), np.float32),
+        "labels": np.array(["run"]),
+    }
+    np.savez(tmp_path / "p.npz", **arrays)
+    assert len(read_predictions(tmp_path / "p.npz")[0]) == 1
+    np.savez(tmp_path / "p.npz", **{**arrays, name: value})
+    with pytest.raises(UserError, match=rf"p\.npz: .*{words}.*; run the test again"):
+        read_predictions(tmp_path / "p.npz")
+
+
+# ---------------------------------------------------------------- the log of a running test
+ALL = [FrameKey(video, n) for video in ("v", "w") for n in range(1, 12)]
+
+
+def scored(video, frames, persons=2):
+    """Random detections, the same number of persons in every frame."""
+    total = frames * persons
+    return Detections(
+        keys=tuple(FrameKey(video, n) for n in range(1, frames + 1)),
+        owner=torch.arange(frames).repeat_interleave(persons),
+        boxes=torch.rand(total, 4),
+        det_scores=torch.rand(total),
+        scores=torch.rand(total, len(LABELS)),
+    )
+
+
+@pytest.fixture
+def log(tmp_path):
+    parts = ScoredParts(tmp_path / "p", LABELS)
+    parts.prepare("a")
+    return parts
+
+
+def another(parts):
+    """What a second process finds, and the keyframes."""
+    again = ScoredParts(parts.folder, LABELS)
+    done = again.resume(ALL)
+    return again, done
+
+
+def test_detections_stay_in_memory_and_are_found_again(log, tmp_path):
+    added = [scored("v", 3), scored("w", 0)]
+    for part in added:
+        log.add(part)
+    assert all(mine is part for mine, part in zip(log.detections, added, strict=True))
+    assert another(log)[1] == set(), "a part is due after ten seconds"
+    log.flush()
+    again, done = another(log)
+    assert done == set(added[0].keys)
+    equal(Detections.cat(again.detections), Detections.cat(added))
+    again.add(scored("w", 2))
+    again.flush()  # what was found is not written once more
+    assert len(another(log)[1]) == 5
+    log.remove()
+    assert not any(tmp_path.iterdir())
+
+
+def test_parts_are_written_as_time_goes_by(log, monkeypatch):
+    now = log._since
+    monkeypatch.setattr(results.time, "monotonic", lambda: now)
+    for frame in range(25):
+        now += frame > 0
+        log.add(scored(f"v{frame}", 1))
+    again = ScoredParts(log.folder, LABELS)
+    again.resume([FrameKey(f"v{frame}", 1) for frame in range(25)])
+    assert sorted(len(part.keys) for part in again.detections) == [10, 11]  # at 10 s and at 20 s
+
+
+def test_many_keyframes_are_written_at_once(log, monkeypatch):
+    monkeypatch.setattr(results, "_KEYFRAMES", 4)
+    log.add(scored("v", 3))
+    assert another(log)[1] == set()
+    log.add(scored("w", 1))
+    assert len(another(log)[1]) == 4
+
+
+def test_another_test_does_not_continue_it(log, tmp_path):
+    log.add(scored("v", 1))
+    log.flush()
+    log.prepare("a")
+    assert len(log.resume(ALL)) == 1
+    log.prepare("b")
+    assert log.resume(ALL) == set()
+    kept = ScoredParts(tmp_path / "p.old-1", LABELS)
+    assert kept.resume(ALL) == {FrameKey("v", 1)}, "nothing is lost"
+
+
+def test_a_broken_part_is_scored_anew(log, caplog):
+    log.add(scored("v", 1))
+    log.flush()
+    (path,) = log.folder.glob("part-*")
+    path.write_bytes(path.read_bytes()[:100])
+    again, done = another(log)
+    assert done == set()
+    assert again.detections == []
+    assert "scored anew" in caplog.text
+    assert path.name in caplog.text
+
+
+def test_a_part_that_is_not_of_this_test_is_scored_anew(log, caplog):
+    """Damage may leave a file that can be read: of other keyframes, or of some twice."""
+    log.add(scored("v", 2))
+    log.flush()
+    (path,) = log.folder.glob("part-*")
+    path.with_name("part-zz.npz").write_bytes(path.read_bytes())
+    log.add(scored("x", 1))
+    log.flush()
+    again, done = another(log)
+    assert done == {FrameKey("v", 1), FrameKey("v", 2)}
+    assert len(again.detections) == 1
+    assert caplog.text.count("not a part of this test") == 2
+    (log.folder / "run.json").write_bytes(b"\x00")
+    log.prepare("a")
+    assert log.resume(ALL) == set(), "without its note nobody knows what they are of"
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="file/p"):
+        ScoredParts(tmp_path / "file" / "p", LABELS).prepare("a")
+
+
+@pytest.mark.parametrize(
+    ("words", "arrays"),
+    [
+        (["x", "y"], [np.arange(4)]),
+        (["xy"], [np.arange(4)]),
+        (["x"], [np.arange(3)]),
+        (["x"], [np.arange(4).astype(np.int32)]),
+        (["x"], [np.arange(4).reshape(2, 2)]),
+        (["x"], [np.arange(2), np.arange(2, 4)]),
+        (["x"], []),
+    ],
+)
+def test_fingerprints_differ(words, arrays):
+    base = fingerprint(["x"], [np.arange(4)])
+    assert fingerprint(["x"], [np.arange(4)]) == base
+    assert fingerprint(words, arrays) != base
+    assert fingerprint([], [np.arange(8)[::2]]) == fingerprint([], [np.arange(0, 8, 2)])

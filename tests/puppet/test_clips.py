@@ -3,7 +3,7 @@ import pytest
 
 from stclip.data.annotations import DetectionDataset, Keyframe
 from stclip.data.frames import FrameList
-from stclip.evaluation.report_pictures import COLOURS
+from stclip.evaluation.pictures import VERDICT_COLOURS
 from stclip.puppet.experiment.clips import first_clips, view_clip
 from stclip.structures import FrameKey
 from tests.evaluation.make import detections
@@ -40,8 +40,8 @@ def test_scores_are_averaged_and_judged():
     assert a.note == "(right in 1 of 2 frames)"
     assert (b.right, b.guesses[0][0]) == (False, "wave")
     assert len(view.frames) == 2
-    assert view.frames[0].getpixel((50, 60)) == COLOURS[True]
-    assert view.frames[0].getpixel((116, 60)) == COLOURS[False]
+    assert view.frames[0].getpixel((50, 60)) == VERDICT_COLOURS[True]
+    assert view.frames[0].getpixel((116, 60)) == VERDICT_COLOURS[False]
 
 
 def test_bystanders_and_missed_persons():
@@ -53,7 +53,7 @@ def test_bystanders_and_missed_persons():
         (None, "not among the names", 0),
         (None, "no box found this person", 0),
     ]
-    assert view.frames[0].getpixel((50, 60)) == COLOURS[None]
+    assert view.frames[0].getpixel((50, 60)) == VERDICT_COLOURS[None]
 
 
 def test_first_clips():

@@ -12,9 +12,8 @@ from pathlib import Path
 from yacs.config import CfgNode
 
 from stclip.config import load_config
-from stclip.evaluation.benchmark_table import Cell, format_cell
-from stclip.evaluation.bootstrap import Interval, difference
-from stclip.puppet.experiment.outcomes import metric, resampled
+from stclip.evaluation.tables import Cell, format_cell
+from stclip.puppet.experiment.outcomes import Interval, difference, metric, resampled
 from stclip.puppet.experiment.plan import BASELINES, OURS
 from stclip.puppet.experiment.runs import Run
 

@@ -11,8 +11,8 @@ from torch import Tensor
 from torchvision.ops import box_iou
 
 from stclip.data.annotations import DetectionDataset, Keyframe
+from stclip.evaluation.pictures import mark_persons
 from stclip.evaluation.report import ClipView, PersonVerdict
-from stclip.evaluation.report_pictures import mark_persons
 from stclip.structures import Detections, FrameKey
 
 _TAGS = "ABCDEFGHIJ"

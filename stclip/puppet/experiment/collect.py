@@ -11,8 +11,7 @@ from yacs.config import CfgNode
 from stclip.config import load_config
 from stclip.data.labels import read_label_file
 from stclip.errors import UserError
-from stclip.evaluation.benchmark_table import Vocabulary
-from stclip.evaluation.paper_table import Outcome
+from stclip.evaluation.tables import Outcome, Vocabulary
 from stclip.files import read_json
 from stclip.models.weights import available_models
 from stclip.puppet.experiment.plan import BASELINES, OURS, UNTRAINED
@@ -42,8 +41,8 @@ def find_runs(folder: Path) -> list[Path]:
     ]
     if not found:
         raise UserError(
-            f"{folder}: no {METRICS} with a {CONFIG} beside it, in it or below; name a folder that "
-            "stclip test wrote (OUTPUT_DIR/inference/<dataset>, or one above)"
+            f"{folder}: no {METRICS} with a {CONFIG} in it or in a folder below; name a folder "
+            "that stclip test wrote (OUTPUT_DIR/inference/<dataset>, or one above)"
         )
     return found
 
@@ -144,7 +143,7 @@ def _split(folder: Path, cfg: CfgNode) -> int:
     }
     if len(found) != 1 or None in found:
         raise UserError(
-            f"{folder}: which split it is cannot be told from TRAIN_LABEL {cfg.TRAIN_LABEL!r} and "
+            f"{folder}: which split it is does not follow from TRAIN_LABEL {cfg.TRAIN_LABEL!r} and "
             f"TEST_LABEL {cfg.TEST_LABEL!r}; both were expected in a folder split_<n>"
         )
     return int(found.pop() or 0)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from stclip.data.build import build_dataset
 from stclip.data.labels import read_label_file
+from stclip.evaluation.charts import Curve
 from stclip.evaluation.report import BarRow, BarTable, Report
-from stclip.evaluation.report_charts import Curve
 from stclip.puppet.experiment.clips import first_clips, view_clip
 from stclip.puppet.experiment.outcomes import chance, metric, scored
 from stclip.puppet.experiment.plan import BASELINES, CHANCE, OURS, UNTRAINED, Plan, Trial
@@ -107,7 +107,7 @@ def curves(path: Path) -> list[Curve]:
     return [
         Curve("Loss on the seen actions", x, [float(record["loss"]) for record in records]),
         Curve(
-            "Persons named rightly while training (of 1)",
+            "Share of persons named correctly in training",
             x,
             [float(record["accuracy"]) for record in records],
             top=1.0,

@@ -13,7 +13,7 @@ from pathlib import Path
 from stclip.config import load_config
 from stclip.data.labels import read_video_list
 from stclip.errors import UserError
-from stclip.evaluation.benchmark_table import Vocabulary
+from stclip.evaluation.tables import Vocabulary
 from stclip.files import write_text
 from stclip.puppet.experiment.runs import Run
 

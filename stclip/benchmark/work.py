@@ -1,17 +1,21 @@
-"""The work that is measured: testing videos of J-HMDB's size, and training on them."""
+"""The work that is measured: tests of videos of J-HMDB's size, and training on them."""
 
 from __future__ import annotations
 
+import math
+import subprocess
+import sys
 import tempfile
-from collections.abc import Callable, Generator, Iterable
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import torch
 from tqdm import tqdm
 
-from stclip.benchmark.cost_flops import PARTS, Sizes
-from stclip.benchmark.cost_measure import Clock, Spread, machine, timed
-from stclip.benchmark.cost_outcome import Outcome, Watched
+from stclip.benchmark.measure import Clock, Spread, count_flops, machine, timed
 from stclip.config import load_config
 from stclip.data.annotations import DetectionDataset
 from stclip.data.build import build_test_loader, build_train_loader
@@ -22,7 +26,9 @@ from stclip.engine.events import peak_memory_mb
 from stclip.engine.infer import stream
 from stclip.engine.optim import build_optimizer
 from stclip.engine.train import Trainer
-from stclip.evaluation.scored_parts import ScoredParts
+from stclip.errors import UserError
+from stclip.evaluation.results import ScoredParts
+from stclip.files import read_json
 from stclip.models.build import encode_labels, needs_of
 from stclip.models.clip import CLIP, Block, CLIPSizes
 from stclip.models.losses import FocalCriterion
@@ -112,8 +118,60 @@ def build(work: Work, device: torch.device) -> STCLIP:
     return model
 
 
+class Watched:
+    """A loader's batches, the time spent waiting for each, and the boxes in them.
+
+    Args:
+        batches: the loader, or an iterator over it that continues from run to run.
+    """
+
+    def __init__(self, batches: Iterable[ClipBatch]) -> None:
+        self._batches = batches
+        self.waits: list[float] = []
+        self.boxes = 0
+
+    def __iter__(self) -> Iterator[ClipBatch]:
+        """The batches."""
+        start = time.perf_counter()
+        for batch in self._batches:
+            self.waits.append(time.perf_counter() - start)
+            self.boxes += len(batch.boxes)
+            yield batch
+            start = time.perf_counter()
+        self.waits.append(time.perf_counter() - start)
+
+
+@dataclass
+class Outcome:
+    """One run.
+
+    Attributes:
+        seconds: of all of it.
+        waits: seconds that this process waited for each batch.
+        boxes: persons, over all processes.
+        memory_mb: the most that this process held so far.
+    """
+
+    seconds: float
+    waits: list[float]
+    boxes: int
+    memory_mb: float
+
+    @property
+    def data_share(self) -> float:
+        """The part of the time that went into waiting for the loader."""
+        return sum(self.waits) / self.seconds
+
+    @property
+    def later_data_share(self) -> float:
+        """The same without the first batch, which nothing can hide: the share of a long run."""
+        if len(self.waits) < 2:
+            return 0.0
+        return sum(self.waits[1:]) / (self.seconds - self.waits[0])
+
+
 class Runs:
-    """Carries the work out again and again, as the tools do it.
+    """Does the work repeatedly, as the commands do it.
 
     Args:
         work: what.
@@ -125,9 +183,8 @@ class Runs:
     def __init__(
         self, work: Work, dataset: DetectionDataset, device: torch.device, repeats: int
     ) -> None:
-        self.work, self._dataset, self._device = work, dataset, device
+        self.work, self.dataset, self._device = work, dataset, device
         self.model = build(work, device)
-        self._sizes = Sizes.of(self.model)
         self._vocabulary = encode_labels(self.model, work.labels)
         iterations = work.iterations * (2 + repeats)  # the warm-up, and a profile
         pairs: list[object] = ["DATALOADER.NUM_WORKERS", work.workers, "TEST.MAX_PERSONS", 0]
@@ -148,14 +205,15 @@ class Runs:
         if self._batches is not None:
             self._batches.close()
 
-    def warm_up(self) -> None:
-        """Do once what is slow the first time: of a test, its first video."""
+    def warm_up(self) -> int:
+        """Do once what is slow the first time: of a test, its first video. Gives the keyframes."""
         if self.work.kind == "train":
-            self._run(self._dataset)
-            return
-        first = next(iter(self._dataset.videos))
-        keyframes = [k for k in self._dataset.keyframes if k.key.video == first]
-        self._run(replace(self._dataset, keyframes=keyframes))
+            self._run(self.dataset)
+            return self.work.all_keyframes
+        first = next(iter(self.dataset.videos))
+        keyframes = [k for k in self.dataset.keyframes if k.key.video == first]
+        self._run(replace(self.dataset, keyframes=keyframes))
+        return len(keyframes)
 
     def once(self) -> Outcome:
         """One run, as long as the slowest process takes."""
@@ -165,26 +223,20 @@ class Runs:
         watched: list[Watched] = []
 
         def run() -> None:
-            watched.append(self._run(self._dataset))
+            watched.append(self._run(self.dataset))
             barrier()
 
         seconds = timed(run, self._device)
         memory = peak_memory_mb(self._device)
-        counts = [watched[0].boxes, *(watched[0].flops[part] for part in PARTS)]
-        sums = torch.tensor(counts, dtype=torch.float64, device=self._device)
-        boxes, *flops = map(int, sum_over_ranks(sums).tolist())
-        by_part = dict(zip(PARTS, flops, strict=True))
-        return Outcome(seconds, watched[0].waits, boxes, memory, by_part)
-
-    def _watched(self, batches: Iterable[ClipBatch]) -> Watched:
-        return Watched(batches, self._sizes, self.work.classes, self.work.kind == "train")
+        boxes = sum_over_ranks(torch.tensor(watched[0].boxes, device=self._device))
+        return Outcome(seconds, watched[0].waits, int(boxes), memory)
 
     def _test(self, dataset: DetectionDataset) -> Watched:
-        """The test of whole videos, loading and the writing of parts included."""
+        """The test of whole videos, loading and the log of the detections included."""
         loader = build_test_loader(
             self._cfg, dataset, self._needs, rank(), world_size(), pin_memory=self._pin_memory
         )
-        watched = self._watched(loader)
+        watched = Watched(loader)
         with tempfile.TemporaryDirectory() as folder:
             parts = ScoredParts(folder, self.work.labels)
             for part in stream(
@@ -215,13 +267,13 @@ class Runs:
         names = tuple(self.work.labels)
         labels, shares = Labels(names, train=names), (rank(), world_size())
         loader = build_train_loader(
-            self._cfg, self._dataset, labels, self._needs, 0, *shares, self._pin_memory
+            self._cfg, self.dataset, labels, self._needs, 0, *shares, self._pin_memory
         )
         batches = self._batches = (batch for batch in loader)
 
         def run(dataset: DetectionDataset) -> Watched:
             trainer.max_iter += self.work.iterations
-            watched = self._watched(batches)
+            watched = Watched(batches)
             trainer.run(watched)
             return watched
 
@@ -231,8 +283,8 @@ class Runs:
 def measure(runs: Runs, clock: Clock, repeats: int, device: torch.device) -> dict[str, object]:
     """Warm up, take the runs and the units between them; gives the fields of a result.
 
-    Every time is in the units taken beside it. Memory is the highest of this process so far, with
-    the yardstick's own model in it.
+    Every time is in the units taken before and after it. Memory is the highest of this process so
+    far, with the yardstick's own model in it.
     """
     runs.warm_up()
     clock.take()
@@ -240,12 +292,32 @@ def measure(runs: Runs, clock: Clock, repeats: int, device: torch.device) -> dic
     for _ in tqdm(range(repeats), desc=runs.work.kind, unit="run", disable=None, leave=False):
         outcomes.append(runs.once())
         clock.take()
-    return summary(runs.work, outcomes, clock) | {
+    flops = flops_per_keyframe(runs.work, runs.dataset, device)
+    return summary(runs.work, outcomes, flops, clock) | {
         "peak_memory_mb": round(max(outcome.memory_mb for outcome in outcomes), 1),
         "repeats": repeats,
         "processes": world_size(),
         **machine(device),
     }
+
+
+def flops_per_keyframe(
+    work: Work, dataset: DetectionDataset, device: torch.device
+) -> dict[str, float]:
+    """Operations by part of the model: of the first video in a test, of an iteration in a training.
+
+    A model of the same sizes is counted, after the runs: counting takes time and memory.
+    """
+    plain = replace(work, iterations=1, workers=0, recompute=False, compiled=False)
+    runs = Runs(plain, dataset, device, 0)
+    keyframes: list[int] = []
+    try:
+        counts = count_flops(runs.model, lambda: keyframes.append(runs.warm_up()))
+    finally:
+        runs.close()
+    sums = torch.tensor(list(counts.values()), dtype=torch.float64, device=device)
+    totals = sum_over_ranks(sums).tolist()
+    return {n: total / keyframes[0] for n, total in zip(counts, totals, strict=True) if total}
 
 
 def profile(runs: Runs, device: torch.device, rows: int = 25) -> str:
@@ -268,17 +340,18 @@ def _of_training(work: Work) -> dict[str, object]:
     }
 
 
-def summary(work: Work, outcomes: list[Outcome], clock: Clock) -> dict[str, object]:
-    """The numbers of a result that come from its runs."""
+def summary(
+    work: Work, outcomes: list[Outcome], flops: dict[str, float], clock: Clock
+) -> dict[str, object]:
+    """The numbers of a result that come from its runs, and from the operations of a keyframe."""
     keyframes = work.all_keyframes
     units = [clock.around(run) for run in range(len(outcomes))]
     seconds = [outcome.seconds / keyframes for outcome in outcomes]
     ratios = [value / unit.yardstick for value, unit in zip(seconds, units, strict=True)]
     shares = [
-        sum(outcome.flops.values()) / (outcome.seconds * unit.matrix_rate * world_size())
-        for outcome, unit in zip(outcomes, units, strict=True)
+        sum(flops.values()) / (value * unit.matrix_rate * world_size())
+        for value, unit in zip(seconds, units, strict=True)
     ]
-    flops = outcomes[0].flops
     median = Spread.of(seconds).median
     return {
         "work": work.kind,
@@ -298,10 +371,109 @@ def summary(work: Work, outcomes: list[Outcome], clock: Clock) -> dict[str, obje
         **Spread.of(seconds).fields("seconds_per_keyframe", 5),
         "keyframes_per_second": round(1 / median, 3),
         "boxes_per_second": round(outcomes[0].boxes / keyframes / median, 3),
-        "gflop_per_keyframe": round(sum(flops.values()) / keyframes / 1e9, 3),
-        "gflop_by_part": {name: round(v / keyframes / 1e9, 3) for name, v in flops.items() if v},
+        "gflop_per_keyframe": round(sum(flops.values()) / 1e9, 3),
+        "gflop_by_part": {name: round(v / 1e9, 3) for name, v in flops.items()},
         "matrix_gflop_per_s": [round(unit.matrix_rate / 1e9, 1) for unit in clock.moments],
         **Spread.of(shares).fields("matrix_share", 4),
         **Spread.of([outcome.data_share for outcome in outcomes]).fields("data_share", 4),
         "later_data_share": round(Spread.of([o.later_data_share for o in outcomes]).median, 4),
     }
+
+
+# What grows, and through which values. Of processes the time of the same work is looked at.
+CURVES: dict[str, tuple[int, ...]] = {
+    "keyframes": (40, 200, 1000, 4000),
+    "persons": (1, 2, 4, 8, 12),
+    "classes": (6, 25, 100, 400),
+    "processes": (1, 2),
+}
+# The sizes that stay.
+BASE = {"keyframes": 200, "persons": 3, "classes": 6, "processes": 1}
+
+# Takes the sizes and gives the result of ``stclip benchmark infer``.
+Measure = Callable[[Mapping[str, int]], Mapping[str, Any]]
+
+
+def grow(
+    measure: Measure,
+    curves: Mapping[str, Sequence[int]] = CURVES,
+    base: Mapping[str, int] = BASE,
+) -> list[dict[str, Any]]:
+    """Measure every point of every curve: one size changes, the others stay.
+
+    Returns:
+        For each curve its name, its points (x; seconds and u of the whole run; memory_mb, of one
+        process if there are several), the slope of u over x, both logarithmic (1 is linear, 0
+        constant), and memory_mb_each: what each unit of x adds from the first point to the last.
+    """
+    found = []
+    total = sum(len(values) for values in curves.values())
+    with tqdm(total=total, desc="scale", unit="point", disable=None) as progress:
+        for name, values in curves.items():
+            points = []
+            for value in values:
+                progress.set_postfix_str(f"{name} {value}")
+                sizes = {**base, name: value}
+                result = measure(sizes)
+                keyframes = sizes["keyframes"]
+                points.append(
+                    {
+                        "x": value,
+                        "seconds": round(result["seconds_per_keyframe"] * keyframes, 3),
+                        "u": round(result["u_per_keyframe"] * keyframes, 3),
+                        "memory_mb": result["peak_memory_mb"],
+                        "steady": result["steady"],
+                    }
+                )
+                progress.update()
+            xs = [point["x"] for point in points]
+            # Not a slope of logarithms: most of a process's memory is there before any data.
+            more = points[-1]["memory_mb"] - points[0]["memory_mb"]
+            found.append(
+                {
+                    "name": name,
+                    "points": points,
+                    "u_slope": round(slope(xs, [point["u"] for point in points]), 3),
+                    "memory_mb_each": round(more / (xs[-1] - xs[0]), 4),
+                }
+            )
+    return found
+
+
+def slope(x: Sequence[float], y: Sequence[float]) -> float:
+    """The slope of the straight line that fits log y over log x best; values above 0."""
+    logs = [(math.log(a), math.log(b)) for a, b in zip(x, y, strict=True)]
+    mean_x, mean_y = (sum(column) / len(logs) for column in zip(*logs, strict=True))
+    over = sum((a - mean_x) * (b - mean_y) for a, b in logs)
+    return over / sum((a - mean_x) ** 2 for a, _ in logs)
+
+
+def in_a_process(options: Sequence[str], threads: int) -> Measure:
+    """Measures by ``stclip benchmark infer`` with ``options``, in one or several new processes.
+
+    Args:
+        options: of ``infer``, without the sizes.
+        threads: of each process, the same in all so that several compare with one.
+    """
+
+    def measure(sizes: Mapping[str, int]) -> dict[str, Any]:
+        with tempfile.TemporaryDirectory() as folder:
+            out = Path(folder) / "point.json"
+            command = [sys.executable]
+            processes = sizes["processes"]
+            if processes > 1:
+                command += ["-m", "torch.distributed.run", f"--nproc_per_node={processes}"]
+                command += ["--standalone"]
+            command += ["-m", "stclip", "benchmark", "infer", *options, "--json", str(out)]
+            for name in ("keyframes", "persons", "classes"):
+                command += [f"--{name}", str(sizes[name])]
+            command += ["--threads", str(threads)]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            if done.returncode:
+                errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+                lines = errors or done.stderr.strip().splitlines() or ["no message"]
+                where = ", ".join(f"{name} {value}" for name, value in sizes.items())
+                raise UserError(f"scale: the run with {where} failed: {lines[-1]}")
+            return dict(read_json(out))
+
+    return measure

@@ -1,16 +1,11 @@
-"""Slopes and ticks by hand; growth of a made measurement; its picture is well-formed."""
-
 import json
 import subprocess
 from pathlib import Path
-from xml.etree import ElementTree
 
 import pytest
 
-from stclip.benchmark.cost_charts import growth_chart, log_ticks
-from stclip.benchmark.cost_measure import Clock, Spread, Units
-from stclip.benchmark.cost_report import scale_table
-from stclip.benchmark.cost_scale import BASE, grow, in_a_process, slope
+from stclip.benchmark.report import scale_table
+from stclip.benchmark.work import BASE, grow, in_a_process, slope
 from stclip.errors import UserError
 
 
@@ -19,18 +14,6 @@ def test_slope():
     assert slope([1, 10, 100], [7, 7, 7]) == pytest.approx(0)
     assert slope([2, 8], [1, 1 / 16]) == pytest.approx(-2)
     assert slope([1, 2, 4], [1, 2, 1]) == pytest.approx(0)  # the best straight line
-
-
-@pytest.mark.parametrize(
-    ("low", "high", "ticks"),
-    [
-        (1.5, 40, [1, 2, 5, 10, 20, 50]),
-        (100, 100, [100, 200]),
-        (0.03, 70, [0.01, 0.1, 1, 10, 100]),
-    ],
-)
-def test_log_ticks(low, high, ticks):
-    assert log_ticks(low, high) == pytest.approx(ticks)
 
 
 def measured(sizes):
@@ -66,16 +49,11 @@ def test_memory_that_grows_shows_beside_a_large_base():
     assert "+0.250 each" in scale_table([keyframes])
 
 
-def test_table_and_chart():
+def test_table():
     curves = grow(measured, CURVES)
     lines = scale_table(curves).splitlines()
-    assert lines[1].split() == ["keyframes", "40", "240.00", "60.00", "1000"]
+    assert lines[2].split() == ["keyframes", "40", "240.00", "60.00", "1000"]
     assert [line.split()[2] for line in lines if "slope" in line] == ["+1.00", "+1.00", "-1.00"]
-    svg = ElementTree.fromstring(growth_chart(curves))
-    space = "{http://www.w3.org/2000/svg}"
-    assert len(svg.findall(f"{space}g")) == 6  # time and memory of each
-    assert len(svg.findall(f".//{space}circle")) == 2 * 7
-    assert "u over persons: slope +1.00" in {text.text for text in svg.iter(f"{space}text")}
 
 
 def test_in_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -95,28 +73,3 @@ def test_in_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
     assert pairs["--threads"] == "1"
     with pytest.raises(UserError, match=r"persons 7.*failed: error: no such thing"):
         measure({**BASE, "persons": 7})
-
-
-class Listed:
-    """Gives values in order, as yardstick or as matrix rate."""
-
-    def __init__(self, *values):
-        self.values = list(values)
-
-    def seconds(self):
-        return self.values.pop(0)
-
-    flops_per_second = seconds
-
-
-def test_a_run_counts_in_the_mean_of_the_units_beside_it():
-    clock = Clock(Listed(1.0, 1.1, 1.3), Listed(100.0, 200.0, 400.0))
-    for _ in range(3):
-        clock.take()
-    assert clock.around(0) == Units(pytest.approx(1.05), 150.0)
-    assert clock.around(1) == Units(pytest.approx(1.2), 300.0)
-    assert not clock.steady
-
-
-def test_spread():
-    assert Spread.of([3.0, 1.0, 2.0]).fields("x", 1) == {"x": 2.0, "x_min": 1.0, "x_max": 3.0}

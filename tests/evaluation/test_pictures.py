@@ -4,15 +4,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stclip.evaluation.detection_pictures import (
+from stclip.evaluation.pictures import (
     PERSON_COLOURS,
     STRONGEST,
     TOKEN_COLOUR,
+    VERDICT_COLOURS,
     WEAKEST,
     ScoredPerson,
     draw_cell,
     draw_detections,
     draw_interest_tokens,
+    mark_persons,
     opacity,
 )
 
@@ -125,3 +127,21 @@ def test_detections_are_boxes_with_a_list_beside_the_frame() -> None:
 def test_a_frame_without_persons_can_be_drawn() -> None:
     picture = draw_detections(frame(), [], "", width=100)
     assert picture.height > 50
+
+
+@pytest.mark.parametrize("verdict", [True, False, None])
+def test_verdicts_are_drawn_enlarged(verdict: bool | None) -> None:
+    plain = Image.new("RGB", (60, 50), (255, 255, 255))
+    marked = mark_persons(plain, [((20, 20, 40, 45), "A", verdict)], scale=2)
+    assert marked.size == (120, 100)
+    assert marked.getpixel((80, 70)) == VERDICT_COLOURS[verdict]  # the right edge
+    assert marked.getpixel((60, 70)) == (255, 255, 255)  # inside
+    assert marked.getpixel((41, 26)) == VERDICT_COLOURS[verdict]  # the tag stands above the corner
+    assert marked.getpixel((10, 10)) == (255, 255, 255)
+
+
+def test_boxes_beyond_the_frame() -> None:
+    marked = mark_persons(
+        frame(16, 12), [((-5, -5, 500, 500), "A", True), ((20, 20, 1, 1), "B", None)]
+    )
+    assert marked.size == (32, 24)

@@ -1,4 +1,4 @@
-"""Pictures of scored persons: their boxes with names and scores, and what they attend to.
+"""Frames with scored persons: their boxes with names and scores, and what they attend to.
 
 Shape letters: R vision layers, n persons of a keyframe, K interest tokens, L patches.
 """
@@ -19,6 +19,9 @@ PERSON_COLOURS = (
 TOKEN_COLOUR = (255, 40, 140)
 # Opacity of the most and the least attended token, of 255.
 STRONGEST, WEAKEST = 215, 50
+
+# Of boxes by verdict: right, wrong, not judged. The report's page has nearly the same.
+VERDICT_COLOURS = {True: (10, 125, 82), False: (194, 65, 12), None: (105, 118, 135)}
 
 _INK, _SOFT, _PAPER = (29, 39, 51), (91, 104, 120), (255, 255, 255)
 _CROP_COLOUR = (255, 255, 255)
@@ -46,7 +49,7 @@ class ScoredPerson:
 def draw_detections(
     picture: Image.Image, persons: Sequence[ScoredPerson], title: str, width: int = 640
 ) -> Image.Image:
-    """A frame with every person's box and best class, and a list of the best classes beside it.
+    """A frame with every person's box and best class, and next to it a list of the best classes.
 
     Args:
         picture: the frame.
@@ -162,6 +165,34 @@ def draw_cell(
     _box(draw, (*patches[0, :2], *patches[-1, 2:]), scale, _CROP_COLOUR, width=1)
     _box(draw, box, scale, colour, width=2)
     return cell
+
+
+def mark_persons(
+    picture: Image.Image,
+    persons: Sequence[tuple[Sequence[float], str, bool | None]],
+    scale: int = 2,
+) -> Image.Image:
+    """An enlarged copy of a frame with a box and a letter for each person.
+
+    Args:
+        picture: RGB, w x h.
+        persons: xyxy box in pixels of ``picture``, letter, verdict.
+        scale: how many times larger the copy is.
+    """
+    size = (picture.width * scale, picture.height * scale)
+    marked = picture.convert("RGB").resize(size, Image.Resampling.BICUBIC)
+    draw = ImageDraw.Draw(marked)
+    font = ImageFont.load_default(7 * scale)
+    for box, tag, verdict in persons:
+        x1, y1, x2, y2 = (round(scale * value) for value in box)
+        x1, y1 = min(max(x1, 0), size[0] - 1), min(max(y1, 0), size[1] - 1)
+        x2, y2 = min(max(x2, x1), size[0] - 1), min(max(y2, y1), size[1] - 1)
+        draw.rectangle((x1, y1, x2, y2), outline=VERDICT_COLOURS[verdict], width=scale)
+        side = 8 * scale
+        top = y1 - side if y1 >= side else y1
+        draw.rectangle((x1, top, x1 + side, top + side), fill=VERDICT_COLOURS[verdict])
+        draw.text((x1 + side / 2, top + side / 2), tag, (255, 255, 255), font, anchor="mm")
+    return marked
 
 
 def opacity(rank: int, count: int) -> int:

@@ -3,11 +3,17 @@ import math
 import numpy as np
 import pytest
 
-from stclip.evaluation.bootstrap import difference, draw_counts, resampled_map
-from stclip.evaluation.frame_map import frame_map, match_classes
-from stclip.evaluation.rows import DetectionRows
+from stclip.evaluation.frame_map import frame_map
+from stclip.evaluation.result_csv import DetectionRows
+from stclip.puppet.experiment.outcomes import (
+    chance_map,
+    difference,
+    draw_counts,
+    match_classes,
+    resampled_map,
+)
 from stclip.structures import FrameKey
-from tests.evaluation.make import Frame, annotated, rows
+from tests.evaluation.make import Frame, annotated, detections, rows
 
 LABELS = ["sit", "wave", "run"]
 BOX = (0.0, 0.0, 10.0, 10.0)
@@ -120,3 +126,26 @@ def test_difference():
     assert interval.high == pytest.approx(5)
     wide = difference([[np.array([10.0, *np.arange(101)])]], [[np.zeros(102)]])
     assert (wide.estimate, wide.low, wide.high) == pytest.approx((10, 2.5, 97.5))
+
+
+def test_chance_is_about_one_in_the_number_of_classes():
+    classes = ["a", "b", "c", "d"]
+    truth = [annotated(f"v{i}", 1, (BOX, classes[i % 4])) for i in range(400)]
+    keys = [(f"v{i}", 1) for i in range(400)]
+    found = detections(keys, [(i, BOX, 1.0, (0.0,) * 4) for i in range(400)], 4)
+    value, per_class = chance_map(truth, found, classes)
+    assert value == pytest.approx(25, abs=4)
+    assert value == pytest.approx(sum(per_class.values()) / 4)
+    assert chance_map(truth, found, classes) == (value, per_class)
+    one, _ = chance_map(
+        truth[::4], detections(keys[::4], [(i, BOX, 1.0, (0.0,)) for i in range(100)], 1), ["a"]
+    )
+    assert one == pytest.approx(100)  # nothing to choose between
+
+
+def test_chance_without_any_box():
+    value, per_class = chance_map(
+        [annotated("v", 1, (BOX, "a"))], detections([("v", 1)], [], 2), ["a", "b"]
+    )
+    assert value == 0
+    assert per_class == {"a": 0.0}

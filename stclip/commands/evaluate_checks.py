@@ -1,12 +1,8 @@
-"""What the commands share: arguments, and cutting ground truth and labels to what is evaluated."""
+"""What stclip evaluate checks in the files that it is given: labels, videos and boxes."""
 
-from __future__ import annotations
-
-import argparse
 import sys
-from collections.abc import Callable, Collection, Sequence, Set
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,30 +10,13 @@ from numpy.typing import NDArray
 from stclip.data.checks import are_few, are_negligible, guess_format, look_like_shares
 from stclip.data.labels import choices, read_label_file, read_video_list
 from stclip.errors import UserError
-from stclip.evaluation.rows import DetectionRows
-from stclip.structures import FrameKey
+from stclip.evaluation.result_csv import DetectionRows
 from stclip.structures.boxes import are_empty
 
 Boxes = NDArray[np.floating]
-# Of a box that is a share of its picture; a detector's may stick out a little.
+
+# Of a box that is a share of its picture; a detector's may reach over the edge a little.
 _LARGEST_SHARE = 2.0
-
-# What a command hands back: the numbers, and a table of them.
-Outcome = tuple[dict[str, Any], str]
-
-
-def add_command(
-    commands: Any, name: str, description: str, example: str
-) -> argparse.ArgumentParser:
-    """A subcommand whose first line of description is its help."""
-    parser: argparse.ArgumentParser = commands.add_parser(
-        name,
-        help=description.splitlines()[0].rstrip("."),
-        description=description,
-        epilog=example,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    return parser
 
 
 def refuse_csv(path: Path) -> None:
@@ -51,46 +30,6 @@ def refuse_csv(path: Path) -> None:
             f"--ground-truth {path}: a csv, as AVA has it, goes with the command ava; --help names "
             "the files that this one takes"
         )
-
-
-def add_iou(parser: argparse.ArgumentParser, *default: float) -> None:
-    """--iou."""
-    parser.add_argument(
-        "--iou", type=float, nargs="+", default=list(default), metavar="T",
-        help=f"IoU thresholds (default: {' '.join(map(str, default))})",
-    )  # fmt: skip
-
-
-def add_subset(parser: argparse.ArgumentParser) -> None:
-    """--all-label, --videos and --official-split: how to read the ground truth, and what of it."""
-    parser.add_argument(
-        "--all-label", type=Path, metavar="FILE",
-        help="all classes of the dataset in its order, if their names were worded differently",
-    )  # fmt: skip
-    parser.add_argument(
-        "--videos", type=Path, metavar="FILE",
-        help="evaluate these videos only (one a line, with or without the class folder); all other "
-        "videos are left out",
-    )  # fmt: skip
-    parser.add_argument(
-        "--official-split", type=int, default=1, metavar="N",
-        help="which test list of a ground-truth pickle (from 1; default: 1)",
-    )  # fmt: skip
-
-
-def add_unseen(parser: argparse.ArgumentParser) -> None:
-    """--unseen-label."""
-    parser.add_argument(
-        "--unseen-label", type=Path, metavar="FILE",
-        help="generalised zero-shot: these of the classes are the unseen ones; the mean is then "
-        "given over them, over the others, and over all, and the harmonic mean of the first two",
-    )  # fmt: skip
-
-
-def add_output(parser: argparse.ArgumentParser) -> None:
-    """--json and --overwrite."""
-    parser.add_argument("--json", type=Path, metavar="OUT", help="write the numbers to this file")
-    parser.add_argument("--overwrite", action="store_true", help="OUT may exist already")
 
 
 def read_names(path: Path | None) -> list[str] | None:
@@ -154,7 +93,7 @@ def check_boxes(
     shares: bool = False,
     fate: str = "count as misses",
 ) -> None:
-    """Refuse boxes in another format than the ground truth's, and tell of the empty ones.
+    """Refuse boxes in another format than the ground truth's; note empty ones.
 
     Args:
         found: (n, 4) the boxes of a file of detections; repeated ones may be left out.
@@ -213,36 +152,6 @@ def check_rows(rows: DetectionRows, truth: Boxes, path: Path, shares: bool = Fal
     check_boxes(rows.boxes[first], truth, path, place, shares)
 
 
-def why_zero(
-    metrics: dict[str, Any], rows: DetectionRows, annotated: Set[FrameKey], positive: bool = True
-) -> str | None:
-    """What explains a frame mAP of 0 at every threshold; None if it is not 0.
-
-    Args:
-        metrics: the frame mAP's.
-        rows: the detections.
-        annotated: the frames with ground truth.
-        positive: only rows with a score above 0 take part.
-    """
-    lowest = metrics["iou_thresholds"][0]
-    if any(metrics[f"per_class@{lowest:g}"].values()):
-        return None
-    if not len(rows):
-        return "the mAP is 0, for it has no row"
-    if positive and rows.scores.max() <= 0:
-        return "the mAP is 0, for no row scores more than 0"
-    inside = sum(key in annotated for key in rows.keys)
-    if not inside:
-        return (
-            f"the mAP is 0, for none of its {len(rows.keys)} frames is annotated; are frames "
-            "counted alike?"
-        )
-    return (
-        f"the mAP is 0, for in its {inside} annotated frames no box overlaps one of its class by "
-        f"IoU {lowest:g}; are boxes pixels of the same pictures, and labels in the same order?"
-    )
-
-
 def note(text: str) -> None:
-    """Tell the user on standard error."""
+    """Print a line for the user on standard error."""
     print(text, file=sys.stderr)

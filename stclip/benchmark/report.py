@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from stclip.errors import UserError
+from stclip.evaluation.tables import format_table
 from stclip.files import read_json
 
 # The fields that say what was done, and where.
@@ -14,16 +15,6 @@ SETTINGS = (
     "work", "model", "backbone", "persons", "classes", "keyframes", "interest_tokens", "chunk",
     "iterations", "precision", "compile", "workers", "processes", "threads", "device", "torch",
 )  # fmt: skip
-
-
-def align(rows: Sequence[Sequence[str]]) -> str:
-    """Rows of cells as text, a header first: the first column to the left, the others right."""
-    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
-    lines = []
-    for first, *others in rows:
-        right = (cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True))
-        lines.append("  ".join([first.ljust(widths[0]), *right]).rstrip())
-    return "\n".join(lines)
 
 
 def work_table(result: Mapping[str, Any]) -> str:
@@ -44,7 +35,7 @@ def work_table(result: Mapping[str, Any]) -> str:
         ["matrix rate (GFLOP/s)", "", f"{min(rates):.0f}", f"{max(rates):.0f}"],
     ]
     settings = ", ".join(f"{name} {result[name]}" for name in SETTINGS[1:] if name in result)
-    return f"{result['work']}: {settings}\n{align(rows)}"
+    return f"{result['work']}: {settings}\n{format_table(rows)}"
 
 
 def data_table(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -57,7 +48,7 @@ def data_table(rows: Sequence[Mapping[str, Any]]) -> str:
         if "decode_ms" in row:
             names = ("decode_ms", "preprocess_ms", "crop_ms")
             steps.append([row["source"], *(f"{row[name]:.2f}" for name in names)])
-    return f"{align(cells)}\n\n{align(steps)}"
+    return f"{format_table(cells)}\n\n{format_table(steps)}"
 
 
 def scale_table(curves: Sequence[Mapping[str, Any]]) -> str:
@@ -69,7 +60,7 @@ def scale_table(curves: Sequence[Mapping[str, Any]]) -> str:
             cells.append([curve["name"], str(point["x"]), *values])
         slopes = [f"{curve['u_slope']:+.2f}", "", f"{curve['memory_mb_each']:+.3f} each"]
         cells.append(["  slope, log-log", "", *slopes])
-    return align(cells)
+    return format_table(cells)
 
 
 def compare(paths: Sequence[Path]) -> str:
@@ -99,17 +90,17 @@ def compare(paths: Sequence[Path]) -> str:
     for end, title in (("", "u per keyframe"), ("_min", "  min"), ("_max", "  max")):
         values = [f"{result['u_per_keyframe' + end]:.2f}" for result in results]
         rows.append([title, *values])
-    rows.append(["  beside the first", "-", *(_beside(first, other) for other in results[1:])])
+    rows.append(["  against the first", "-", *(_against(first, other) for other in results[1:])])
     for name, title in (
         ("matrix_share", "share of the matrix rate"),
         ("data_share", "share waiting for data"),
     ):
         rows.append([title, *(f"{result[name]:.1%}" for result in results)])
     rows.append(["peak memory (MB)", *(f"{result['peak_memory_mb']:.0f}" for result in results)])
-    return align(rows)
+    return format_table(rows)
 
 
-def _beside(first: Mapping[str, Any], other: Mapping[str, Any]) -> str:
+def _against(first: Mapping[str, Any], other: Mapping[str, Any]) -> str:
     if other["u_per_keyframe_max"] < first["u_per_keyframe_min"]:
         return "lower"
     if other["u_per_keyframe_min"] > first["u_per_keyframe_max"]:
