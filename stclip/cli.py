@@ -145,7 +145,7 @@ def add_reference_options(parser: Parser, training: bool) -> None:
         parser: of ``stclip train`` or ``stclip test``.
         training: whether it is that of ``stclip train``.
     """
-    text = f"Accepted, with nothing to do: {', '.join(_NEEDLESS)}." if training else None
+    text = f"Accepted without effect: {', '.join(_NEEDLESS)}." if training else None
     group = parser.add_argument_group("options of the published implementation", text)
     # torch.distributed.launch writes it in one of these two ways.
     group.add_argument(
@@ -197,7 +197,7 @@ def run(main: Callable[[], int | None]) -> NoReturn:
             status = main()
             sys.stdout.flush()  # a full disk or a closed pipe must show here, not at shutdown
         except BrokenPipeError:
-            # Whoever read our output has gone (`| head`). Python flushes standard output once more
+            # The reader of our output is gone (`| head`). Python flushes standard output once more
             # when it ends, and that must not fail again.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             _leave(1)

@@ -1,6 +1,7 @@
 """ST-CLIP for people who have frames and boxes of their own: load a checkpoint, get scores."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -37,7 +38,7 @@ class Detector:
         groups: the group of names that have one: pose, object or person. Poses exclude each other
             (a softmax over them); every other name, also one without a group, stands for itself (a
             sigmoid). None: all names exclude each other.
-        window_stride: from one of the frames that are looked at to the next.
+        window_stride: from one of the frames that are looked at to the next; None: as in training.
     """
 
     def __init__(
@@ -45,10 +46,12 @@ class Detector:
         model: Model,
         labels: Sequence[str],
         groups: Mapping[str, str] | None = None,
-        window_stride: int = 1,
+        window_stride: int | None = None,
     ) -> None:
         self.model = model.eval()
-        self.needs = Needs(model.clip.image_size, model.window_length, window_stride)
+        self.needs = getattr(model, "needs", Needs(model.clip.image_size, model.window_length))
+        if window_stride is not None:
+            self.needs = replace(self.needs, stride=window_stride)
         self.device = model.clip.text_projection.device
         for name, group in (groups or {}).items():
             if group not in GROUPS:
@@ -98,7 +101,7 @@ class Detector:
         if not 0 <= place < len(video):
             raise UserError(f"keyframe: 0 to {len(video) - 1} expected, found {place}")
         array = _as_boxes(boxes)
-        # The detector's score numbers the boxes, so that dropped ones can be told.
+        # The scores hold the boxes' numbers, so that dropped ones can be recognised.
         numbers = np.arange(len(array), dtype=np.float32)
         persons = ChunkKeyframe(FrameKey("", place + 1), Proposals(array, numbers))
         batch = make_chunk(video, [persons], self.needs)
@@ -152,7 +155,7 @@ def load(
         known = {**(known or {}), **groups}
     model = build_model(cfg, content.model, content.activation)
     model.to(choose_device(str(device)))
-    return Detector(model, labels, known, cfg.MODEL.TEMPORAL.STRIDE)
+    return Detector(model, labels, known)
 
 
 def _as_boxes(boxes: NDArray[np.floating] | Sequence[Sequence[float]]) -> NDArray[np.float32]:

@@ -54,7 +54,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         os.replace(temporary, path)
     except OSError as error:
         raise UserError(
-            f"{path}: writing failed: {error.strerror or error}; what stood there is unchanged"
+            f"{path}: writing failed: {error.strerror or error}; the old file is unchanged"
         ) from error
     finally:
         temporary.unlink(missing_ok=True)
@@ -90,7 +90,7 @@ def read_json(path: str | Path) -> Any:
 
 
 def parse_json(text: str, where: str) -> Any:
-    """Parse JSON of somebody else's making.
+    """Parse JSON from an untrusted source.
 
     Whole numbers beyond 64 bits become floats, perhaps infinite, and all texts can be encoded.
 
@@ -130,7 +130,7 @@ def _number(digits: str) -> int | float:
 
 
 def check_regular(path: str | Path) -> None:
-    """Refuse named pipes, sockets and devices: opening or reading one may wait for ever.
+    """Refuse named pipes, sockets and devices: opening or reading one may block forever.
 
     What cannot be found is left to the opening of the file.
 
@@ -221,7 +221,7 @@ def _lock(path: Path) -> TextIO | None:
                 file.close()
                 return None
             return file  # this disk knows no locks
-        file.close()  # whoever had it has deleted it meanwhile
+        file.close()  # its last holder has deleted it meanwhile
 
 
 def _holder(path: Path) -> str:

@@ -1,1 +1,1 @@
-"""Many runs of the tools as one experiment: which, carrying them out, reading what they left."""
+"""Measuring speed and memory: the work, its units, and tables of the results."""

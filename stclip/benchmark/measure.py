@@ -65,7 +65,7 @@ class Yardstick:
     def seconds(self) -> float:
         """Median of nine, after one that is not counted.
 
-        The model is made anew each time, so that the work has the memory to itself meanwhile.
+        The model is rebuilt each time, so that it takes no memory during the work.
         """
         with torch.device("meta"):  # initialising it would take longer than the yardstick
             model = self._model().eval()

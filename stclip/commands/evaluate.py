@@ -52,7 +52,7 @@ have no ground truth of its class, it is a false positive. A row in a video that
 file does not know (of J-HMDB: that is not in the official test list) is an error.
 
 predictions.npz knows its classes, so --test-label may be left out, or name some of them in any
-order. It has the scores before soft voting, so --single-action can be tried without testing anew;
+order. It has the scores before soft voting, so --single-action can be tried without a new test;
 and with --renormalise the scores are those of a test of these classes alone.
 
 examples:
@@ -263,7 +263,7 @@ def run_frame_map(arguments: argparse.Namespace) -> Outcome:
                     "by the detector's already; give the predictions.npz of the same folder"
                 )
         if arguments.test_label is None:
-            raise UserError(f"--test-label: is needed to know what the labels of {path} stand for")
+            raise UserError(f"--test-label: is needed to name the label numbers in {path}")
         labels = read_label_file(arguments.test_label)
         truth = _read_truth(arguments, labels)
         rows = read_result_csv(path, labels, set(truth.keyframes), arguments.test_label)

@@ -82,12 +82,12 @@ def main(argv: list[str] | None = None) -> int:
     device = choose_device(args.device)
     print(f"{machine(device)['device']}, torch {torch.__version__}")
 
-    # float16 on a CPU is computed so slowly that nobody uses it.
+    # float16 is too slow on a CPU to be used there.
     precisions = [kind for kind in LIMITS if device.type == "cuda" or kind != "fp16"]
     comparisons: list[dict[str, Any]] = []
     for name, model in variants(args.model).items():
         comparisons += compare(name, model, precisions, args, device)
-    # Timed are the faithful method and, of the others, only what differs: see stclip benchmark.
+    # Only ST-CLIP itself is timed; stclip benchmark times the variants.
     model = variants(args.model)["ST-CLIP"].to(device)
     costs = [cost(model, args, chunk, kind, device) for kind in precisions for chunk in args.chunks]
     counted = {kind: count(model, args, kind, device) for kind in precisions}

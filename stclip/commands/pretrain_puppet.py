@@ -1,6 +1,6 @@
 """Train the small CLIP that comes with the package, on drawn pictures with captions.
 
-Run again, it goes on where it was interrupted. The pictures come from other random streams, looks
+Run again, it continues where it was interrupted. The pictures come from other random streams, looks
 and actions than the benchmark's clips, none of which is drawn here. Next to the weights (float16)
 a card, .md, says how they were made and what they can do.
 
@@ -120,7 +120,7 @@ def main(argv: list[str] | None = None) -> int:
         card = describe(args, cache, tokens, recipe, results, (drawing, trainer.seconds))
         write_text(args.out.with_suffix(".md"), card)
         print("\n".join(table(results)))
-        print(f"{args.out}: {args.out.stat().st_size / 1e6:.1f} MB, card beside it")
+        print(f"{args.out}: {args.out.stat().st_size / 1e6:.1f} MB, card next to it")
     return 0
 
 

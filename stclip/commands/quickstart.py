@@ -122,7 +122,7 @@ def draw(size: Size) -> None:
 
 
 def describe(cfg: CfgNode, found: dict[str, Any]) -> list[tuple[str, str]]:
-    """What the runs were made from and with, for the report."""
+    """The data, software and settings of the runs, for the report."""
     made, solver, drawn = versions(), cfg.SOLVER, found["dataset"]
     facts = [
         ("machine", f"{made['cores']} cores, {made['device']}, {made['system']}"),

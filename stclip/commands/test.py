@@ -106,7 +106,7 @@ def test(cfg: CfgNode, device: torch.device) -> None:
             logger.warning("MODEL.WEIGHT is empty: testing a model that was never trained")
         elif cfg.MODEL.NAME == "xclip" and not is_xclip(cfg.MODEL.CLIP):
             logger.warning(
-                "MODEL.WEIGHT is empty, and MODEL.CLIP %s is CLIP: testing an X-CLIP of which what "
+                "MODEL.WEIGHT is empty, and MODEL.CLIP %s is CLIP: testing an X-CLIP in which what "
                 "it adds to CLIP was never trained",
                 cfg.MODEL.CLIP,
             )
@@ -115,7 +115,7 @@ def test(cfg: CfgNode, device: torch.device) -> None:
     if cfg.MODEL.COMPILE:
         compile_blocks(model.clip.visual.transformer)
     parts = ScoredParts(Path(cfg.OUTPUT_DIR) / "inference" / f"{dataset.name}.partial", labels)
-    # Process 0 looks and tells the others: on a disk of the network each might see other files.
+    # Process 0 looks and broadcasts: on a network disk each process might see different files.
     done: set[FrameKey] = set()
     if rank() == 0:
         parts.prepare(fingerprint_of(cfg, dataset, labels, model))
@@ -125,7 +125,7 @@ def test(cfg: CfgNode, device: torch.device) -> None:
         cfg, dataset, model.needs, rank(), world_size(), done, device.type == "cuda"
     )
     if done:
-        logger.info("going on with a test that was interrupted after %d keyframes", len(done))
+        logger.info("continuing a test that was interrupted after %d keyframes", len(done))
     logger.info(
         "testing on %d keyframes of %d videos, %d classes; %d process(es) on %s",
         len(dataset.keyframes) - len(done),
@@ -192,7 +192,7 @@ def fingerprint_of(cfg: CfgNode, dataset: DetectionDataset, labels: list[str], m
 
 
 def refuse_results_of_another(cfg: CfgNode) -> None:
-    """Files in the annotations format share the name of their results: one of them an OUTPUT_DIR.
+    """Results of all annotations files have one name, so each file needs its own OUTPUT_DIR.
 
     Raises:
         UserError: the results of another file are where this test's would go.

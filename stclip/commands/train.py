@@ -72,7 +72,7 @@ def main(argv: list[str] | None = None) -> int:
         keep_freed_memory()
     if args.no_head and cfg.MODEL.WEIGHT:
         raise UserError(
-            "--no-head: ST-CLIP has no head apart from the rest whose weights could be left out; "
+            "--no-head: ST-CLIP has no separate head whose weights could be left out; "
             "to start from CLIP alone set MODEL.WEIGHT '', to start from a checkpoint leave the "
             "option out"
         )
@@ -239,7 +239,7 @@ def check_trainable(cfg: CfgNode) -> None:
 
 
 def refuse_another_optimizer(cfg: CfgNode, resumed: Checkpoint, path: Path | None) -> None:
-    """An optimizer cannot go on from another one's state, or from that of other parameters.
+    """An optimizer cannot continue from another one's state, or from that of other parameters.
 
     Raises:
         UserError: SOLVER.OPTIMIZER or MODEL.TRAIN_MESSAGES has changed since the checkpoint.

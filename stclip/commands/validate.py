@@ -271,7 +271,7 @@ def _parser() -> Parser:
     )
     parser.add_argument(
         "--decode", type=_amount, default=100, metavar="N",
-        help="decode the frames of so many keyframes of each part, evenly spread; all: every frame "
+        help="decode the frames of N keyframes of each part, evenly spread; all: every frame "
         "of every video",
     )  # fmt: skip
     parser.add_argument(

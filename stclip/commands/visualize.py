@@ -1,7 +1,7 @@
 """Draw what a model says about some keyframes, and where it looks.
 
 --what tokens draws the interest tokens of each person in each layer: the patches that the person
-attends to most, the more opaque the more. They have no parameters, so every checkpoint with person
+attends to most, the strongest most opaque. They have no parameters, so every checkpoint with person
 tokens and context prompting can show them: add MODEL.INTEREST_TOKENS.ENABLED True, and
 MODEL.INTEREST_TOKENS.TOP_K for how many. --what detections draws the boxes with the best class
 names, of any model. The keyframes are those of the test set (DATASETS.TEST, TEST_LABEL,
@@ -270,7 +270,7 @@ def _parser() -> Parser:
     )  # fmt: skip
     parser.add_argument(
         "--count", type=int, default=1, metavar="N",
-        help="so many keyframes, spread evenly from that one to the last",
+        help="number of keyframes, spread evenly from that one to the last",
     )  # fmt: skip
     parser.add_argument(
         "--layers", type=_numbers, metavar="1,6,12", help="layers to show, from 1 (default: all)"

@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 Source = tuple[str, list[tuple[str, Any]]]
 
 BASE_KEY = "_BASE_"
-# Whole numbers of more bits than these do not fit into what torch and numpy count with; others
+# Integers with more bits than this do not fit the integer types of torch and numpy; other keys
 # have at most 63.
 _BITS = {"SEED": 64}
 # How many unknown keys of a file an error names.
@@ -154,7 +154,7 @@ def find_config(path: Path) -> Path:
         name = path.parent / (path.name if path.suffix == ".yaml" else f"{path.name}.yaml")
         found = shipped(Path("configs") / name) if path.parts[:1] != ("configs",) else shipped(name)
         return found if found.exists() else path
-    except (OSError, ValueError):  # whoever opens it says what is wrong with it
+    except (OSError, ValueError):  # reported when the file is opened
         return path
 
 
@@ -268,9 +268,9 @@ def _read_files(path: Path, seen: tuple[Path, ...]) -> list[Source]:
         name = RENAMED.get(key, key)
         if name in names:
             raise UserError(
-                f"{source}: {names[name]} and {key} set the same key, {name}; leave one of them"
+                f"{source}: {names[name]} and {key} set the same key, {name}; remove one of them"
                 if names[name] != key
-                else f"{source}: the key {short(key)} stands there twice; leave one of them"
+                else f"{source}: the key {short(key)} is set twice; remove one of them"
             )
         names[name] = key
         settings[key] = value
@@ -381,7 +381,7 @@ def _refuse_unknown(cfg: CfgNode, sources: Sequence[Source]) -> None:
 def _unknown(cfg: CfgNode, known: Sequence[str], key: str) -> str:
     """What is wrong with a key that does not exist."""
     if key in REMOVED:
-        return f"{key} (is gone: {REMOVED[key]})"
+        return f"{key} (was removed: {REMOVED[key]})"
     if key in _groups(cfg):
         inside = ", ".join(name for name in known if name.startswith(f"{key}."))
         return f"{key} (is a group of keys, not a key; it holds {inside})"

@@ -10,7 +10,7 @@ from typing import Any
 
 from stclip.errors import UserError
 
-# What means the same here under another name.
+# Keys with the same meaning under another name.
 RENAMED = {
     "MODEL.ROI_ACTION_HEAD.PROPOSAL_PER_CLIP": "SOLVER.MAX_PERSONS",
     "MODEL.ROI_ACTION_HEAD.FOCAL_LOSS.GAMMA": "SOLVER.FOCAL_GAMMA",
@@ -30,7 +30,7 @@ FIXED: dict[str, tuple[Any, str]] = {
     "MODEL.ROI_ACTION_HEAD.FOCAL_LOSS.ALPHA": (-1, "the focal loss does not weight classes"),
     "MODEL.ROI_ACTION_HEAD.POSE_LOSS_WEIGHT": (1, "the weight of the pose classes' loss is 1"),
 }
-# What changes nothing: it never acted there, or the label files say it here.
+# Keys without effect: unused there, or replaced by the label files here.
 WITHOUT_EFFECT = (
     "INPUT.*",
     "MODEL.STCLIP_structure.*",
@@ -62,7 +62,7 @@ REMOVED: dict[str, str] = {}
 
 
 def groups() -> set[str]:
-    """The groups that only keys of this table stand in, such as INPUT."""
+    """The groups that occur only in this table, such as INPUT."""
     names = (*RENAMED, *FIXED, *WITHOUT_EFFECT, *REMOVED)
     parts = [name.split(".") for name in names]
     return {".".join(words[:n]) for words in parts for n in range(1, len(words))}
@@ -105,7 +105,7 @@ def literal(value: Any) -> Any:
 
 
 def shown(value: Any, limit: int = 60) -> str:
-    """A value for an error message, never longer than a part of a line."""
+    """A value for an error message, cut to a part of a line."""
     try:
         text = repr(value)
     except (ValueError, RecursionError):  # Python prints integers of up to 4,300 digits

@@ -63,9 +63,9 @@ def parse_yaml(text: str, source: str) -> Any:
 
 
 def _check(root: yaml.Node, source: str) -> None:
-    """Refuse keys that stand twice, and what would grow beyond bounds.
+    """Reject duplicate keys, and documents that would expand beyond the bounds.
 
-    An alias is the node that it names, once more: those inside are counted each time.
+    An alias counts as a copy of the node that it names, including everything inside.
     """
     left, count = [(root, 0)], 0
     while left:
@@ -91,7 +91,7 @@ def _check_keys(node: yaml.MappingNode, source: str) -> None:
         line = key.start_mark.line + 1
         if key.value in lines:
             raise UserError(
-                f"{source}: line {line}: the key {short(key.value)} stands in line "
+                f"{source}: line {line}: the key {short(key.value)} was set in line "
                 f"{lines[key.value]} already; leave one of them"
             )
         lines[key.value] = line

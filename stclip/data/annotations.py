@@ -177,7 +177,7 @@ class GroundTruth:
 
 
 def stop_at_first(kind: Kind) -> Report:
-    """What raises mistakes of every kind."""
+    """A ``reports`` that raises at the first mistake of any kind."""
     return fail
 
 
@@ -194,7 +194,7 @@ class Request:
         list_path: the file that TRAIN_VIDEO or TEST_VIDEO names; "" for none.
         box_threshold: TEST.BOX_THRESH.
         options: the keys under DATASETS, for what only one dataset has.
-        reports: for a kind of mistake, what gets it; where that does not raise it, reading goes on
+        reports: the function that gets a kind of mistake; if it does not raise, reading continues
             without what is wrong.
     """
 
@@ -210,7 +210,7 @@ class Request:
 
     @property
     def report(self) -> Report:
-        """What gets a mistake in a file of the dataset."""
+        """The function that receives a mistake in a file of the dataset."""
         return self.reports(FILES)
 
     def choose(self, labels: Mapping[str, Set[str]], source: str) -> list[str]:

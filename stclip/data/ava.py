@@ -143,7 +143,7 @@ def _ground_truth(
         )
     truth = read_ava_csv(path, names, source, report)
     videos = {video for video, _ in truth}
-    # A small subset is none of our business, a nearly whole AVA is a damaged one.
+    # A small subset is fine; one that is nearly all of AVA is probably damaged.
     if len(videos) != _COUNTS[part] and 2 * len(videos) > _COUNTS[part]:
         logger.warning("%s: %d videos; AVA v2.2 has %d", path, len(videos), _COUNTS[part])
     other = find_file(root, f"ava_{_PARTS['test' if part == 'train' else 'train']}_v2.2.csv")

@@ -118,7 +118,7 @@ def read_label_map(path: str | Path) -> dict[int, str]:
                 f"{path}: item {number}: id {id_[1]:.20}: at most {_DIGITS} digits were expected"
             )
         if int(id_[1]) in names:
-            raise UserError(f"{path}: item {number}: id {id_[1]} stands there twice")
+            raise UserError(f"{path}: item {number}: id {id_[1]} occurs twice")
         names[int(id_[1])] = name[1] or name[2]
     rest = _ITEM.sub("", _COMMENT.sub("", text))
     if "{" in rest or "}" in rest:
@@ -185,7 +185,7 @@ def _second(text: str, where: str) -> int:
     except ValueError:
         raise UserError(f"{where}: second {text!r:.60}: a whole number was expected") from None
     if not 0 <= second < _LAST_SECOND:
-        raise UserError(f"{where}: second {text:.60}: no video has such a one")
+        raise UserError(f"{where}: second {text:.60}: no video has such a second")
     return second
 
 

@@ -5,7 +5,7 @@ second 900 + (n - 1) / 30, up to second 1801. That is how the frames are numbere
 extract with ``ffmpeg -ss 900 -t 901 -r 30``, and it is used for the other forms too: the same
 second is the same frame, and a window covers the same time, whatever rate a film was made at. Other
 data in AVA's form has a ``Grid`` of its own.
-Looked for are, in this order, under ``<DATA_DIR>/ava``:
+These are looked for, in this order, under ``<DATA_DIR>/ava``:
 
 frames/<video>/<video>_000001.jpg (or rawframes/<video>/img_00001.jpg): those extracted frames.
 clips/[trainval/]<video>/<second>.mp4: clips of one second, each from that second on.
@@ -215,7 +215,7 @@ class AvaClips(Video):
             wanted.setdefault(self._place(frame)[0], []).append(frame)
         for second, of_second in wanted.items():
             if second not in self._clips:
-                raise UserError(f"{self.path}: {second}.mp4 is not there; cut the film anew")
+                raise UserError(f"{self.path}: {second}.mp4 is missing; cut the film again")
             clip = VideoFile(self._clips[second])
             begin = clip.table.seconds[0]
             yield (
@@ -298,7 +298,7 @@ def _find_video(root: Path, name: str, grid: Grid) -> Video | None:
 
 
 def _problem(video: Video, annotated: Collection[int], grid: Grid) -> str | None:
-    """What of a video is lacking, as far as it shows without going through it."""
+    """What a video lacks, as far as can be told without reading all of it."""
     if not annotated:
         return None
     last = max(annotated)
@@ -307,7 +307,7 @@ def _problem(video: Video, annotated: Collection[int], grid: Grid) -> str | None
             return None
         return (
             f"{video.path} ends at second {video.last_second:.1f}, but second {last} is annotated "
-            f"(a film that was cut to minutes 15 to 30 belongs into {_CUT}/)"
+            f"(a film that was cut to minutes 15 to 30 belongs in {_CUT}/)"
         )
     if isinstance(video, AvaClips):
         # The window of a second begins in the one before.

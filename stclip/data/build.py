@@ -40,15 +40,15 @@ DATASETS: dict[str, Callable[[Request], DetectionDataset]] = {
     "ava": build_ava,
     ".json": custom.build_custom,
 }
-# The keys of DATALOADER that clips do not heed, as they are by default.
+# DATALOADER keys without effect on clips, with their default values.
 _UNUSED_BY_CLIPS = {"STORE": "", "RESIZE": "pillow"}
 
 
 def build_dataset(cfg: CfgNode, part: Part, labels: Labels | None = None) -> DetectionDataset:
     """The dataset that DATASETS.TRAIN or DATASETS.TEST names, checked, for a run.
 
-    For training only the persons are left who have a label of the vocabulary and no unseen one,
-    which is one that is in TEST_LABEL and not in TRAIN_LABEL. For testing the ground truth stays
+    For training, only persons with a label of the vocabulary and without an unseen one are kept;
+    unseen means in TEST_LABEL and not in TRAIN_LABEL. For testing, the ground truth stays
     whole, and with TEST.BOXES detected there are the detected persons too.
 
     Args:
@@ -57,7 +57,7 @@ def build_dataset(cfg: CfgNode, part: Part, labels: Labels | None = None) -> Det
         labels: the class names; None reads them.
 
     Raises:
-        UserError: a key has a value that cannot be, a file or frame is missing or malformed, or
+        UserError: a key has an invalid value, a file or frame is missing or malformed, or
             boxes are not what they should be.
     """
     labels = Labels.read(cfg, part) if labels is None else labels
@@ -112,7 +112,7 @@ def dataset_name(value: str) -> str:
 
 
 def _keep_vocabulary(dataset: DetectionDataset, labels: Labels) -> DetectionDataset:
-    """Leave out who has no seen label or an unseen one, and keyframes without anybody left."""
+    """Drop persons without a seen label or with an unseen one, and keyframes then left empty."""
     columns = {name: column for column, name in enumerate(labels.vocabulary("train"))}
     unseen = labels.unseen
     keyframes = [keyframe.of_vocabulary(columns, unseen) for keyframe in dataset.keyframes]
@@ -126,7 +126,7 @@ def _keep_vocabulary(dataset: DetectionDataset, labels: Labels) -> DetectionData
     if before and not after:
         raise UserError(
             f"TRAIN_LABEL: each of the {before} person boxes has a label that is only in "
-            "TEST_LABEL, so that nobody is left to train on; change the labels of one of the two"
+            "TEST_LABEL, so no person is left to train on; change the labels of one of the two"
         )
     for keyframe in keyframes:  # a box with the wrong number of labels must show now
         multi_hot(keyframe, columns, several=labels.groups is not None)

@@ -29,9 +29,9 @@ IOU = 0.5
 _COMPARED, _LITTLE = 2000, 0.1
 # Boxes may reach so many pixels over the edge of a picture without being strange.
 _TOLERANCE = 2.0
-# Shares of boxes: fewer that can be pixels make us doubt, and so many must fit another reading.
+# Shares of boxes: below the first, pixels are doubted; another reading must fit the second.
 _DOUBTFUL, _CONVINCING = 0.9, 0.98
-# So many strange boxes, and this share of all, are accidents of a detector and no other format.
+# Up to this many odd boxes, or this share of all, are detector errors and not another format.
 _FEW, _FEW_OF_ALL = 3, 0.01
 # Real files have one empty box in ten thousand, which is nothing to warn of.
 _NEGLIGIBLE = 0.001
@@ -158,7 +158,7 @@ def check_boxes(
 
 
 def check_dataset(dataset: DetectionDataset, part: Part, threshold: float, limit: int) -> None:
-    """Check annotated and detected boxes, so that no number is wrong without a word.
+    """Check annotated and detected boxes, so that no result is silently wrong.
 
     ``threshold`` is TEST.BOX_THRESH, and ``limit`` TEST.MAX_PERSONS.
 
@@ -173,7 +173,7 @@ def check_dataset(dataset: DetectionDataset, part: Part, threshold: float, limit
     used = check_boxes(annotated, sizes, where, fate)
     if part == "train" and not used:
         raise UserError(
-            f"{where}: none of its boxes lies in its picture, so that there is nobody to train on; "
+            f"{where}: none of its boxes lies in its picture, so there is no person to train on; "
             "boxes are x1, y1, x2, y2 in pixels of the picture"
         )
     if dataset.proposals is None:
@@ -221,7 +221,7 @@ def warn_of_choice(dataset: DetectionDataset, threshold: float, limit: int) -> N
 
 
 def warn_of_poses(keyframes: Sequence[Keyframe], groups: Mapping[str, str]) -> None:
-    """Warn of persons with several poses. No error: AVA's own files have some."""
+    """Warn of persons with several poses. Not an error: AVA's own files have some."""
     poses = {name for name, group in groups.items() if group == POSE}
     found = [(k.key, *box) for k in keyframes for box in k.with_several(poses)]
     if found:

@@ -161,7 +161,7 @@ def open_annotations(
     keyframes: dict[FrameKey, Keyframe] = {}
     image_ids: list[tuple[int | str, FrameKey]] = []
     for entry in file.keyframes:
-        key = FrameKey(entry.video, 0)  # which is none, in videos that are not used
+        key = FrameKey(entry.video, 0)  # frame 0 marks keyframes of videos that are not used
         if entry.video in videos:
             with reporting(reports(kinds.PAST_END)):
                 key = _locate(videos[entry.video], file.videos[entry.video], entry.timestamp)
@@ -207,14 +207,14 @@ def read_annotations(path: str | Path, reports: Reports = stop_at_first) -> Anno
         with reporting(report):
             name = row.get("name") if isinstance(row, dict) else row
             if not isinstance(name, str) or not name.strip() or name in labels:
-                raise UserError(f"{where}: {name!r}: a name that stands there once was expected")
+                raise UserError(f"{where}: {name!r}: a unique name was expected")
             labels[name] = row.get("group") if isinstance(row, dict) else None
     videos: dict[str, VideoEntry] = {}
     for row, where in rows_of(content, "videos", path, "see DATA.md for the format"):
         with reporting(report):
             video = _video(row, where, path.parent)
             if video.id in videos:
-                raise UserError(f"{where}: id {video.id!r} stands there twice; ids must be unique")
+                raise UserError(f"{where}: id {video.id!r} occurs twice; ids must be unique")
             videos[video.id] = video
     keyframes = []
     for row, where in rows_of(content, "keyframes", path, "see DATA.md for the format"):
@@ -328,7 +328,7 @@ def _proposals(
         if len(keys) < len(image_ids):
             names = [id_ for id_, _ in image_ids]
             twice = next(id_ for id_ in names if names.count(id_) > 1)
-            raise UserError(f"{file.path}: keyframe id {twice!r} stands there twice")
+            raise UserError(f"{file.path}: keyframe id {twice!r} occurs twice")
         source = f"{file.path} (the id of its keyframes)"
         found = read_coco_detections(path, keys, source, report)
         return {key: rows for key, rows in found.items() if key.video in videos}

@@ -9,7 +9,7 @@ from stclip.errors import UserError
 from stclip.files import check_regular
 from stclip.structures.boxes import LARGEST
 
-LAST_FRAME = 2**31  # no video is as long, and no number that a file counts with is as large
+LAST_FRAME = 2**31  # longer than any video, and larger than any count in a file
 
 
 def read_text(path: str | Path, where: str = "") -> str:
@@ -25,7 +25,7 @@ def read_text(path: str | Path, where: str = "") -> str:
 
 @contextmanager
 def format_of(name: str, where: str) -> Iterator[None]:
-    """What looking into content of another structure raises becomes a UserError."""
+    """Turn errors raised by content of another structure into a UserError."""
     try:
         yield
     except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:

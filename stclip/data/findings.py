@@ -133,7 +133,7 @@ class Findings:
             kept.append(place)
 
     def report(self, kind: Kind) -> Callable[[UserError], None]:
-        """What a reader is given that hands over its mistakes and goes on."""
+        """The report for a reader that collects its mistakes and continues."""
         return lambda error: self.add(kind, str(error))
 
     @property

@@ -31,7 +31,7 @@ Picture = NDArray[np.uint8]
 MAX_PIXELS = 2**26
 
 # 00001.png, frame0001.tif, img-0001.jpg, or anything_000001.jpg as ffmpeg users name them. Hidden
-# files are none of ours.
+# files are skipped.
 _FRAME_NAME = re.compile(
     r"(?!\.)(?:.*[^0-9])?([0-9]+)\.(?:png|jpe?g|bmp|webp|tiff?)", re.IGNORECASE
 )

@@ -97,7 +97,7 @@ def _ground_truth(root: Path, part: Part, all_names: Sequence[str], report: Repo
         )
     truth = read_ground_truth(path, part, all_names, report)
     videos, frames = len(truth.keyframes), sum(map(len, truth.keyframes.values()))
-    # A small test set is none of our business, a nearly whole J-HMDB is a damaged one.
+    # A small test set is fine; one that is nearly all of J-HMDB is probably damaged.
     nearly_whole = root.name == OFFICIAL and 2 * videos > _COUNTS[part][0]
     if nearly_whole and (videos, frames) != _COUNTS[part]:
         logger.warning(
@@ -123,7 +123,7 @@ def _remedy(root: Path, otherwise: str) -> str:
     command = DRAWN.get(root.name)
     if command is None:
         return f"{otherwise} (see DATA.md)"
-    return f"remove {root} and draw it anew: {command} --out {root}"
+    return f"remove {root} and draw it again: {command} --out {root}"
 
 
 def _own_detections(root: Path) -> Path:

@@ -116,11 +116,11 @@ def read_label_file(path: str | Path, key: str = "") -> list[str]:
     Blank lines are ignored.
 
     Args:
-        path: the file; "" is how an unset config key arrives here.
+        path: the file; "" for an unset config key.
         key: the config key that holds it, for messages.
 
     Raises:
-        UserError: no path, no such file, no name in it, or a name that stands there twice.
+        UserError: no path, no such file, no name in it, or a name that occurs twice.
     """
     return list(_places(path, key))
 
@@ -131,7 +131,7 @@ def _places(path: str | Path, key: str) -> dict[str, str]:
     found: dict[str, str] = {}
     for number, name in enumerate(_lines(path, key), start=1):
         if name in found:
-            raise UserError(f"{where}: label {name!r} stands there twice; leave one of them")
+            raise UserError(f"{where}: label {name!r} occurs twice; remove one of them")
         if name.strip():
             found[name] = f"{where}, line {number}"
     if not found:

@@ -193,7 +193,7 @@ def one_keyframe_a_video(dataset: DetectionDataset) -> list[Keyframe]:
 
 
 class BatchLoader:
-    """Iterates over batches that worker processes read ahead; each iteration starts anew.
+    """Iterates over batches that worker processes read ahead; each iteration starts over.
 
     Args:
         samples: the batches.
@@ -203,7 +203,7 @@ class BatchLoader:
             the runs then come in turn. Otherwise all come in their order.
 
     Raises:
-        UserError: while iterating, whatever a worker met, with its message as it was.
+        UserError: while iterating, any error raised in a worker, with its message unchanged.
     """
 
     def __init__(
@@ -219,10 +219,10 @@ class BatchLoader:
             collate_fn=_unchanged,
             pin_memory=pin_memory,
             worker_init_fn=_leave_signals_to_the_parent,
-            # Persistent ones live on as long as anybody holds an error that a worker met.
+            # Persistent workers live as long as anything holds an error raised in one of them.
             persistent_workers=False,
             # Without its own the loader would draw its base seed from the global generator, and
-            # a resumed run would go on with other random numbers than an uninterrupted one.
+            # a resumed run would continue with other random numbers than an uninterrupted one.
             generator=torch.Generator(),
         )
 
@@ -282,7 +282,7 @@ def _let_children_end_quietly() -> None:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
 
-@atexit.register  # before multiprocessing's own, which would wait for them for ever
+@atexit.register  # before multiprocessing's own, which would wait for them forever
 def end_workers() -> None:
     """Kill the loader processes that are left, which take no other signal, before this one ends.
 

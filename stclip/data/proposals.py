@@ -54,7 +54,7 @@ class Proposals:
         return Proposals(self.boxes[kept], self.scores[kept])
 
     def are_best(self, threshold: float, limit: int) -> bool:
-        """Whether no box scores more than one that ``select`` prefers to it."""
+        """Whether no box that ``select`` leaves out scores more than one that it takes."""
         scores = self.scores[self.scores >= threshold]
         cut = limit if 0 < limit < len(scores) else len(scores)
         return bool(cut == len(scores) or scores[:cut].min() >= scores[cut:].max())

@@ -1,4 +1,4 @@
-"""Frames and crops as the image encoder takes them, made as seldom as can be."""
+"""Frames and crops as the image encoder takes them, computed as rarely as possible."""
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -35,7 +35,7 @@ class Frame:
 class FrameReader:
     """Reads frames and crops of one video after the other.
 
-    Frames that ``keep`` keeps are not decoded again, nor is what a store holds.
+    Frames that ``keep`` keeps or that the store holds are not decoded again.
 
     Args:
         store: where to look first and to put what was made; None for no such place.
@@ -78,7 +78,7 @@ class FrameReader:
             if entry is not None:
                 self._frames[number] = Frame(entry.pixels, entry.width, entry.height, source, None)
         absent = {number for number in lacking if number not in self._frames}
-        # A file that is gone through takes what is stored of these frames along: going back later,
+        # In a file read in sequence, frames that are stored are decoded too: seeking back later,
         # for a person who is not stored, would cost more.
         further = self._reached if absent and video.in_sequence else max(numbers, default=0)
         wanted = [number for number in numbers if number in absent or number > further]

@@ -39,7 +39,7 @@ _HEADER = struct.Struct("<8sI3I")
 _CHECKED_FROM = len(_MAGIC) + 4
 _SUBFOLDERS = 256  # two hex digits
 _UNFINISHED = ".tmp-"  # begins the name of what is being written
-_ABANDONED = 3600.0  # seconds after which nobody is writing it any more
+_ABANDONED = 3600.0  # seconds after which an unfinished file counts as abandoned
 
 Box = tuple[int, int, int, int]
 
@@ -117,14 +117,14 @@ class PictureStore:
         except FileNotFoundError:
             return None
         except OSError as error:
-            logger.warning("%s: cannot be read (%s) and is made anew", path, error.strerror)
+            logger.warning("%s: cannot be read (%s) and is recreated", path, error.strerror)
             return None
         if len(data) == _HEADER.size + 3 * size * size:
             magic, checksum, side, width, height = _HEADER.unpack_from(data)
             if (magic, side) == (_MAGIC, size) and checksum == _checksum(data):
                 pixels = torch.frombuffer(data, dtype=torch.uint8, offset=_HEADER.size)
                 return Stored(pixels.view(3, size, size), width, height)
-        logger.warning("%s: this entry of DATALOADER.STORE is damaged and is made anew", path)
+        logger.warning("%s: this entry of DATALOADER.STORE is damaged and is recreated", path)
         return None
 
     def put(self, source: bytes, entry: Stored, box: Box | None = None) -> None:

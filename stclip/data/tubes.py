@@ -104,7 +104,7 @@ def parse_act(path: Path, content: Any, report: Report = fail) -> TubeFile:
         if not all(isinstance(name, str) for name in [*labels, *content["gttubes"]]):
             raise TypeError("labels and videos must be texts")
         if len(set(labels)) < len(labels):
-            raise ValueError("a label stands there twice")
+            raise ValueError("a label occurs twice")
         parts: dict[Part, Any] = {
             "train": content["train_videos"],
             "test": content["test_videos"],
@@ -214,7 +214,7 @@ def read_tube_json(path: Path) -> TubeFile:
             "DATA.md, 'Tubes'); other annotations do not say which boxes are the same person's"
         )
     if not all(isinstance(name, str) for name in labels) or len(set(labels)) < len(labels):
-        raise UserError(f"{path}: labels: names that stand there once were expected")
+        raise UserError(f"{path}: labels: unique names were expected")
     lengths = content.get("nframes", {})
     if not isinstance(lengths, dict) or not all(type(n) is int and n > 0 for n in lengths.values()):
         raise UserError(f"{path}: nframes: a number of frames for each video was expected")

@@ -100,7 +100,7 @@ def _ground_truth(root: Path, part: Part, all_names: Sequence[str], report: Repo
     annotated = [video for video in file.videos(part) if file.tubes[video]]
     truth = file.ground_truth(annotated, worded(file, all_names))
     count = len(truth.keyframes)
-    # A small test set is none of our business, a nearly whole UCF101-24 is a damaged one.
+    # A small test set is fine; one that is nearly all of UCF101-24 is probably damaged.
     if count != _COUNTS[part] and 2 * count > _COUNTS[part]:
         logger.warning(
             "%s: %d %s videos; split 1 of UCF101-24 has %d", path, count, part, _COUNTS[part]

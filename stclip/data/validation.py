@@ -1,4 +1,4 @@
-"""Says what is wrong with a dataset before anybody trains on it (stclip validate)."""
+"""Reports what is wrong with a dataset before training on it (stclip validate)."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,7 +22,7 @@ from stclip.structures.boxes import are_empty, area
 from stclip.structures.groups import POSE
 
 Boxes = NDArray[np.float32]
-_EDGE = 2.0  # pixels over the edge of a picture that nobody minds
+_EDGE = 2.0  # pixels over the edge of a picture that are tolerated
 _CHUNK = 32  # frames that are decoded at once
 
 

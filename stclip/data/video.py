@@ -284,7 +284,7 @@ class VideoFile(Video):
                 yield container, stream
 
     def _open(self) -> tuple[InputContainer, VideoStream]:
-        # Titles and names in other encodings than UTF-8 are common, and nobody reads them here.
+        # Titles and names in other encodings than UTF-8 are common, and are not used here.
         container = av.open(str(self.path), metadata_errors="replace")
         # Of a codec that is not known there is no context.
         if not container.streams.video or container.streams.video[0].codec_context is None:

@@ -40,7 +40,7 @@ logger = logging.getLogger(__name__)
 FORMAT = "stclip/1"
 _EXTRA = ("config", "training", "reference", "groups", "activation")
 _EXPECTED = (
-    "expected a checkpoint of ST-CLIP; weights of CLIP alone belong into MODEL.CLIP, and published "
+    "expected a checkpoint of ST-CLIP; weights of CLIP alone belong in MODEL.CLIP, and published "
     "ones of X-CLIP too"
 )
 
@@ -84,8 +84,8 @@ def save_reference_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
         bare = bare_names(dict.fromkeys(order))
         if bare.keys() != state.keys() or len(bare) < len(order):
             raise UserError(
-                f"{path}: found another order of tensors beside the model than that of its own: "
-                "is the checkpoint that it is made from damaged?"
+                f"{path}: the stored order of tensors does not match those of the model: "
+                "is the checkpoint that was converted damaged?"
             )
         state = {name: state[key] for name, key in zip(order, bare, strict=True)}
     content: dict[str, Any] = {"model": state, **extra.get("rest", {})}

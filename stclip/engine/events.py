@@ -106,7 +106,7 @@ class EventWriter:
 
 
 def lines_up_to(path: Path, iteration: int) -> list[str]:
-    """The lines of what will not be done again; a validation after that iteration will be.
+    """The lines to keep when a run resumes after an iteration, whose validation is repeated.
 
     Lines that are no records are left out: an interrupt cuts the last one, and a crash of the
     machine may leave anything.

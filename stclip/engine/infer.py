@@ -24,7 +24,7 @@ def infer(
     groups: Sequence[str] | None = None,
     total: int | None = None,
 ) -> Detections:
-    """All of ``stream`` laid end to end, also where that is nothing; arguments as there."""
+    """The concatenated detections of ``stream``, perhaps none; the arguments are the same."""
     parts = stream(
         model,
         loader,
@@ -115,7 +115,7 @@ def merge(local: Detections, order: Sequence[FrameKey]) -> Detections | None:
 
 
 def no_detections(classes: int) -> Detections:
-    """No person of no keyframe, for a rank without work."""
+    """Empty detections, for a rank without work."""
     return Detections(
         keys=(),
         owner=torch.zeros(0, dtype=torch.long),

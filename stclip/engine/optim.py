@@ -38,7 +38,7 @@ def build_optimizer(
         new_lr_factor: what theirs is times the others'.
 
     Returns:
-        The optimizer. Each of its groups has ``lr_factor``, which a schedule is to heed.
+        The optimizer. Each of its groups has ``lr_factor``, which a schedule must apply.
     """
     groups: dict[tuple[bool, bool], dict[str, Any]] = {}
     for name, parameter in model.named_parameters():
@@ -87,7 +87,7 @@ def load_optimizer(optimizer: torch.optim.Optimizer, saved: Any, source: str) ->
     def refuse(what: str, instead: str) -> NoReturn:
         raise UserError(
             f"{source}: found the state of an optimizer with {what}, expected {instead}: is the "
-            "file damaged, or of another training? Set MODEL.WEIGHT to it to begin anew with its "
+            "file damaged, or of another training? Set MODEL.WEIGHT to it to start again with its "
             "weights"
         )
 

@@ -1,6 +1,6 @@
 """float32 or autocast, the same way in training and testing.
 
-Under autocast the matrix products, and what runs between the blocks, are 16-bit. In float32 stay
+Under autocast the matrix products, and what runs between the blocks, are 16-bit. Kept in float32:
 
 - parameters, their gradients and the optimizer's state: an update is smaller than 16 bits resolve;
 - the sums inside LayerNorm and softmax;

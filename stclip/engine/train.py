@@ -83,7 +83,7 @@ class Trainer:
         self._saved_iteration = -1
 
     def state(self) -> dict[str, Any]:
-        """What a bitwise resume needs beside the parameters; tensors and plain containers only.
+        """What a bitwise resume needs besides the parameters; tensors and plain containers only.
 
         The sampler has no state of its own: its order is a function of seed and iteration.
         """
@@ -129,7 +129,7 @@ class Trainer:
             raise UserError(
                 f"{source}: found the state of the training without a usable {', '.join(wrong)}: "
                 "is the file damaged? Resume from another checkpoint, or set MODEL.WEIGHT to this "
-                "one to begin anew with its weights"
+                "one to start again with its weights"
             )
         load_optimizer(self.optimizer, state["optimizer"], source)
         self.iteration = self._saved_iteration = state["iteration"]
@@ -139,7 +139,7 @@ class Trainer:
         if broken is not None:
             raise UserError(
                 f"{source}: {broken}: training had diverged; remove this checkpoint, and --resume "
-                "goes on from the one before"
+                "continues from the one before"
             )
         torch.set_rng_state(state["rng"]["cpu"])
         if self.device.type == "cuda" and "cuda" in state["rng"]:
@@ -291,14 +291,14 @@ class Trainer:
 
 @contextmanager
 def _stop_signals() -> Iterator[dict[str, int]]:
-    """Note the first SIGTERM or SIGINT instead of dying of it; a second one works as ever."""
+    """Note the first SIGTERM or SIGINT instead of exiting; a second one has its usual effect."""
     received = {"signal": 0}
     previous: dict[signal.Signals, Any] = {}
 
     def note(number: int, frame: FrameType | None) -> None:
         received["signal"] = number
         logger.warning(
-            "%s: stopping when this iteration or validation is done; once more stops at once "
+            "%s: stopping when this iteration or validation is done; a second signal stops at once "
             "without saving",
             signal.Signals(number).name,
         )

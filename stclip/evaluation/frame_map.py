@@ -179,17 +179,17 @@ def why_zero(
     if any(metrics[f"per_class@{lowest:g}"].values()):
         return None
     if not len(rows):
-        return "the mAP is 0, for it has no row"
+        return "the mAP is 0 because the file has no rows"
     if positive and rows.scores.max() <= 0:
-        return "the mAP is 0, for no row scores more than 0"
+        return "the mAP is 0 because no score is above 0"
     inside = sum(key in annotated for key in rows.keys)
     if not inside:
         return (
-            f"the mAP is 0, for none of its {len(rows.keys)} frames is annotated; are frames "
-            "counted alike?"
+            f"the mAP is 0: none of its {len(rows.keys)} frames is annotated; are frames "
+            "counted the same way in both files?"
         )
     return (
-        f"the mAP is 0, for in its {inside} annotated frames no box overlaps one of its class by "
+        f"the mAP is 0: in its {inside} annotated frames no box overlaps one of its class by "
         f"IoU {lowest:g}; are boxes pixels of the same pictures, and labels in the same order?"
     )
 

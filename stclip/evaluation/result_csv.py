@@ -35,7 +35,7 @@ from stclip.structures.boxes import LARGEST
 DECIMALS = 5  # of boxes and scores in a result file
 
 _BOX = ("x1", "y1", "x2", "y2")
-_BLOCK = 10_000  # rows that are Python objects at a time
+_BLOCK = 10_000  # rows converted to Python objects at a time
 _NAME = 128  # characters of a video's name that the fast reader has room for
 _GZIP_MAGIC = b"\x1f\x8b"
 

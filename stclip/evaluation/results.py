@@ -199,7 +199,7 @@ def _problem(arrays: Mapping[str, NDArray[np.generic]]) -> str | None:
 
 
 def fingerprint(words: Iterable[str], arrays: Iterable[NDArray[np.generic]]) -> str:
-    """SHA-256 of everything that scores follow from: only equal tests go on from each other."""
+    """SHA-256 of everything that determines the scores: a test continues only its own log."""
     digest = hashlib.sha256()
     for word in words:
         digest.update(word.encode() + b"\0")
@@ -269,7 +269,7 @@ class ScoredParts:
                 if labels != self._vocabulary or len(keys) < len(found.keys) or not keys <= left:
                     raise UserError(f"{path}: not a part of this test")
             except UserError as error:
-                logger.warning("%s; its keyframes are scored anew", error)
+                logger.warning("%s; its keyframes are scored again", error)
                 path.unlink()
                 continue
             left -= keys

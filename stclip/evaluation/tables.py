@@ -301,7 +301,7 @@ class Outcome:
 
     @property
     def place(self) -> tuple[object, ...]:
-        """What no two tests of a table may have in common."""
+        """The test's cell; no two tests of a table may share one."""
         return (
             self.dataset,
             self.method,

@@ -41,7 +41,7 @@ Tubes = Mapping[str, Sequence[Tube]]
 
 NMS_IOU = 0.3  # boxes that overlap a better one by more than this are dropped
 TOP_BOXES = 10  # boxes of a frame and class that are kept
-LINK_IOU = 0.2  # a tube goes on with a box that overlaps its last one by at least this
+LINK_IOU = 0.2  # a tube continues with a box that overlaps its last one by at least this
 MAX_GAP = 5  # a tube has ended when so many frames had no box for it
 MIN_FRAMES = 15  # shorter tubes are dropped, unless the video is shorter too
 MIN_SCORE = 0.01  # tubes that score less are dropped
@@ -192,7 +192,7 @@ def link_tubes(
 def why_no_tube(rows: DetectionRows) -> str:
     """What keeps all boxes of a csv from becoming tubes, to be put after "no tube"."""
     if not len(rows):
-        return ", for it has no row"
+        return " because the file has no rows"
     best = rows.scores.max()
     if best < MIN_SCORE:
         return (

@@ -97,7 +97,7 @@ def encode_labels(
     Args:
         model: its text tower.
         labels: the names.
-        place: words for where a name stands, for messages.
+        place: gives the file and line of a name, for messages.
 
     Raises:
         UserError: a name has more tokens than the text tower has positions.
@@ -221,7 +221,7 @@ def _build_stclip(cfg: CfgNode, state: dict[str, Tensor] | None) -> STCLIP:
 
 
 def _activation_of_weight(cfg: CfgNode, in_file: str | None) -> str:
-    """The activation of MODEL.WEIGHT's CLIP; files that do not tell it are of QuickGELU."""
+    """The activation of MODEL.WEIGHT's CLIP; QuickGELU if the file does not say."""
     key = cfg.MODEL.CLIP_ACTIVATION
     if key == "auto":
         return in_file or "quick_gelu"
@@ -274,7 +274,7 @@ def _build_xclip(cfg: CfgNode, state: dict[str, Tensor] | None) -> XCLIPBaseline
         raise UserError(
             "MODEL.WEIGHT: these are not the parameters of the X-CLIP baseline (found "
             f"{others[0] if others else 'no clip.mit.positional_embedding'}); give a checkpoint of "
-            "a training with MODEL.NAME xclip; published weights of X-CLIP belong into MODEL.CLIP"
+            "a training with MODEL.NAME xclip; published weights of X-CLIP belong in MODEL.CLIP"
         )
     clip_state = {name.removeprefix("clip."): tensor for name, tensor in state.items()}
     clip = xclip_from_state_dict(clip_state, source="MODEL.WEIGHT")
@@ -307,7 +307,7 @@ def _check_against_config(cfg: CfgNode, state: dict[str, Tensor]) -> None:
     if "clip.visual.proj" not in state or (only_clip and parts):
         raise UserError(
             "MODEL.WEIGHT: these are not ST-CLIP's parameters (nothing but CLIP, or no CLIP among "
-            "them); weights of CLIP alone belong into MODEL.CLIP"
+            "them); weights of CLIP alone belong in MODEL.CLIP"
         )
     for key, in_file in config_of_state(state).items():
         in_config = reduce(getitem, key.split("."), keys)

@@ -116,17 +116,17 @@ def download(
 
 
 class _NetworkError(Exception):
-    """A transfer broke off; told apart from an error of the disk, which is an OSError too."""
+    """A transfer broke off; distinct from a disk error, which is an OSError too."""
 
 
 class _Transfer:
-    """A file on its way: ``<name>.part``, and beside it what the server said the file is."""
+    """A file on its way: ``<name>.part``, and next to it what the server said about it."""
 
     def __init__(self, url: str, target: Path, sha256: str | None, most_bytes: int) -> None:
         self.url, self.target, self.sha256, self.most_bytes = url, target, sha256, most_bytes
         self.part = target.with_name(target.name + ".part")
         self._note = target.with_name(target.name + ".part.json")
-        self.by_hand = f"run again to go on, or fetch {url} by hand and put it at {target}"
+        self.by_hand = f"run again to continue, or fetch {url} by hand and put it at {target}"
         if target.exists():  # the caller has seen that it is not the right one
             wrong = "is no whole file of weights" if sha256 is None else "has another SHA-256"
             self.by_hand += f" (the file there {wrong}: is it cut short?)"

@@ -323,7 +323,7 @@ def _merged(
 class _LoRAMLP(torch.autograd.Function):
     """The MLP of a vision block with LoRA on frozen layers, its gradients written out.
 
-    It keeps the tensor between the layers once; what the activation makes of it is computed anew.
+    It keeps the tensor between the layers once; the activation's output is recomputed.
     """
 
     @staticmethod

@@ -84,7 +84,7 @@ class ContextTokens(TemporalBlock):
         Args:
             patches: (F, L, W) patch embeddings without class token and positions.
             window: (A, T) long, rows of ``patches``; -1 where a video is shorter than T.
-            short: False: no video is.
+            short: whether a video may be shorter than T.
 
         Returns:
             (A, L, W), before the class token and CLIP's positions are added.
@@ -109,7 +109,7 @@ class ContextTokens(TemporalBlock):
 # ---------------------------------------------------------------- section 4: interaction
 @dataclass
 class InteractionLayout:
-    """Where each person stands in the padded sequences [class, person_1..person_P, context].
+    """The position of each person in the padded sequences [class, person_1..person_P, context].
 
     Attributes:
         row: (N,) long, the sequence of each person.
@@ -132,7 +132,7 @@ def lay_out(
     Args:
         context: (A, 1 + L, W), class token first, after ln_pre.
         persons: (N, W) person tokens; they get no positional embedding. None puts nothing there,
-            and the class token stands for every person.
+            and the class token is used for every person.
         layout: of the persons; its active keyframes are the rows of ``context``.
 
     Returns:
@@ -251,7 +251,7 @@ class ContextPrompting(nn.Module):
     def forward(
         self, layer: int, text: Tensor, tokens: Tensor, key_mask: Tensor | None = None
     ) -> Tensor:
-        """Text (A, C, E) prompted by the output tokens (A, S, W) of block ``layer``, if it does."""
+        """Text (A, C, E) prompted by the output tokens (A, S, W) of block ``layer``, or as is."""
         name = str(layer)
         if name not in self.prompts:
             return text
@@ -279,7 +279,7 @@ class InterestTokens:
     top_k: int = 0
     include_person: bool = False
 
-    @torch.no_grad()  # which tokens are chosen has no gradient; what they say has
+    @torch.no_grad()  # the choice of tokens has no gradient; their values do
     def spot(self, block: InteractionBlock, x: Tensor, layout: InteractionLayout) -> Tensor:
         """The class and patch tokens that each person attends to most.
 
@@ -308,7 +308,7 @@ class InterestTokens:
         Returns:
             (N, K, W), or (N, 1 + K, W) with the person's own token in front; nothing is padded.
         """
-        columns = spotted + layout.persons * (spotted > 0)  # the persons stand behind the class
+        columns = spotted + layout.persons * (spotted > 0)  # the persons follow the class token
         if self.include_person:
             columns = torch.cat([layout.column[:, None], columns], dim=1)
         return x[layout.row[:, None], columns]
@@ -331,7 +331,7 @@ def cosine_logits(
     """
     query = F.normalize(person_features.float(), dim=-1)
     names = F.normalize(text_features.float(), dim=-1)
-    # A product and a sum, because autocast would take a matrix product down to 16 bits again.
+    # A product and a sum, because autocast would compute a matrix product in 16 bits again.
     return (query[:, None] * names[text_row]).sum(dim=-1) / temperature
 
 
@@ -371,7 +371,7 @@ class STCLIP(nn.Module):
     scores are those of CLIP's image features of the keyframes.
 
     Args:
-        clip: the CLIP to build on; what of it is trained, ``CLIP.freeze`` says.
+        clip: the CLIP to build on; ``CLIP.freeze`` defines which of its parameters are trained.
         frames: T, the length of the windows.
         temperature: the cosines are divided by it.
         temporal: False: only the keyframe is looked at; the context tokens are its own patches.
@@ -408,7 +408,7 @@ class STCLIP(nn.Module):
     ) -> None:
         super().__init__()
         assert interest_tokens is None or (prompt and person_tokens), (
-            "interest tokens are persons' and prompt"
+            "interest_tokens needs prompt and person_tokens"
         )
         self.clip = clip
         clip.freeze()
@@ -444,7 +444,7 @@ class STCLIP(nn.Module):
         visual = self.clip.visual
         if len(batch.crops) == 0:
             return STCLIPOutput.empty(batch, vocabulary)
-        # Keyframes without persons leave here.
+        # Only keyframes with persons go further.
         active, owner = batch.layout.active, batch.layout.row  # (A,), (N,)
         keyframe = batch.keyframe[active]  # (A,)
         window = batch.window[active] if self.window_length > 1 else keyframe[:, None]  # (A, T)

@@ -80,7 +80,7 @@ def read_tensors(path: str | Path) -> Any:
                 _check_sums(archive)
         # Plain data stands in for these classes: no code of the file's choosing runs.
         inert: list[Any] = [(OrderedDict, "yacs.config.CfgNode"), argparse.Namespace]
-        # From an open file: of a path, torch would heed the suffix.
+        # From an open file: given a path, torch would act on its suffix.
         with torch.serialization.safe_globals(inert), open(path, "rb") as file:
             return torch.load(file, map_location="cpu", weights_only=True)
     except UserError:
@@ -183,7 +183,7 @@ def script_activation(path: Path) -> str | None:
             if sum(member.file_size for member in code) > _MOST_CODE:
                 return "quick_gelu"
             text = b"\n".join(archive.read(member) for member in code)
-    except Exception:  # whoever reads the weights says what is wrong with the file
+    except Exception:  # reported when the weights are read
         return None
     return "gelu" if re.search(rb"\bgelu\(", text) and b"1.702" not in text else "quick_gelu"
 
@@ -228,7 +228,7 @@ def _check_members(archive: zipfile.ZipFile, path: Path, script: bool) -> None:
 def _check_sums(archive: zipfile.ZipFile) -> None:
     """Compare every member's CRC-32; BadZipFile if one differs."""
     for member in archive.infolist():
-        # torch.save writes 0 if it was told to compute none.
+        # torch.save writes 0 if checksums are turned off.
         if member.CRC and member.compress_type == zipfile.ZIP_STORED:
             with archive.open(member) as file:
                 while file.read(_CHUNK):

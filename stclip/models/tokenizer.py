@@ -23,7 +23,7 @@ from torch import Tensor
 from stclip.errors import UserError
 
 VOCABULARY = "bpe_simple_vocab_16e6.txt.gz"
-# The file goes on after these; CLIP was trained with 49,408 ids: 2 * 256 + pairs + 2.
+# The file has more pairs than these; CLIP was trained with 49,408 ids: 2 * 256 + pairs + 2.
 PAIRS = 49408 - 2 * 256 - 2
 START_OF_TEXT = "<|startoftext|>"
 END_OF_TEXT = "<|endoftext|>"
@@ -69,7 +69,7 @@ class Tokenizer:
         return [id for piece in _PIECES.findall(text) for id in self._encode_piece(piece)]
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The cleaned text of some ids, words parted by spaces; stops at end-of-text."""
+        """The cleaned text of some ids, words separated by spaces; stops at end-of-text."""
         byte_of_letter = {letter: byte for byte, letter in self._letters.items()}
         text = bytearray()
         for id in ids:

@@ -151,7 +151,7 @@ def load_xclip(
             (Kinetics-400, patches of 16 pixels, 8 frames) or "zero"; it is downloaded once.
         device: where to.
         frames: T, the number of frames of a video; by default what the weights were trained for.
-            Positions are interpolated for another, with a warning: the weights know nothing of it.
+            Positions are interpolated for another, with a warning: they were not trained for it.
         activation: the function in the MLPs of both towers, quick_gelu or gelu. auto: what a config
             of Hugging Face beside the weights says, else quick_gelu, as in all published weights.
 

@@ -145,7 +145,7 @@ class CrossFrameBlock(Block):
             message: (B, W), each frame's from ``send``; None: each frame is alone.
 
         Returns:
-            (B, S or outputs, W); the message, once read, is gone.
+            (B, S or outputs, W), without the message.
         """
         assert not causal, "the tokens of a frame have no order"
         entering, key_mask = self._with_message(x, message, key_mask)

@@ -92,7 +92,7 @@ class Pretrainer:
         self.step, self.seconds = 0, 0.0
 
     def resume(self) -> None:
-        """Go on where the checkpoint stands, if there is one.
+        """Continue from the checkpoint, if there is one.
 
         Raises:
             UserError: it is of another model or recipe.
@@ -106,7 +106,7 @@ class Pretrainer:
         if wrong:
             raise UserError(
                 f"{self._checkpoint}: found no usable {', '.join(wrong)}, expected the state of a "
-                "pre-training: remove the file to begin anew"
+                "pre-training: remove the file to start again"
             )
         if content["recipe"] != vars(self._recipe):
             raise UserError(
@@ -120,13 +120,13 @@ class Pretrainer:
             raise UserError(f"{self._checkpoint}: found other weights: {reason}") from error
         load_optimizer(self._optimizer, content["optimizer"], str(self._checkpoint))
         self.step, self.seconds = content["step"], content["seconds"]
-        logger.info("going on at step %d", self.step)
+        logger.info("continuing at step %d", self.step)
 
     def save(self) -> None:
         """Write the checkpoint, whole or not at all.
 
         Raises:
-            UserError: training has diverged, or the file cannot be written; what stood there stays.
+            UserError: training has diverged, or the file cannot be written; an older one is kept.
         """
         broken = not_finite(self._trained, self._optimizer)
         if broken is not None:
@@ -227,12 +227,12 @@ def varied(pictures: Tensor, generator: torch.Generator) -> Tensor:
 
 @torch.no_grad()
 def prepare(clip: CLIP, pictures: Tensor) -> None:
-    """Start both towers where they learn soon: whitened patches and sine-cosine positions.
+    """Initialise both towers so that they learn fast: whitened patches and sine-cosine positions.
 
     A transformer of this size that starts from noise sees nothing but the average colour of a
     picture for tens of thousands of samples. Here the patch convolution gives the W largest
     principal components of the patches, each with variance 1, so that small differences (a hand, a
-    ball) are as loud as the background; and the positions are told from the start. The mean patch,
+    ball) count as much as the background; and positions differ from the start. The mean patch,
     which a convolution without bias cannot subtract, is subtracted from the positions.
 
     Args:

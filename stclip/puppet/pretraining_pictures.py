@@ -176,7 +176,7 @@ def scene_samples(seed: int, index: int, size: int) -> Iterator[tuple[Tensor, Sh
         seen = [p for p, box in zip(everyone, boxes, strict=True) if _in_the_square(box)]
         if whole and seen:
             yield preprocess(picture, size), Shown(tuple(seen), scene.place)
-        else:  # a frame of nobody has no caption
+        else:  # a frame without people has no caption
             person = chance.below(len(everyone))
             crop = crop_box(picture, _jittered(chance, boxes[person]))
             yield preprocess(crop, size), Shown((everyone[person],), scene.place)
@@ -203,7 +203,7 @@ def _draw_part(folder: Path, part: int, seed: int, size: int) -> None:
     samples = [sample for index in scenes for sample in scene_samples(seed, index, size)]
     with atomic_path(_part_path(folder, part, ".npy")) as path:
         np.save(path, torch.stack([pixels for pixels, _ in samples]).numpy())
-    # Written last: it tells that the part is there.
+    # Written last: it marks the part as complete.
     write_json(_part_path(folder, part, ".json"), [(s.people, s.place) for _, s in samples])
 
 

@@ -27,7 +27,7 @@ class FrameKey(NamedTuple):
 
 @dataclass
 class PersonLayout:
-    """Where the persons of a batch stand, known before it goes to a device.
+    """The positions of the persons of a batch, known before it goes to a device.
 
     The model needs these numbers to lay out its tensors; taken from tensors on a GPU, each would
     make the host wait for the device. A keyframes have persons.
@@ -143,7 +143,7 @@ class ClipBatch:
         return self._map(lambda tensor: tensor.pin_memory())
 
     def _map(self, function: Callable[[Tensor], Tensor]) -> ClipBatch:
-        # A copy, because a new batch would take its layout anew, on the device.
+        # A copy, because a new batch would compute its layout again, on the device.
         mapped = copy(self)
         mapped.layout = copy(self.layout)
         for record in (mapped, mapped.layout):

@@ -109,7 +109,7 @@ def test_a_tiny_training_gives_weights_and_a_card(tool, tmp_path, monkeypatch, c
     assert "| benchmark's look, alone |" in card
     assert "--samples 120 --steps 4" in card
     assert "Pictures: 120 of one to four people" in card
-    assert "card beside it" in capsys.readouterr().out
+    assert "card next to it" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

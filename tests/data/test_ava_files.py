@@ -102,7 +102,7 @@ def test_label_maps(tmp_path, text):
     [
         ("", "no item"),
         ('item { name: "sit" }', "item 1: name and id or label_id"),
-        ('item { name: "a" id: 1 } item { name: "b" id: 1 }', "item 2: id 1 stands there twice"),
+        ('item { name: "a" id: 1 } item { name: "b" id: 1 }', "item 2: id 1 occurs twice"),
         ('item { name: "a" id: 1 } item { name: "b" id', "after its 1 items .* cut short"),
         ('item { name: "a" id: 1 } }', "after its 1 items .* cut short"),
         (f'item {{ name: "a" id: {"9" * 5000} }}', "item 1: id 9{20}: at most 6 digits"),

@@ -155,7 +155,7 @@ def test_everything_that_lacks_is_in_one_message(tmp_path):
     text = message(cut=[902], x=[902], y=[902], clips=[902])
     assert "2 of 4 videos are missing, the first is x; 2 cannot be used, the first: " in text
     assert "cut.mp4 ends at second 7.0, but second 902 is annotated" in text
-    assert "belongs into videos_15min/" in text
+    assert "belongs in videos_15min/" in text
     assert "lacks 1 of its clips, the first is 901.mp4" in message(clips=[902, 903])
     assert "text.mp4: this video cannot be read" in message(text=[902])
     assert "lacks 1 frames, the first is 40 (second 901)" in message(frames=[902])

@@ -287,5 +287,5 @@ def test_a_new_dataset_is_one_function_and_one_entry(tmp_path, monkeypatch):
     assert batch.keys == (("wave", 2), ("wave", 5))
     assert batch.boxes.tolist() == [[2, 3, 30, 25]] * 2
     cfg.DATASETS.TEST = "circles"
-    with pytest.raises(UserError, match=r"DATASETS\.TEST: 'circles' .* ava, squares, or the path"):
+    with pytest.raises(UserError, match=r"DATASETS\.TEST: 'circles' .*squares.*or the path"):
         build_dataset(cfg, "test")

@@ -78,10 +78,10 @@ def test_reading(tmp_path):
 @pytest.mark.parametrize(
     ("table", "change", "message"),
     [
-        ("labels", "run", r"labels\[1\]: 'run': a name that stands there once"),
+        ("labels", "run", r"labels\[1\]: 'run': a unique name"),
         ("labels", 5, r"labels\[1\]: 5: a name"),
         ("labels", {"group": "pose"}, r"labels\[1\]: None: a name"),
-        ("videos", {"id": "v2"}, r"videos\[1\]: id 'v2' stands there twice"),
+        ("videos", {"id": "v2"}, r"videos\[1\]: id 'v2' occurs twice"),
         ("videos", {"id": 5}, r"videos\[1\]: id 5: a text"),
         ("videos", {"id": "v\0"}, r"videos\[1\]: id 'v\\x00': a text without control characters"),
         ("videos", {"id": "é" * 120}, r"videos\[1\]: id .* has 120 characters; .* shorter"),

@@ -31,7 +31,7 @@ def test_text_is_kept_and_only_line_ends_go(tmp_path):
     [
         (b"", "no label in it"),
         (b"\n \n", "no label in it"),
-        (b"run\nsit\nrun\n", "'run' stands there twice"),
+        (b"run\nsit\nrun\n", "'run' occurs twice"),
         (b"\xff\xfe\x00", "not a UTF-8 text file"),
     ],
 )

@@ -70,7 +70,7 @@ def test_a_damaged_entry_counts_as_none_and_is_made_anew(tmp_path, caplog, damag
     path.write_bytes(wrong.get(damage, data))
     with caplog.at_level(logging.WARNING):
         assert store.get(b"one", SIZE) is None
-    assert f"{path}: this entry of DATALOADER.STORE is damaged and is made anew" in caplog.text
+    assert f"{path}: this entry of DATALOADER.STORE is damaged and is recreated" in caplog.text
     store.put(b"one", entry(1))
     assert equal(store.get(b"one", SIZE), entry(1))
 

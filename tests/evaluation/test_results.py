@@ -257,7 +257,7 @@ def test_a_broken_part_is_scored_anew(log, caplog):
     again, done = another(log)
     assert done == set()
     assert again.detections == []
-    assert "scored anew" in caplog.text
+    assert "scored again" in caplog.text
     assert path.name in caplog.text
 
 

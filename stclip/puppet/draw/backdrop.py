@@ -1,4 +1,4 @@
-"""What is behind the people: a wall or the sky, the ground, and things that nobody uses."""
+"""What is behind the people: a wall or the sky, the ground, and objects that are not used."""
 
 from collections.abc import Callable
 

@@ -1,6 +1,6 @@
 """Captions of drawn scenes: what people might have written under such a picture.
 
-The small CLIP reads these instead of the captions of the web. An action is told by its bare label
+The small CLIP reads these instead of the captions of the web. An action is named by its bare label
 (``brush_hair``), in a few words or in a whole sentence, in several words of the same meaning.
 """
 
@@ -20,7 +20,7 @@ class Verbs(NamedTuple):
 
 
 class Looks(NamedTuple):
-    """What a caption may tell of a person. A plain tuple, so that JSON can hold it."""
+    """What a caption may say about a person. A plain tuple, so that JSON can hold it."""
 
     action: str  # one of VERBS
     shirt: str  # the name of its colour
@@ -195,11 +195,11 @@ _LABEL, _SPACED_LABEL, _SHORT = 0.25, 0.10, 0.35
 
 
 def write_caption(rng: random.Random, people: Sequence[Looks], place: str) -> Caption:
-    """Tell of one person of a picture, or of two.
+    """Describe one person of a picture, or two.
 
     Args:
         rng: chooses the words.
-        people: who can be seen, at least one; the first is told of most often.
+        people: who can be seen, at least one; the first is described most often.
         place: where, such as "park".
     """
     chance = Chance(rng)

@@ -79,7 +79,7 @@ def draw_puppet(
     """Draw the dataset into ``folder``, whole or not at all.
 
     Args:
-        folder: is made; must not be there yet.
+        folder: is created; must not exist yet.
         setting: a key of SETTINGS.
         train_clips: clips of each of the 21 classes for training.
         test_clips: the same for testing.
@@ -181,7 +181,7 @@ def _draw_all(plans: Sequence[ClipPlan], videos: Path, workers: int) -> Iterator
             yield from bar(drawn)
         except BrokenProcessPool as error:
             raise UserError(
-                "a drawing process was killed, perhaps for want of memory; use fewer workers"
+                "a drawing process was killed, perhaps for lack of memory; use fewer workers"
             ) from error
         finally:
             pool.shutdown(cancel_futures=True)
@@ -191,7 +191,7 @@ def _draw_all(plans: Sequence[ClipPlan], videos: Path, workers: int) -> Iterator
 def _new_folder(folder: Path) -> Iterator[Path]:
     """A temporary folder beside ``folder`` that gets its name when the block succeeds."""
     if os.path.lexists(folder):
-        raise UserError(f"{folder} exists already; remove it to have it drawn anew")
+        raise UserError(f"{folder} exists already; remove it to draw it again")
     prefix = f".tmp-{folder.name}-"
     with locked(folder.parent, folder.name, leftovers=f"{prefix}*"):
         parent = Path(tempfile.mkdtemp(prefix=prefix, dir=folder.parent))

@@ -25,7 +25,7 @@ _ANGLES = 9  # the first fields of a pose: arms, legs, lean
 
 @dataclass
 class Person:
-    """Somebody doing something.
+    """A person performing an action.
 
     Attributes:
         action: its name.
@@ -107,7 +107,7 @@ class Person:
 
     @cached_property
     def _reach(self) -> list[Extent]:
-        """The same if nobody walked."""
+        """The same without walking."""
         extents = []
         for frame in self._some_frames:
             walked = self._walked(frame)

@@ -67,7 +67,7 @@ class Scene:
         canvas = self.backdrop.crop((left, top, left + SCALE * WIDTH, top + SCALE * HEIGHT))
         draw = ImageDraw.Draw(canvas)
         boxes: list[Box] = [(0, 0, 0, 0)] * len(self.people)
-        # Who stands further down in the picture is nearer and hides the others; stairs and tables
+        # A person further down in the picture is nearer and hides the others; stairs and tables
         # hide nobody, or a person might never be seen.
         order = sorted(range(len(self.people)), key=lambda i: self.people[i].ground)
         for index in order:
@@ -92,7 +92,7 @@ def plan_scene(
         actions: of the main person, then of up to four others; keys of ACTIONS or EXTRA_ACTIONS.
         frames: how many, at least 2.
         look: one of LOOKS; they differ in colours, and in what stands about.
-        apart: what tells the main person's action is far from the body where that is plausible.
+        apart: objects that reveal the main person's action are far from the body where plausible.
 
     Raises:
         ValueError: an action, a look or a number that there is not.

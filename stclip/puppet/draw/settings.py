@@ -21,7 +21,7 @@ class Setting:
     Attributes:
         folder: what both are called.
         others: numbers of persons beside the main one, each as likely.
-        alone: how often there is nobody else instead.
+        alone: how often there is no other person instead.
         other_action: how often another person does not do what the main person does.
         distinct: no two persons do the same.
         apart: the prop that tells the action is far from the body.

@@ -92,7 +92,7 @@ def read_tests(folder: Path, name: str | None = None) -> list[Outcome]:
 
 
 def check_distinct(tests: Sequence[Outcome]) -> None:
-    """See that no two tests belong into one cell.
+    """Check that no two tests belong in one cell.
 
     Raises:
         UserError: two do; which of them counts is for the user to say.

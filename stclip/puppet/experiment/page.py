@@ -88,7 +88,7 @@ def quickstart_report(
             for video in first_clips(dataset, labels, CLIPS)
         ],
         clips_note=(
-            "The first test clip of each unseen action, not chosen by what came out. Beside every "
+            "The first test clip of each unseen action, not chosen by its outcome. Next to every "
             f"person are the true action and the model's two best of the {len(labels)} names, "
             "scores averaged over the clip."
         ),

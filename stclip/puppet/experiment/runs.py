@@ -76,7 +76,7 @@ class Run:
         A test of a checkpoint that was written after it does not count.
 
         Raises:
-            UserError: a training stands there that was made with another config.
+            UserError: the folder holds a training with another config.
         """
         if self.command == "train":
             self._refuse_other_config(self.folder / "config.yaml")
@@ -91,7 +91,7 @@ class Run:
         return config.read_bytes() == self.cfg().dump().encode()
 
     def begun(self) -> bool:
-        """Whether a training stands there that --resume continues."""
+        """Whether the folder holds a training that --resume continues."""
         return self.command == "train" and (self.folder / "config.yaml").exists()
 
     def outcome(self) -> str:
@@ -272,7 +272,7 @@ def clock(seconds: float) -> str:
 def start_tool(words: list[str], output: TextIO, jobs: int = 1) -> subprocess.Popen[bytes]:
     """Start a process that prints into a file, one of so many at a time."""
     # Threads that spin while they wait lose their cores to whatever else is busy there, and all the
-    # others wait for them: a test that takes 5 s beside other work has taken 120 s so.
+    # others wait for them: a test of 5 s has taken 120 s next to other work.
     environment = {"OMP_WAIT_POLICY": "PASSIVE"}
     if jobs > 1:
         environment["OMP_NUM_THREADS"] = str(max((os.cpu_count() or 1) // jobs, 1))
