@@ -181,8 +181,8 @@ def test_one_empty_box_counts_as_a_miss_and_is_told_of(case, capsys):
 @pytest.mark.parametrize(
     ("rows", "words"),
     [
-        ("", "it has no row"),
-        (row("run/a", 1, 2, score=0), "no row scores more than 0"),
+        ("", "the file has no rows"),
+        (row("run/a", 1, 2, score=0), "no score is above 0"),
         (row("run/a", 9, 2), "none of its 1 frames is annotated"),
         (row("run/a", 1, 2, box="200,100,240,130"), "in its 1 annotated frames no box overlaps"),
     ],

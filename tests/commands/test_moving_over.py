@@ -129,5 +129,5 @@ def test_a_training_without_the_head(
     with pytest.raises(SystemExit) as stopped:
         run(lambda: main(["--config-file", str(released), "--no-head", *CASE_KEYS]))
     assert stopped.value.code == 2
-    assert "--no-head: ST-CLIP has no head apart" in capsys.readouterr().err
+    assert "--no-head: ST-CLIP has no separate head" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()

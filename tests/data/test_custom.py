@@ -79,8 +79,8 @@ def test_reading(tmp_path):
     ("table", "change", "message"),
     [
         ("labels", "run", r"labels\[1\]: 'run': a unique name"),
-        ("labels", 5, r"labels\[1\]: 5: a name"),
-        ("labels", {"group": "pose"}, r"labels\[1\]: None: a name"),
+        ("labels", 5, r"labels\[1\]: 5: a unique name"),
+        ("labels", {"group": "pose"}, r"labels\[1\]: None: a unique name"),
         ("videos", {"id": "v2"}, r"videos\[1\]: id 'v2' occurs twice"),
         ("videos", {"id": 5}, r"videos\[1\]: id 5: a text"),
         ("videos", {"id": "v\0"}, r"videos\[1\]: id 'v\\x00': a text without control characters"),

@@ -82,7 +82,7 @@ def test_files_that_hold_no_tubes(tmp_path: Path) -> None:
         with pytest.raises(UserError, match="do not say which boxes are the same person's"):
             read_tube_truth(write(tmp_path, content))
     for labels in (["run", "run"], ["run", 3]):
-        with pytest.raises(UserError, match="names that stand there once"):
+        with pytest.raises(UserError, match="unique names were expected"):
             read_tube_truth(write(tmp_path, {**TRUTH, "labels": labels}))
     with pytest.raises(UserError, match="nframes"):
         read_tube_truth(write(tmp_path, {**TRUTH, "nframes": {"run/a": 0}}))

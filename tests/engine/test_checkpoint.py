@@ -135,7 +135,7 @@ def test_parts_of_another_form_are_refused(tmp_path: Path, part: str, value: Any
 
 def test_the_order_of_a_reference_file_must_fit(tmp_path: Path) -> None:
     checkpoint = Checkpoint(tiny_model().state_dict(), reference={"order": ["a"]})
-    with pytest.raises(UserError, match="found another order"):
+    with pytest.raises(UserError, match="the stored order of tensors"):
         save_reference_checkpoint(tmp_path / "a.pth", checkpoint)
 
 
