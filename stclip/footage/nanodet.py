@@ -1,9 +1,9 @@
 """NanoDet-g: a one-stage detector of COCO's 80 classes, small enough for a CPU.
 
-The network is described by its own configuration (RangiLyu/nanodet, config/nanodet-g.yml) and by the
+The network is described by its configuration (RangiLyu/nanodet, config/nanodet-g.yml) and by the
 graph that its published weights were distributed in; this is written from those two. Batch
-normalisation is folded into the convolutions, as in the graph. Boxes are predicted as in Generalized
-Focal Loss (Li et al. 2020, section 3.2): the distance from a cell's centre to each side of the box
+normalisation is folded into the convolutions, as in the graph. Boxes are predicted as in
+Generalized Focal Loss (Li et al. 2020): the distance from a cell's centre to each side of the box
 is the mean of a distribution over 0, 1, ..., 10 strides.
 
 Shapes:
@@ -101,7 +101,7 @@ class Backbone(nn.Module):
 
 
 class PAN(nn.Module):
-    """Mixes the resolutions, down to the finest and back (Liu et al. 2018): only sums and resizing."""
+    """Mixes the resolutions, to the finest and back, by sums (Liu et al. 2018)."""
 
     def __init__(self, inputs: tuple[int, ...], channels: int) -> None:
         super().__init__()
