@@ -36,8 +36,6 @@ _DFINE_FILES = ["config.json", "preprocessor_config.json", "model.safetensors"]
 NANODET_FILE = "nanodet.safetensors"
 NANODET_SIDE = 416  # the longer side of what NanoDet-g was trained with, in pixels
 
-_FRAMES_AT_ONCE = 8  # more make nothing faster and need more memory
-
 
 class Persons(NamedTuple):
     """The persons of one frame, the surest first.
@@ -66,6 +64,7 @@ class PersonDetector(ABC):
     default_threshold: ClassVar[float] = 0.5
     # Of two boxes whose IoU is larger the surer one stays; None: the model itself sees to it.
     nms_iou: ClassVar[float | None] = None
+    frames_at_once: ClassVar[int] = 8  # more make nothing faster and need more memory
 
     def __init__(
         self, model: nn.Module, device: torch.device, threshold: float | None = None
@@ -95,8 +94,8 @@ class PersonDetector(ABC):
             raise UserError(f"frames: shape (n, h, w, 3) expected, RGB, found {frames.shape}")
         height, width = frames.shape[1:3]
         persons = []
-        for start in range(0, len(frames), _FRAMES_AT_ONCE):
-            chunk = np.ascontiguousarray(frames[start : start + _FRAMES_AT_ONCE])
+        for start in range(0, len(frames), self.frames_at_once):
+            chunk = np.ascontiguousarray(frames[start : start + self.frames_at_once])
             # torch warns of arrays that it must not write to.
             pictures = torch.from_numpy(chunk if chunk.flags.writeable else chunk.copy())
             with torch.inference_mode():
@@ -172,6 +171,8 @@ class TorchvisionDetector(PersonDetector):
         threshold: likewise; most models drop what is below 0.05 themselves.
         person: the label of persons.
     """
+
+    frames_at_once = 2  # of some 800 x 1333 pixels each, which take up to a gigabyte
 
     def __init__(
         self,
