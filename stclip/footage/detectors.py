@@ -172,7 +172,7 @@ class TorchvisionDetector(PersonDetector):
         person: the label of persons.
     """
 
-    frames_at_once = 2  # of some 800 x 1333 pixels each, which take up to a gigabyte
+    frames_at_once = 2  # each is resized to some 800 x 1333 pixels
 
     def __init__(
         self,
