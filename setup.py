@@ -22,7 +22,7 @@ setup(
     long_description_content_type="text/markdown",
     author="The stclip authors",
     license="MIT",
-    license_files=["LICENSE", "NOTICE"],
+    license_files=["LICENSE", "NOTICE", "licenses/*"],
     classifiers=[
         "Programming Language :: Python :: 3",
         "Topic :: Scientific/Engineering :: Artificial Intelligence",
@@ -57,6 +57,8 @@ setup(
         "yacs",
     ],
     extras_require={
+        # The most accurate of the person detectors; older ones have no D-FINE.
+        "dfine": ["transformers>=4.52"],
         "dev": ["hypothesis", "mypy", "pre-commit", "pytest>=7.3", "pytest-xdist", "ruff"],
         # Other implementations that tests and benchmarks compare with.
         "parity": ["open_clip_torch", "opencv-python-headless", "transformers"],

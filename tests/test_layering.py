@@ -20,6 +20,7 @@ ALLOWED = {
     "models": FOUNDATION - {"files"},
     "engine": FOUNDATION | {"models"},
     "evaluation": FOUNDATION,
+    "footage": FOUNDATION | {"data", "models", "engine"},
     "cli": {"config", "errors"},
 }
 EXCEPTIONS = {

@@ -1,0 +1,1 @@
+"""People in a video of one's own: who is where."""
