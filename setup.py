@@ -34,7 +34,7 @@ setup(
     package_dir=SHIPPED,
     entry_points={"console_scripts": ["stclip = stclip.commands:main"]},
     package_data={
-        "stclip": ["assets/*", "evaluation/*.jinja"],
+        "stclip": ["assets/*", "evaluation/*.jinja", "footage/*.jinja"],
         **{name: ["**/*.yaml", "**/*.txt"] for name in SHIPPED},
     },
     install_requires=[
@@ -54,13 +54,16 @@ setup(
         # Beside torch, so that pip picks two that fit each other.
         "torchvision",
         "tqdm",
+        # ByteTrack, and with it OpenCV, which draws boxes into videos.
+        "trackers>=2.6",
         "yacs",
     ],
     extras_require={
         # The most accurate of the person detectors; older ones have no D-FINE.
         "dfine": ["transformers>=4.52"],
+        "elan": ["pympi-ling"],  # one of the exports of stclip detect
         "dev": ["hypothesis", "mypy", "pre-commit", "pytest>=7.3", "pytest-xdist", "ruff"],
         # Other implementations that tests and benchmarks compare with.
-        "parity": ["open_clip_torch", "opencv-python-headless", "transformers"],
+        "parity": ["open_clip_torch", "transformers"],
     },
 )

@@ -7,6 +7,7 @@ The public surface::
     xclip = stclip.load_xclip("k400_16_8")
     detector = stclip.load("model_0003000.pth", labels=["wave", "sit"])
     scores = detector.score(frames, boxes, keyframe=12)
+    stclip.detect("party.mp4", ["dance", "wave"]).save("found")
 """
 
 import importlib
@@ -15,16 +16,27 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from stclip.detector import Detector, load
     from stclip.errors import UserError
+    from stclip.footage.detect import detect
     from stclip.models.tokenizer import tokenize
     from stclip.models.weights import load_clip, load_xclip
 
 __version__ = "0.1.0"
-__all__ = ["Detector", "UserError", "__version__", "load", "load_clip", "load_xclip", "tokenize"]
+__all__ = [
+    "Detector",
+    "UserError",
+    "__version__",
+    "detect",
+    "load",
+    "load_clip",
+    "load_xclip",
+    "tokenize",
+]
 
 # Imported when first used: torch takes seconds, which `stclip --help` need not wait for.
 _PLACES = {
     "Detector": "stclip.detector",
     "UserError": "stclip.errors",
+    "detect": "stclip.footage.detect",
     "load": "stclip.detector",
     "load_clip": "stclip.models.weights",
     "load_xclip": "stclip.models.weights",

@@ -14,10 +14,12 @@ from stclip.data.frames import FrameList
 from stclip.data.proposals import Proposals
 from stclip.engine.checkpoint import read_checkpoint
 from stclip.engine.distributed import choose_device
+from stclip.engine.precision import autocast
 from stclip.errors import UserError
 from stclip.models.build import Model, build_model, config_of_state, encode_labels
+from stclip.models.fast import FixedWeights
 from stclip.models.losses import class_scores
-from stclip.structures import FrameKey, Needs
+from stclip.structures import ClipBatch, FrameKey, Needs
 from stclip.structures.groups import GROUPS
 
 # Keys under MODEL that parameters do not always tell.
@@ -59,6 +61,7 @@ class Detector:
                     f"groups: {name!r} has {group!r}: one of {', '.join(GROUPS)} expected"
                 )
         self.groups = None if groups is None else dict(groups)
+        self._fixed = FixedWeights()
         self.labels = labels
 
     @property
@@ -105,12 +108,21 @@ class Detector:
         numbers = np.arange(len(array), dtype=np.float32)
         persons = ChunkKeyframe(FrameKey("", place + 1), Proposals(array, numbers))
         batch = make_chunk(video, [persons], self.needs)
-        with torch.inference_mode():
-            output = self.model(batch.to(self.device), self._vocabulary)
         scores = np.full((len(array), len(self._labels)), np.nan, dtype=np.float32)
-        groups = None if self.groups is None else [self.groups.get(name) for name in self._labels]
-        scores[batch.det_scores.long().numpy()] = class_scores(output.logits, groups).cpu().numpy()
+        scores[batch.det_scores.long().numpy()] = self.score_batch(batch)
         return scores
+
+    def score_batch(self, batch: ClipBatch, precision: str = "fp32") -> NDArray[np.float32]:
+        """The scores (N, C) of the persons of a batch on the CPU, which has what ``needs`` says.
+
+        Args:
+            batch: keyframes and their persons.
+            precision: fp32, or autocast to bf16 or fp16.
+        """
+        groups = None if self.groups is None else [self.groups.get(name) for name in self._labels]
+        with torch.inference_mode(), autocast(precision, self.device), self._fixed:
+            output = self.model(batch.to(self.device), self._vocabulary)
+        return class_scores(output.logits, groups).cpu().numpy()
 
 
 def load(

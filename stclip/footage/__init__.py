@@ -1,1 +1,5 @@
-"""People in a video of one's own: who is where."""
+"""Own footage: from a video and action names to who does what when.
+
+video -> frames, decoded once, in order -> person detector -> tracker -> scores of each track ->
+events -> files.
+"""

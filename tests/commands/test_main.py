@@ -10,7 +10,7 @@ import pytest
 import stclip
 from stclip.cli import Parser
 from stclip.commands import COMMANDS, main
-from tests.helpers import REPOSITORY
+from tests.helpers import REPOSITORY, load_command
 
 TOOLS = {
     "ablate_puppet": "puppet ablate",
@@ -18,6 +18,7 @@ TOOLS = {
     "benchmark_puppet": "puppet benchmark",
     "benchmark_table": "table",
     "convert_checkpoint": "convert",
+    "detect": "detect",
     "evaluate": "evaluate",
     "gpu_check": "gpu-check",
     "prepare_puppet": "puppet draw",

@@ -1,0 +1,195 @@
+"""Who does what when in videos of one's own: the whole way, in Python."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from stclip.detector import Detector, load
+from stclip.engine.distributed import choose_device
+from stclip.errors import UserError
+from stclip.files import atomic_path
+from stclip.footage.annotated import AnnotatedVideo
+from stclip.footage.detectors import PersonDetector, load_detector
+from stclip.footage.given import Detected
+from stclip.footage.pipeline import Run, Settings, Step
+from stclip.footage.records import Footage
+from stclip.footage.results import (
+    EVENTS,
+    PAGE,
+    RESULT,
+    VIDEO,
+    write_events,
+    write_page,
+    write_result,
+)
+from stclip.footage.source import ArraySource, Source, open_source
+from stclip.models.baselines import Baseline
+from stclip.models.weights import load_clip
+
+LOG = ".detections.jsonl"
+# Without training, cosines are divided by what CLIP was trained with, so that scores of different
+# names stand apart; thresholds of events are meant for such scores.
+_CLIP_TEMPERATURE = 0.01
+
+
+def load_model(
+    actions: Sequence[str],
+    none_of: Sequence[str] = (),
+    weights: str | Path | None = None,
+    clip: str = "ViT-B/16",
+    device: str = "auto",
+) -> tuple[Detector, dict[str, Any]]:
+    """What scores persons, and what results say of it.
+
+    Args:
+        actions: names that are reported.
+        none_of: names that are scored too and never reported.
+        weights: a checkpoint of ST-CLIP, ours or the reference's; None for CLIP without training on
+            the person's crop and the whole frame.
+        clip: without weights, the name or file of a CLIP.
+        device: auto, cpu, cuda or cuda:N.
+
+    Raises:
+        UserError: names are missing, empty or twice; weights cannot be read.
+    """
+    labels = [*actions, *none_of]
+    if not actions:
+        raise UserError("no actions: name at least one, such as --actions walk wave 'fall down'")
+    empty = [name for name in labels if not isinstance(name, str) or not name.strip()]
+    twice = sorted({name for name in labels if labels.count(name) > 1})
+    if empty or twice:
+        found = f"{twice[0]!r} twice" if twice else repr(empty[0])
+        raise UserError(f"actions: distinct names expected, found {found}")
+    if len(labels) == 1:
+        raise UserError(
+            f"actions: {labels[0]!r} alone would get a score of 1 whatever is seen; add others, or "
+            "what else people do as --none-of standing 'nothing special'"
+        )
+    if weights is not None:
+        return load(weights, labels, device), {"name": "ST-CLIP", "weights": str(weights)}
+    model = Baseline(load_clip(clip), frame=True, crop=True, temperature=_CLIP_TEMPERATURE)
+    detector = Detector(model.to(choose_device(device)), labels)
+    return detector, {"name": "CLIP, frame and crop, without training", "clip": str(clip)}
+
+
+class Detection:
+    """A video that is gone through once: iterate over it, or ``save`` it.
+
+    Iterating yields a ``Step`` a frame, lazily; ``footage`` has all that was found so far, with
+    events once the end is reached.
+    """
+
+    def __init__(self, run: Run, source: Source, settings: Settings, model: Detector) -> None:
+        self._run, self._source, self._settings, self._model = run, source, settings, model
+
+    @property
+    def footage(self) -> Footage:
+        """What was found so far."""
+        return self._run.footage
+
+    def __iter__(self) -> Iterator[Step]:
+        return iter(self._run)
+
+    def all(self) -> Footage:
+        """Go through to the end."""
+        for _ in self:
+            pass
+        return self.footage
+
+    def save(self, folder: str | Path, video: bool = True) -> Footage:
+        """Go through to the end and write result.json, events.csv, index.html and annotated.mp4.
+
+        Args:
+            folder: gets the files.
+            video: whether to write annotated.mp4.
+
+        Raises:
+            UserError: the video cannot be read or the files not be written. What was found until
+                then is written all the same, as it is at an interrupt.
+        """
+        for _ in self.saving(Path(folder), video):
+            pass
+        return self.footage
+
+    def saving(self, folder: Path, video: bool = True) -> Iterator[Step]:
+        """``save`` frame by frame, for those who show progress."""
+        folder.mkdir(parents=True, exist_ok=True)
+        settings, footage = self._settings, self.footage
+        with ExitStack() as stack:
+            annotated = None
+            if video:
+                path = stack.enter_context(atomic_path(folder / VIDEO))
+                wait = 4 * settings.score_every + self._model.needs.frames / self._source.fps
+                annotated = AnnotatedVideo(
+                    path, self._source, footage.actions, settings.events, wait
+                )
+            try:
+                for step in self:
+                    if annotated is not None:
+                        annotated.add(step)
+                    yield step
+            finally:
+                self._run.finish()
+                if annotated is not None:
+                    annotated.learn(self._run.last)
+                    annotated.close()
+                drawn = annotated is not None and footage.video["frames"] > 0
+                write_result(folder / RESULT, footage)
+                write_events(folder / EVENTS, footage)
+                write_page(folder / PAGE, footage, VIDEO if drawn else None)
+
+
+def detect(
+    video: str | Path | Iterable[Any],
+    actions: Sequence[str],
+    *,
+    none_of: Sequence[str] = (),
+    weights: str | Path | None = None,
+    clip: str = "ViT-B/16",
+    detector: str | PersonDetector = "nanodet",
+    settings: Settings | None = None,
+    fps: float | None = None,
+    start: float = 0.0,
+    end: float = math.inf,
+    device: str = "auto",
+    precision: str = "fp32",
+) -> Detection:
+    """Say what each person in a video does, for actions in any words.
+
+    Nothing is decoded before the result is iterated over or saved.
+
+    Args:
+        video: a path, address, camera number, or an iterable of (h, w, 3) uint8 RGB frames or of
+            pairs (seconds, frame).
+        actions: names that are reported.
+        none_of: names that are scored and never reported, such as "standing".
+        weights: a checkpoint of ST-CLIP; None for CLIP without training.
+        clip: without weights, the name or file of a CLIP.
+        detector: the name of a person detector, or a function from frames to boxes and scores.
+        settings: thresholds, times and what makes an event.
+        fps: frames a second where the frames carry no times.
+        start: seconds before this are skipped.
+        end: nothing from this second on is read.
+        device: auto, cpu, cuda or cuda:N.
+        precision: fp32, bf16 or fp16.
+
+    Raises:
+        UserError: the video, the weights or an argument cannot be used.
+    """
+    settings = settings or Settings()
+    source: Source
+    if isinstance(video, str | Path):
+        source = open_source(video, fps, start, end)
+    else:
+        source = ArraySource(video, fps)
+    model, facts = load_model(actions, none_of, weights, clip, device)
+    found = detector
+    if isinstance(found, str):
+        found = load_detector(found, device, settings.detector_threshold)
+    find = Detected(found, settings.detector_threshold)
+    run = Run(source, model, actions, find, settings, facts, precision=precision)
+    return Detection(run, source, settings, model)

@@ -1,0 +1,230 @@
+"""From a video and words to who does what when: the whole way, on drawn people."""
+
+import json
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+import stclip
+from stclip.cli import run
+from stclip.errors import UserError
+from stclip.footage.detect import detect, load_model
+from stclip.footage.pipeline import Settings
+from stclip.footage.results import read_result
+from tests.footage.make import drawn_frame
+from tests.helpers import load_command
+
+FPS, SIZE = 10, (240, 160)
+ACTIONS = ["walk", "wave", "sit"]
+
+
+def pictures(seconds: float = 3.0) -> Iterator[np.ndarray]:
+    """One person walks to the right, another one stands."""
+    for n in range(round(seconds * FPS)):
+        yield drawn_frame(*SIZE, [(50.0 + 2 * n, 30.0, 110.0), (200.0, 40.0, 90.0)])
+
+
+@pytest.fixture(scope="module")
+def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("film") / "film.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=FPS)
+        stream.width, stream.height, stream.pix_fmt = *SIZE, "yuv420p"
+        sound = container.add_stream("aac", rate=8000)
+        for n, picture in enumerate(pictures()):
+            frame = av.VideoFrame.from_ndarray(picture, "rgb24")
+            frame.pts, frame.time_base = n, Fraction(1, FPS)
+            container.mux(stream.encode(frame))
+        for start in range(0, 3 * 8000, 1024):
+            part = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), "fltp", "mono")
+            part.sample_rate, part.pts, part.time_base = 8000, start, Fraction(1, 8000)
+            container.mux(sound.encode(part))
+        container.mux(stream.encode())
+        container.mux(sound.encode())
+    return path
+
+
+@pytest.fixture(scope="module")
+def found(film: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the command leaves."""
+    out = tmp_path_factory.mktemp("found")
+    assert command(film, "--out", str(out)) == 0
+    return out / "film"
+
+
+def command(film: Path, *options: str) -> int:
+    words = [str(film), "--actions", *ACTIONS, "--none-of", "stand", "--clip", "puppet"]
+    return load_command("detect").main([*words, *options])
+
+
+def test_two_people_are_found_and_followed(found: Path) -> None:
+    result = read_result(found / "result.json")
+    assert result.complete
+    assert (result.actions, result.none_of) == (ACTIONS, ["stand"])
+    assert result.video["size"] == list(SIZE)
+    assert result.video["frames"] == 30
+    assert len(result.tracks) == 2
+    moving = max(result.tracks.values(), key=lambda t: float(np.ptp(t.boxes[:, 2])))
+    assert len(moving.boxes) >= 25
+    middle = moving.boxes[:, [2, 4]].mean(axis=1)
+    expected = 50 + 2 * (moving.boxes[:, 1] - 1)
+    assert np.abs(middle - expected).max() < 15
+    for track in result.tracks.values():
+        times, scores = track.timeline()
+        assert np.abs(np.diff(times)[1:] - 0.5).max() < 1e-6  # once on the grid of half seconds
+        np.testing.assert_allclose(scores.sum(axis=1), 1, atol=1e-3)
+
+
+def test_the_video_plays_and_keeps_times_and_sound(film: Path, found: Path) -> None:
+    with av.open(str(found / "annotated.mp4")) as container:
+        stream = container.streams.video[0]
+        assert (stream.codec_context.name, stream.codec_context.pix_fmt) == ("h264", "yuv420p")
+        frames = list(container.decode(stream))
+        assert container.streams.audio[0].codec_context.name == "aac"
+    times = [round(float(frame.pts * frame.time_base), 3) for frame in frames]
+    assert times == [n / FPS for n in range(30)]
+    drawn = frames[20].to_ndarray(format="rgb24").astype(int)
+    plain = list(pictures())[20].astype(int)
+    assert (np.abs(drawn - plain).max(axis=2) > 60).mean() > 0.01  # boxes and labels
+    content = (found / "annotated.mp4").read_bytes()
+    assert content.index(b"moov") < content.index(b"mdat")  # plays before it is whole
+
+
+def test_files_for_people(found: Path) -> None:
+    assert {path.name for path in found.iterdir()} == {
+        "annotated.mp4", "events.csv", "index.html", "result.json"
+    }  # fmt: skip
+    assert (found / "events.csv").read_text("utf-8-sig").startswith("person,action,start,end,score")
+    page = (found / "index.html").read_text()
+    assert 'src="annotated.mp4"' in page
+    assert "2 persons" not in page  # the script counts them
+
+
+def test_what_is_complete_is_not_done_again(
+    film: Path, found: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = (found / "result.json").stat().st_mtime_ns
+    assert command(film, "--out", str(found.parent)) == 0
+    assert "complete already" in capsys.readouterr().out
+    assert (found / "result.json").stat().st_mtime_ns == before
+
+
+def test_an_interrupted_run_goes_on_and_ends_alike(
+    film: Path, found: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from stclip.footage import pipeline
+
+    plain = pipeline.Run._note
+    calls = []
+
+    def interrupt(self, frame, persons) -> None:
+        calls.append(frame.number)
+        if len(calls) == 17:
+            raise KeyboardInterrupt
+        plain(self, frame, persons)
+
+    monkeypatch.setattr(pipeline.Run, "_note", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        command(film, "--out", str(tmp_path))
+    half = read_result(tmp_path / "film/result.json")
+    assert not half.complete
+    assert half.video["frames"] == 16
+    asked = []
+    monkeypatch.setattr(pipeline.Run, "_note", plain)
+    from stclip.footage import given
+
+    ask = given.Detected.__call__
+    monkeypatch.setattr(
+        given.Detected, "__call__", lambda self, f: asked.append(f.number) or ask(self, f)
+    )
+    assert command(film, "--out", str(tmp_path), "--resume") == 0
+    assert asked == list(range(18, 31))
+    again = json.loads((tmp_path / "film/result.json").read_text())
+    assert again == json.loads((found / "result.json").read_text())
+
+
+def test_other_results_are_kept(film: Path, tmp_path: Path) -> None:
+    assert command(film, "--out", str(tmp_path), "--no-video", "--end", "0.5") == 0
+    words = [str(film), "--actions", "jump", "sit", "--clip", "puppet", "--out", str(tmp_path)]
+    assert load_command("detect").main([*words, "--no-video", "--end", "0.5"]) == 0
+    assert {path.name for path in tmp_path.iterdir()} == {"film", "film.old-1"}
+    assert not (tmp_path / "film/annotated.mp4").exists()
+    (tmp_path / "film2").mkdir()
+    other = film.with_name("film2.mp4")
+    other.write_bytes(film.read_bytes())
+    (tmp_path / "film2/thesis.txt").write_text("mine")
+    with pytest.raises(UserError, match="holds other files"):
+        command(other, "--out", str(tmp_path))
+
+
+def test_in_python_with_frames_in_memory() -> None:
+    given = [(np.array([[20.0, 30, 80, 140]], np.float32), np.array([0.9], np.float32))]
+    found = detect(
+        pictures(1.0), ACTIONS, clip="puppet", detector=lambda frames: given, fps=FPS,
+        settings=Settings(score_every=0.2), device="cpu",
+    )  # fmt: skip
+    steps = list(found)
+    assert [step.frame.number for step in steps] == list(range(1, 11))
+    (track,) = found.footage.tracks.values()
+    assert len(track.timeline()[0]) == 5
+    assert found.footage.complete
+
+
+def test_a_window_at_a_time_gives_what_the_detector_gives(film: Path) -> None:
+    """The stream's scores are those of ``Detector.score`` with the whole video at hand."""
+    frames = list(pictures(1.5))
+    box = np.array([[20.0, 30, 80, 140]], np.float32)
+    found = detect(
+        frames, ACTIONS, clip="puppet", fps=FPS, settings=Settings(score_every=0.3), device="cpu",
+        detector=lambda _: [(box, np.array([0.9], np.float32))],
+    ).all()  # fmt: skip
+    times, scores = found.tracks[1].timeline()
+    model, _ = load_model(ACTIONS, clip="puppet", device="cpu")
+    for time, row in zip(times, scores, strict=True):
+        expected = model.score(frames, box, round(time * FPS))
+        np.testing.assert_allclose(row, expected[0], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "no actions: name at least one"),
+        (["--actions", "walk"], "alone would get a score of 1"),
+        (["--actions", "walk", "walk"], "'walk' twice"),
+        (["--actions", "walk", " "], "distinct names expected"),
+        (["--actions", "walk", "sit", "--detector", "magic"], "magic"),
+        (["--actions", "walk", "sit", "--boxes", "nowhere.jsonl"], "nowhere.jsonl"),
+        (["--actions", "walk", "sit", "--clip", "nothing.pt"], "nothing.pt"),
+        (["--actions", "a", "b", "--clip", "puppet", "--start", "5", "--end", "4"], "--start 5"),
+    ],
+)  # fmt: skip
+def test_mistakes_are_one_line(film: Path, words, message, capsys) -> None:
+    main = load_command("detect").main
+    with pytest.raises(SystemExit) as stopped:
+        run(lambda: main([str(film), *words, "--out", "unused"]))
+    assert stopped.value.code == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("error: ")
+    assert message in error
+
+
+def test_a_video_without_anybody(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "empty"
+    folder.mkdir()
+    from PIL import Image
+
+    for n in range(3):
+        Image.fromarray(np.full((64, 64, 3), 128, np.uint8)).save(folder / f"{n + 1:05d}.png")
+    assert command(folder, "--out", str(tmp_path / "out")) == 0
+    assert "nobody was found" in capsys.readouterr().out
+    result = read_result(tmp_path / "out/empty/result.json")
+    assert result.complete
+    assert result.events == []
+
+
+def test_stclip_has_it() -> None:
+    assert stclip.detect is detect
