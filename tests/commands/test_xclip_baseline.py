@@ -125,7 +125,7 @@ def test_windows_and_the_weights_of_clip(config: Path, tmp_path: Path) -> None:
     pairs = ("MODEL.CLIP", "puppet", "OUTPUT_DIR", str(tmp_path / "random"))
     load_command("test").main(["--config-file", str(config), *pairs])
     log = (tmp_path / "random" / "log.txt").read_text()
-    assert "MODEL.CLIP puppet is CLIP: testing an X-CLIP of which what it adds" in log
+    assert "MODEL.CLIP puppet is CLIP: testing an X-CLIP in which what it adds" in log
     pairs = ("MODEL.XCLIP.UNIT", "window", "MODEL.XCLIP.FRAMES", "2", *weight)
     load_command("test").main(["--config-file", str(config), *pairs])
     assert "another value of MODEL.XCLIP.STRIDE" in (tmp_path / "run" / "log.txt").read_text()
