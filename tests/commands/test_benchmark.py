@@ -74,11 +74,13 @@ def test_operations(tmp_path):
     one, three = (outcome(tmp_path, "infer", *words, number) for number in "13")
     for found in (one, three):
         assert sum(found["gflop_by_part"].values()) == pytest.approx(
-            found["gflop_per_keyframe"], abs=0.005
+            found["gflop_per_keyframe"], abs=5e-6
         )
     assert {"towers", "context_tokens", "context_prompting"} <= set(one["gflop_by_part"])
     # A person's crop is one more image beside the frame, and one more token of the interaction.
-    assert 1.3 < three["gflop_per_keyframe"] / one["gflop_per_keyframe"] < 2.5
+    towers = [found["gflop_by_part"]["towers"] for found in (one, three)]
+    assert 1.5 < towers[1] / towers[0] < 2.0
+    assert one["gflop_per_keyframe"] < three["gflop_per_keyframe"]
     whole = outcome(tmp_path, "infer", *SMALL, "--keyframes", "12", "--persons", "1")
     assert whole["gflop_per_keyframe"] == one["gflop_per_keyframe"]
     training = outcome(tmp_path, "train", *SMALL, "--keyframes", "4", "--persons", "1")

@@ -88,6 +88,13 @@ def test_workers_change_nothing_and_draw_no_global_random_number(cfg):
     assert all(same(a, b) for a, b in zip(whole, parallel, strict=True))
 
 
+def test_seeds_differ(cfg):
+    dataset = build_dataset(cfg, "train")
+    first = train_batches(cfg, dataset)[0]
+    cfg.SEED = 3
+    assert train_batches(cfg, dataset)[0].keys != first.keys
+
+
 def test_a_dataset_smaller_than_a_batch(cfg):
     dataset = build_dataset(cfg, "train")
     del dataset.keyframes[3:]

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from stclip.models import fast
 from stclip.models.clip import CLIP, CLIPSizes
 from stclip.models.lora import LoRALinear
 
@@ -58,3 +59,17 @@ def test_only_the_mlps_of_the_image_tower_have_lora():
         for layer in ("c_fc", "c_proj")
         for letter in "AB"
     }
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_autocast_does_not_round_what_lora_adds(dtype: torch.dtype) -> None:
+    """The sum is taken in float32, and only then rounded to 16 bits."""
+    torch.manual_seed(0)
+    layer = LoRALinear(64, 32, rank=2)
+    nn.init.normal_(layer.lora_B, std=1e-3)
+    with torch.no_grad():
+        whole = torch.addmm(layer.weight, layer.lora_B, layer.lora_A, alpha=layer.scale)
+        with torch.autocast("cpu", dtype=dtype):
+            merged, _ = fast._merged(layer, 1.0, 1.0, torch.zeros(1, 64))
+    assert merged.dtype == dtype
+    assert torch.equal(merged, whole.to(dtype))
