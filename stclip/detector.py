@@ -17,7 +17,6 @@ from stclip.engine.distributed import choose_device
 from stclip.engine.precision import autocast
 from stclip.errors import UserError
 from stclip.models.build import Model, build_model, config_of_state, encode_labels
-from stclip.models.fast import FixedWeights
 from stclip.models.losses import class_scores
 from stclip.structures import ClipBatch, FrameKey, Needs
 from stclip.structures.groups import GROUPS
@@ -61,7 +60,6 @@ class Detector:
                     f"groups: {name!r} has {group!r}: one of {', '.join(GROUPS)} expected"
                 )
         self.groups = None if groups is None else dict(groups)
-        self._fixed = FixedWeights()
         self.labels = labels
 
     @property
@@ -120,7 +118,7 @@ class Detector:
             precision: fp32, or autocast to bf16 or fp16.
         """
         groups = None if self.groups is None else [self.groups.get(name) for name in self._labels]
-        with torch.inference_mode(), autocast(precision, self.device), self._fixed:
+        with torch.inference_mode(), autocast(precision, self.device):
             output = self.model(batch.to(self.device), self._vocabulary)
         return class_scores(output.logits, groups).cpu().numpy()
 

@@ -35,18 +35,22 @@ def shared_path(relative: str) -> Path:
     return path
 
 
+# Of a CLIP that is small enough for any test.
+SMALL_SIZES = {
+    "image_size": 32,
+    "patch_size": 16,
+    "vision_width": 64,
+    "vision_layers": 2,
+    "text_width": 64,
+    "text_layers": 1,
+    "embed_dim": 64,
+}
+
+
 def tiny_model(seed: int = 0, kind: type[CLIP] = CLIP, **clip_overrides: int) -> STCLIP:
     """ST-CLIP on a random CLIP that is small enough for any test: 48 px, patch 16, 2 layers."""
     torch.manual_seed(seed)
-    sizes = {
-        "image_size": 48,
-        "patch_size": 16,
-        "vision_width": 64,
-        "vision_layers": 2,
-        "text_width": 64,
-        "text_layers": 1,
-        "embed_dim": 64,
-    }
+    sizes = {**SMALL_SIZES, "image_size": 48}
     rank = clip_overrides.pop("lora_rank", 2)
     clip = kind(CLIPSizes(**{**sizes, **clip_overrides}), lora_rank=rank)
     model = STCLIP(clip, mixing=kind is CLIP)

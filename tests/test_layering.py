@@ -95,7 +95,7 @@ def test_data_asks_no_model() -> None:
 def test_frames_are_opened_in_few_files() -> None:
     opening = re.compile(r"\bImage\.open\(|\bav\.open\(|\bcv2\.(?:imread|VideoCapture)\b")
     found = {name(p) for p in SOURCES if opening.search(p.read_text())} - {BENCHMARK}
-    streams = {"stclip/footage/source.py", "stclip/footage/annotated.py"}  # once through, and out
+    streams = {"stclip/footage/decoding.py", "stclip/footage/annotated.py"}  # once through, and out
     assert found == {"stclip/data/frames.py", "stclip/data/video.py"} | streams
 
 

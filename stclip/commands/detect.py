@@ -18,6 +18,7 @@ Examples:
 
 import math
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 from tqdm import tqdm
@@ -30,15 +31,17 @@ from stclip.footage.detect import load_model
 from stclip.footage.detectors import load_detector
 from stclip.footage.events import EventRule
 from stclip.footage.exports import EXPORTS, export
-from stclip.footage.folder import Steps, detect_into
 from stclip.footage.given import Detected, Given, read_boxes
-from stclip.footage.pipeline import Settings
-from stclip.footage.source import open_source
+from stclip.footage.pipeline import Detection, Settings
+from stclip.footage.records import Footage
+from stclip.footage.results import PAGE, RESULT, read_result
+from stclip.footage.scoring import Step
+from stclip.footage.source import Source, open_source
 
 
 def main(argv: list[str] | None = None) -> int:
     """Command line; see the head of this file."""
-    args = _parser().parse_args(argv)
+    args = _parser().parse_intermixed_args(argv)
     actions = list(args.actions or [])
     if args.actions_file:
         actions += read_label_file(str(args.actions_file), "--actions-file")
@@ -58,7 +61,7 @@ def main(argv: list[str] | None = None) -> int:
         None if args.boxes else load_detector(args.detector, args.device, args.detector_threshold)
     )
     model, facts = load_model(actions, args.none_of, args.weights, args.clip, args.device)
-    failed = 0
+    failed, names = 0, set()
     for location in args.videos:
         try:
             source = open_source(location, args.fps, args.start, args.end)
@@ -66,18 +69,23 @@ def main(argv: list[str] | None = None) -> int:
                 Detected(detector, args.detector_threshold) if detector is not None
                 else Given(rows or [], source.fps, args.detector_threshold)
             )  # fmt: skip
+            if source.name in names:
+                raise UserError(f"{location}: another video of this call is called {source.name}")
+            names.add(source.name)
             folder = args.out / source.name
-            steps = detect_into(
-                folder, source, model, actions, find, settings, facts,
-                precision=args.precision, batch=args.batch, video=not args.no_video,
-                resume=args.resume,
-            )  # fmt: skip
-            if steps is None:
+            detection = Detection(
+                source, model, actions, find, settings, facts, args.batch, args.precision
+            )
+            footage = detection.footage
+            if detection.is_complete_in(folder):
                 print(f"{folder}: is complete already; remove it to do it again")
-                continue
-            _show(steps, source.name, source.expected, folder)
+                footage = read_result(folder / RESULT) if args.export else footage
+            else:
+                steps = detection.saving(folder, not args.no_video, args.resume)
+                _show(steps, source)
+                _sum_up(footage, folder)
             for kind in args.export:
-                export(steps.footage, kind, folder)
+                export(footage, kind, folder)
         except UserError as error:
             if len(args.videos) == 1:
                 raise
@@ -86,23 +94,29 @@ def main(argv: list[str] | None = None) -> int:
     return 2 if failed else 0
 
 
-def _show(steps: Steps, name: str, expected: int | None, folder: Path) -> None:
-    footage = steps.footage
-    last = 0.0
-    with tqdm(total=expected, unit="frame", desc=name, mininterval=0.5) as bar:
+def _show(steps: Iterable[Step], source: Source) -> None:
+    """Go through the steps with a progress bar."""
+    with tqdm(total=source.expected, unit="frame", desc=source.name, mininterval=0.5) as bar:
         for step in steps:
             bar.update()
-            last = step.frame.seconds
             passed = bar.format_dict["elapsed"]
-            rate = last / passed if passed > 0 else 0.0
-            bar.set_postfix_str(
-                f"{rate:.2f}x real time, {int((step.persons.ids > 0).sum())} persons", refresh=False
-            )
-    events = footage.events
-    persons = len(footage.tracks)
-    print(f"{folder}: {persons} persons, {len(events)} events; look at {folder / 'index.html'}")
-    if not persons:
-        print(f"{name}: nobody was found; try a lower --detector-threshold or another --detector")
+            rate = (step.frame.seconds - source.start) / passed if passed > 0 else 0.0
+            persons = _count(int((step.persons.ids > 0).sum()), "person")
+            bar.set_postfix_str(f"{rate:.2f}x real time, {persons}", refresh=False)
+
+
+def _sum_up(footage: Footage, folder: Path) -> None:
+    persons, events = _count(len(footage.tracks), "person"), _count(len(footage.events), "event")
+    print(f"{folder}: {persons}, {events}; look at {folder / PAGE}")
+    if not footage.tracks:
+        print(
+            f"{footage.name}: nobody was found; try a lower --detector-threshold or another "
+            "--detector"
+        )
+
+
+def _count(number: int, word: str) -> str:
+    return f"{number} {word}" if number == 1 else f"{number} {word}s"
 
 
 def _parser() -> Parser:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
@@ -13,15 +15,17 @@ from typing import Any
 import av
 import cv2
 import numpy as np
+from av.audio.frame import AudioFrame
 from av.audio.resampler import AudioResampler
+from av.container import InputContainer, OutputContainer
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from stclip.data.frames import Picture
+from stclip.data.video import AV_TIME_BASE
 from stclip.footage.events import EventRule
-from stclip.footage.pipeline import Step
 from stclip.footage.records import Boxes, colour_of
-from stclip.footage.scoring import Scored
+from stclip.footage.scoring import Scored, Step
 from stclip.footage.source import FileSource, Source
 
 logger = logging.getLogger(__name__)
@@ -38,7 +42,7 @@ class AnnotatedVideo:
     that. Times of the frames are those of the source.
 
     Args:
-        path: of the mp4; written there, so give a temporary name.
+        path: of the mp4, where nothing stands until ``close``.
         source: where the frames come from; sound is copied if it is a file.
         actions: names that are shown, the first of the labels.
         rule: window and threshold of the votes.
@@ -52,7 +56,9 @@ class AnnotatedVideo:
         self._wait = wait + rule.window / 2
         self._queue: deque[tuple[float, Picture, Boxes, float]] = deque()
         self._scores: dict[int, deque[tuple[float, NDArray[np.float32]]]] = {}
-        self._container = av.open(str(path), "w", format="mp4", options={"movflags": "+faststart"})
+        self._path, self._part = path, path.with_name(f".{path.name}.part")
+        options = {"movflags": "+faststart"}
+        self._container = av.open(str(self._part), "w", format="mp4", options=options)
         self._stream: Any = None
         self._rate = Fraction(source.fps).limit_denominator(1001)
         self._sound = _Sound.of(source, self._container)
@@ -72,20 +78,28 @@ class AnnotatedVideo:
         while self._queue and self._queue[0][0] + self._wait <= step.frame.seconds:
             self._write(*self._queue.popleft())
 
-    def learn(self, moments: Sequence[Scored]) -> None:
-        """Scores that came after the last frame."""
+    def close(self, moments: Sequence[Scored] = ()) -> bool:
+        """Write what waits, and finish the file; of a video without frames none is left.
+
+        Args:
+            moments: scores that came after the last frame.
+
+        Returns:
+            Whether there is a video.
+        """
         for moment in moments:
             self._learn(moment)
-
-    def close(self) -> None:
-        """Write what waits, and finish the file."""
         while self._queue:
             self._write(*self._queue.popleft())
-        if self._stream is not None:
-            self._container.mux(self._stream.encode())
+        if self._stream is None:
+            self._part.unlink(missing_ok=True)
+            return False
+        self._container.mux(self._stream.encode())
         if self._sound is not None:
-            self._sound.copy(float("inf"))
+            self._sound.end()
         self._container.close()
+        os.replace(self._part, self._path)
+        return True
 
     def _learn(self, moment: Scored) -> None:
         for number, scores in zip(moment.ids.tolist(), moment.scores, strict=True):
@@ -163,72 +177,74 @@ def _text(text: str, size: int, colour: tuple[int, int, int]) -> NDArray[np.uint
 class _Sound:
     """Copies the sound of a file, up to the time that the pictures have reached."""
 
-    def __init__(self, container: Any, stream: Any, target: Any) -> None:
-        self._container, self._stream, self._target = container, stream, target
-        origin = (container.start_time or 0) / 1_000_000
-        self._origin = origin
-        self._copies = stream.codec_context.name in _PLAIN_AUDIO
-        if self._copies:
+    def __init__(self, container: InputContainer, target: OutputContainer, start: float) -> None:
+        self._container, self._target, self._start = container, target, start
+        stream = container.streams.audio[0]
+        self._origin = Fraction(container.start_time or 0, AV_TIME_BASE)
+        self._resampler: AudioResampler | None = None
+        self._out: Any
+        if stream.codec_context.name in _PLAIN_AUDIO:
             self._out = target.add_stream_from_template(stream)
         else:
             self._out = target.add_stream("aac", rate=stream.codec_context.sample_rate or 44100)
             self._resampler = AudioResampler("fltp", "stereo", self._out.rate)
-        self._packets = container.demux(stream)
+        self._packets: Iterator[Any] | None = container.demux(stream)
         self._held: Any = None
-        self._ended = False
 
     @classmethod
-    def of(cls, source: Source, target: Any) -> _Sound | None:
-        """The sound of a file that has some."""
-        path = Path(source.location)
-        if not isinstance(source, FileSource) or not path.is_file() or source.start > 0:
+    def of(cls, source: Source, target: OutputContainer) -> _Sound | None:
+        """The sound of a file on a disk, if it has some."""
+        if not isinstance(source, FileSource) or not Path(source.location).is_file():
             return None
         try:
-            container = av.open(str(path), metadata_errors="replace")
+            container = av.open(source.location, metadata_errors="replace")
             if container.streams.audio and container.streams.audio[0].codec_context is not None:
-                return cls(container, container.streams.audio[0], target)
+                return cls(container, target, source.start)
             container.close()
         except (av.FFmpegError, ValueError, OSError) as error:
-            logger.warning("%s: its sound cannot be kept (%s)", path, error)
+            logger.warning("%s: its sound cannot be kept (%s)", source.location, error)
         return None
 
     def copy(self, seconds: float) -> None:
-        """All sound up to a time; infinity for all, and the end."""
-        while not self._ended:
+        """All sound up to a time."""
+        while self._packets is not None:
             try:
                 packet = self._held or next(self._packets, None)
                 self._held = None
-                if packet is None or packet.dts is None:
-                    self._end()
+                if packet is None or packet.dts is None:  # the end
+                    self._packets = None
                     return
-                if float(packet.dts * packet.time_base) - self._origin > seconds:
+                time = packet.dts * packet.time_base - self._origin
+                if time > seconds:
                     self._held = packet
                     return
-                self._mux(packet)
+                if time >= self._start:
+                    self._mux(packet)
             except av.FFmpegError as error:
                 logger.warning("sound is left out from here on: %s", error)
-                self._ended = True
-        if self._ended:
-            self._container.close()
+                self._packets = None
+
+    def end(self) -> None:
+        """Write what the encoder holds, and close the file."""
+        if self._resampler is not None:
+            with suppress(av.FFmpegError):  # nothing was put in
+                self._encode(None)
+            self._target.mux(self._out.encode(None))
+        self._container.close()
 
     def _mux(self, packet: Any) -> None:
-        if self._copies:
-            shift = round(self._origin / packet.time_base)
+        shift = round(self._origin / packet.time_base)
+        if self._resampler is None:
             packet.pts = None if packet.pts is None else packet.pts - shift
             packet.dts -= shift
             packet.stream = self._out
             self._target.mux(packet)
             return
         for frame in packet.decode():
-            for part in self._resampler.resample(frame):
-                part.pts = None
-                self._target.mux(self._out.encode(part))
+            frame.pts = None if frame.pts is None else frame.pts - shift
+            self._encode(frame)
 
-    def _end(self) -> None:
-        self._ended = True
-        if not self._copies:
-            for part in self._resampler.resample(None):
-                part.pts = None
-                self._target.mux(self._out.encode(part))
-            self._target.mux(self._out.encode(None))
-        self._container.close()
+    def _encode(self, frame: AudioFrame | None) -> None:
+        assert self._resampler is not None
+        for part in self._resampler.resample(frame):
+            self._target.mux(self._out.encode(part))

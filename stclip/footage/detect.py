@@ -1,36 +1,23 @@
-"""Who does what when in videos of one's own: the whole way, in Python."""
+"""Who does what when in a video, in Python: from a path and some words to a ``Detection``."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from stclip.detector import Detector, load
 from stclip.engine.distributed import choose_device
 from stclip.errors import UserError
-from stclip.files import atomic_path
-from stclip.footage.annotated import AnnotatedVideo
 from stclip.footage.detectors import PersonDetector, load_detector
 from stclip.footage.given import Detected
-from stclip.footage.pipeline import Run, Settings, Step
-from stclip.footage.records import Footage
-from stclip.footage.results import (
-    EVENTS,
-    PAGE,
-    RESULT,
-    VIDEO,
-    write_events,
-    write_page,
-    write_result,
-)
+from stclip.footage.pipeline import Detection, Settings
 from stclip.footage.source import ArraySource, Source, open_source
 from stclip.models.baselines import Baseline
 from stclip.models.weights import load_clip
 
-LOG = ".detections.jsonl"
 # Without training, cosines are divided by what CLIP was trained with, so that scores of different
 # names stand apart; thresholds of events are meant for such scores.
 _CLIP_TEMPERATURE = 0.01
@@ -76,73 +63,6 @@ def load_model(
     return detector, {"name": "CLIP, frame and crop, without training", "clip": str(clip)}
 
 
-class Detection:
-    """A video that is gone through once: iterate over it, or ``save`` it.
-
-    Iterating yields a ``Step`` a frame, lazily; ``footage`` has all that was found so far, with
-    events once the end is reached.
-    """
-
-    def __init__(self, run: Run, source: Source, settings: Settings, model: Detector) -> None:
-        self._run, self._source, self._settings, self._model = run, source, settings, model
-
-    @property
-    def footage(self) -> Footage:
-        """What was found so far."""
-        return self._run.footage
-
-    def __iter__(self) -> Iterator[Step]:
-        return iter(self._run)
-
-    def all(self) -> Footage:
-        """Go through to the end."""
-        for _ in self:
-            pass
-        return self.footage
-
-    def save(self, folder: str | Path, video: bool = True) -> Footage:
-        """Go through to the end and write result.json, events.csv, index.html and annotated.mp4.
-
-        Args:
-            folder: gets the files.
-            video: whether to write annotated.mp4.
-
-        Raises:
-            UserError: the video cannot be read or the files not be written. What was found until
-                then is written all the same, as it is at an interrupt.
-        """
-        for _ in self.saving(Path(folder), video):
-            pass
-        return self.footage
-
-    def saving(self, folder: Path, video: bool = True) -> Iterator[Step]:
-        """``save`` frame by frame, for those who show progress."""
-        folder.mkdir(parents=True, exist_ok=True)
-        settings, footage = self._settings, self.footage
-        with ExitStack() as stack:
-            annotated = None
-            if video:
-                path = stack.enter_context(atomic_path(folder / VIDEO))
-                wait = 4 * settings.score_every + self._model.needs.frames / self._source.fps
-                annotated = AnnotatedVideo(
-                    path, self._source, footage.actions, settings.events, wait
-                )
-            try:
-                for step in self:
-                    if annotated is not None:
-                        annotated.add(step)
-                    yield step
-            finally:
-                self._run.finish()
-                if annotated is not None:
-                    annotated.learn(self._run.last)
-                    annotated.close()
-                drawn = annotated is not None and footage.video["frames"] > 0
-                write_result(folder / RESULT, footage)
-                write_events(folder / EVENTS, footage)
-                write_page(folder / PAGE, footage, VIDEO if drawn else None)
-
-
 def detect(
     video: str | Path | Iterable[Any],
     actions: Sequence[str],
@@ -185,11 +105,10 @@ def detect(
     if isinstance(video, str | Path):
         source = open_source(video, fps, start, end)
     else:
-        source = ArraySource(video, fps)
+        source = ArraySource(video, fps, start, end)
     model, facts = load_model(actions, none_of, weights, clip, device)
-    found = detector
-    if isinstance(found, str):
-        found = load_detector(found, device, settings.detector_threshold)
-    find = Detected(found, settings.detector_threshold)
-    run = Run(source, model, actions, find, settings, facts, precision=precision)
-    return Detection(run, source, settings, model)
+    if isinstance(detector, str):
+        settings = replace(settings, detector=detector)
+        detector = load_detector(detector, device, settings.detector_threshold)
+    find = Detected(detector, settings.detector_threshold)
+    return Detection(source, model, actions, find, settings, facts, precision=precision)

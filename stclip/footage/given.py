@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import csv
-import json
-import math
 from bisect import bisect_left
 from collections import defaultdict
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
+from stclip.data.fields import format_of, is_box, read_text, whole_number
+from stclip.data.proposals import read_jsonl_detections
 from stclip.errors import UserError
-from stclip.files import check_regular, parse_json
 from stclip.footage.detectors import PersonDetector
 from stclip.footage.records import Boxes
 from stclip.footage.results import read_result
 from stclip.footage.source import Frame
+from stclip.structures import FrameKey
 
 # Rows of a file: seconds or None, frame or None, track or 0, box and score.
 _Row = tuple[float | None, int | None, int, tuple[float, float, float, float], float]
@@ -86,21 +86,19 @@ def read_boxes(path: str | Path) -> list[_Row]:
         UserError: the file is missing, of none of these formats, or a row is malformed.
     """
     path = Path(path)
-    check_regular(path)
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"--boxes {path}: cannot be read: {error}") from error
-    kind = path.suffix.lower()
-    if kind == ".json":
-        return _of_result(path)
-    if kind == ".jsonl":
-        return _of_lines(path, text)
-    if kind in (".txt", ".csv"):
-        return _of_mot(path, text)
-    raise UserError(
-        f"--boxes {path}: a .jsonl of persons, a .txt in MOT's format or a result.json expected"
-    )
+    readers = {".json": _of_result, ".jsonl": _of_lines, ".txt": _of_mot, ".csv": _of_mot}
+    if path.suffix.lower() not in readers:
+        raise UserError(
+            f"--boxes {path}: a .jsonl of persons, a .txt in MOT's format or a result.json expected"
+        )
+    rows = readers[path.suffix.lower()](path)
+    empty = [row for row in rows if row[3][2] <= row[3][0] or row[3][3] <= row[3][1]]
+    if empty:
+        raise UserError(
+            f"--boxes {path}: {len(empty)} of {len(rows)} boxes are empty, the first is "
+            f"{list(empty[0][3])}; x1, y1, x2, y2 in pixels expected: are they x, y, width, height?"
+        )
+    return rows
 
 
 def _of_result(path: Path) -> list[_Row]:
@@ -112,75 +110,43 @@ def _of_result(path: Path) -> list[_Row]:
     ]
 
 
-def _of_lines(path: Path, text: str) -> list[_Row]:
-    rows: list[_Row] = []
-    videos: set[str] = set()
-    for number, line in enumerate(text.splitlines(), start=1):
-        if not line.strip():
-            continue
-        where = f"--boxes {path}: line {number}"
-        row = parse_json(line, where)
-        if not isinstance(row, dict):
-            raise UserError(f"{where}: an object expected, found {type(row).__name__}")
-        videos.add(str(row.get("video", "")))
-        seconds, frame = row.get("timestamp"), row.get("frame")
-        if (seconds is None) == (frame is None):
-            raise UserError(f"{where}: either timestamp (seconds) or frame (from 1) expected")
-        if seconds is not None and not _is_number(seconds):
-            raise UserError(f"{where}: timestamp: a number expected, found {seconds!r:.40}")
-        if frame is not None and (type(frame) is not int or frame < 1):
-            raise UserError(f"{where}: frame: a whole number from 1 expected, found {frame!r:.40}")
-        rows.append(
-            (seconds, frame, 0, _box(row.get("box"), where), _score(row.get("score", 1.0), where))
-        )
+def _of_lines(path: Path) -> list[_Row]:
+    """The format of detected persons that training and testing read as well (DATA.md)."""
+    places: dict[tuple[float | None, int | None], int] = {}
+
+    def locate(video: str, seconds: float | None, frame: int | None) -> FrameKey:
+        return FrameKey(video, places.setdefault((seconds, frame), len(places)))
+
+    found = read_jsonl_detections(path, locate)
+    videos = sorted({key.video for key in found})
     if len(videos) > 1:
         raise UserError(
-            f"--boxes {path}: boxes of several videos ({', '.join(sorted(videos)[:3])}, ...); "
-            "write those of this one into a file of their own"
+            f"--boxes {path}: boxes of {len(videos)} videos ({videos[0]}, {videos[1]} ...); write "
+            "those of this one into a file of their own"
         )
-    return rows
+    where = list(places)
+    return [
+        (*where[key.frame], 0, (x1, y1, x2, y2), score)
+        for key, persons in found.items()
+        for (x1, y1, x2, y2), score in zip(
+            persons.boxes.tolist(), persons.scores.tolist(), strict=True
+        )
+    ]
 
 
-def _of_mot(path: Path, text: str) -> list[_Row]:
+def _of_mot(path: Path) -> list[_Row]:
     """frame, id, left, top, width, height, confidence, ...; an id of -1 is nobody's."""
     rows: list[_Row] = []
-    for number, values in enumerate(csv.reader(text.splitlines()), start=1):
+    for number, values in enumerate(csv.reader(read_text(path).splitlines()), start=1):
         if not values or not any(value.strip() for value in values):
             continue
-        where = f"--boxes {path}: line {number}"
-        try:
-            frame, track, x, y, width, height, *rest = (float(value) for value in values)
-        except ValueError as error:
-            raise UserError(
-                f"{where}: frame, id, left, top, width, height, confidence expected ({error})"
-            ) from error
-        if frame < 1 or frame % 1 or track % 1:
-            raise UserError(f"{where}: whole numbers expected as frame (from 1) and id")
-        score = rest[0] if rest else 1.0
-        if score == 0 and len(rest) >= 2:
-            continue  # ground truth that is not to be counted
-        box = _box([x, y, x + width, y + height], where)
-        rows.append((None, int(frame), max(int(track), 0), box, _score(score, where)))
+        with format_of("MOT (frame, id, left, top, width, height, confidence)", f"{path}:{number}"):
+            frame, track, x, y, width, height, *rest = map(float, values)
+            frame, track = whole_number(frame), whole_number(track)
+            if not is_box([x, y, width, height]) or frame < 1:
+                raise ValueError("numbers of pixels, and frames from 1, were expected")
+            score = rest[0] if rest else 1.0
+            if score != 0 or len(rest) < 2:  # 0: ground truth that is not to be counted
+                box = (x, y, x + width, y + height)
+                rows.append((None, frame, max(track, 0), box, score))
     return rows
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _box(value: Any, where: str) -> tuple[float, float, float, float]:
-    if not isinstance(value, list) or len(value) != 4 or not all(map(_is_number, value)):
-        raise UserError(f"{where}: a box x1, y1, x2, y2 expected, found {json.dumps(value)[:60]}")
-    x1, y1, x2, y2 = map(float, value)
-    if x2 <= x1 or y2 <= y1:
-        raise UserError(
-            f"{where}: an empty box {[x1, y1, x2, y2]}; x1, y1, x2, y2 in pixels expected: is it "
-            "x, y, width, height?"
-        )
-    return x1, y1, x2, y2
-
-
-def _score(value: Any, where: str) -> float:
-    if not _is_number(value):
-        raise UserError(f"{where}: a number as score expected, found {value!r:.40}")
-    return float(value)

@@ -1,4 +1,4 @@
-"""One pass through a video: detect, follow, score, and what becomes of it.
+"""One pass through a video: detect, follow, score, and the files that come of it.
 
 Everything is pulled frame by frame, so a video of any length, or a camera, takes the same memory
 but for the numbers of its boxes.
@@ -7,26 +7,40 @@ but for the numbers of its boxes.
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
+import math
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
 
 from stclip.detector import Detector
 from stclip.errors import UserError
-from stclip.files import atomic_path, parse_json
+from stclip.files import locked, read_json, retire
+from stclip.footage.annotated import AnnotatedVideo
 from stclip.footage.events import EventRule, find_events
 from stclip.footage.given import Finder
-from stclip.footage.records import Boxes, Footage
-from stclip.footage.scoring import Scored, Scorer
-from stclip.footage.source import Frame, Source
+from stclip.footage.log import Log
+from stclip.footage.records import Footage
+from stclip.footage.results import (
+    EVENTS,
+    PAGE,
+    RESULT,
+    VIDEO,
+    write_events,
+    write_page,
+    write_result,
+)
+from stclip.footage.scoring import Scored, Scorer, Step
+from stclip.footage.source import Source
 from stclip.footage.tracking import Tracker
 
 logger = logging.getLogger(__name__)
+
+LOG = ".detections.jsonl"
 
 
 @dataclass(frozen=True)
@@ -37,7 +51,7 @@ class Settings:
         detector: its name, or the file of boxes.
         detector_threshold: boxes with lower scores are not used.
         track_threshold: a box with at least this score can begin a track.
-        lost_seconds: how long somebody may be out of sight and keep the number.
+        lost_seconds: how long a person may be out of sight and keep the number.
         score_every: seconds from one scored moment to the next.
         events: what makes an event of scores.
     """
@@ -50,38 +64,20 @@ class Settings:
     events: EventRule = field(default_factory=EventRule)
 
 
-@dataclass(frozen=True)
-class Step:
-    """What one frame brought.
+class Detection:
+    """A video that is gone through once: iterate over it for its ``Step``s, or ``save`` it.
 
-    Attributes:
-        frame: the frame.
-        persons: those found in it, with the numbers of their tracks (0: nobody yet).
-        scored: moments, of this frame or earlier ones, whose scores are known now.
-    """
-
-    frame: Frame
-    persons: Boxes
-    scored: tuple[Scored, ...]
-
-
-class Run:
-    """Goes through a video once; iterating gives a ``Step`` for each frame.
-
-    Afterwards, or whenever one stops, ``footage`` holds what was found.
+    ``footage`` holds what was found so far, with events once the end is reached.
 
     Args:
         source: the frames.
-        model: what scores, with the names of actions and of what is never reported as labels.
-        actions: names that are reported, the first of the model's labels.
+        model: what scores; its labels are the actions, then names that are never reported.
+        actions: names that are reported.
         find: gives the persons of a frame.
         settings: numbers.
-        facts: what scored, for the results.
+        facts: of the model, for the results.
         batch: moments that go through the model at once.
         precision: fp32, bf16 or fp16.
-        log: a file that keeps detections and scores as they come, so that an interrupted run can be
-            continued; None keeps none.
-        resume: continue from that file.
     """
 
     def __init__(
@@ -91,156 +87,169 @@ class Run:
         actions: Sequence[str],
         find: Finder,
         settings: Settings,
-        facts: dict[str, Any] | None = None,
+        facts: dict[str, Any],
         batch: int = 4,
         precision: str = "fp32",
-        log: Path | None = None,
-        resume: bool = False,
     ) -> None:
         self._source, self._model, self._find, self._settings = source, model, find, settings
         self._batch, self._precision = batch, precision
-        self._log_path, self._resume = log, resume
-        self.last: list[Scored] = []  # moments whose scores came after the last frame
-        labels = model.labels
+        end = None if source.end == math.inf else source.end
         self.footage = Footage(
             name=source.name,
             video={"path": source.location, "size": None, "fps": source.fps, "frames": 0,
-                   "duration": source.duration},
+                   "duration": source.duration, "start": source.start, "end": end},
             actions=list(actions),
-            none_of=labels[len(actions):],
-            model=facts or {},
+            none_of=model.labels[len(actions):],
+            model={**facts, "precision": precision},
             settings=asdict(settings),
         )  # fmt: skip
+        self._last: list[Scored] = []  # moments whose scores came after the last frame
 
     def __iter__(self) -> Iterator[Step]:
-        settings, footage = self._settings, self.footage
-        tracker = Tracker(self._source.fps, settings.track_threshold, settings.lost_seconds)
-        scorer = Scorer(self._model, settings.score_every, self._batch, self._precision)
-        known = _Log.read(self._log_path, self._key()) if self._resume else _Log()
-        with _open_log(self._log_path, self._key(), known) as log:
-            for frame in self._source:
-                if footage.video["size"] is None:
-                    footage.video["size"] = [frame.image.shape[1], frame.image.shape[0]]
-                found = known.boxes.get(frame.number)
-                if found is None:
-                    found = self._find(frame)
-                    log.frame(frame.number, found)
-                persons = found if self._find.has_tracks else tracker.update(found)
-                self._note(frame, persons)
-                scored = list(scorer.push(frame, persons, frame.seconds in known.scores))
-                for moment in scored:
-                    log.moment(moment)
-                if frame.seconds in known.scores:
-                    scored.append(known.scores[frame.seconds])
-                for moment in scored:
-                    self._keep(moment)
-                yield Step(frame, persons, tuple(scored))
-            self.last = list(scorer.flush())
-            for moment in self.last:
-                log.moment(moment)
-                self._keep(moment)
-        footage.complete = True
-        self.finish()
+        return self._steps(Log())
 
-    def finish(self) -> Footage:
-        """Find the events of what was gone through so far."""
-        for track in self.footage.tracks.values():
-            track.events = find_events(
-                track, self.footage.actions, self._settings.events, self._settings.score_every
-            )
-        self.footage.video.update(damaged=self._source.damaged, dropped=self._source.dropped)
+    def all(self) -> Footage:
+        """Go through to the end."""
+        for _ in self:
+            pass
         return self.footage
 
-    def _note(self, frame: Frame, persons: Boxes) -> None:
-        footage = self.footage
-        footage.video["frames"] += 1
-        footage.video["last"] = frame.seconds
+    def save(self, folder: str | Path, video: bool = True, resume: bool = False) -> Footage:
+        """Go through to the end and write result.json, events.csv, index.html and annotated.mp4.
+
+        Args:
+            folder: gets the files, and is for this video alone. Earlier results in it are kept
+                under another name.
+            video: whether to write annotated.mp4.
+            resume: continue what an interrupted run left in the folder.
+
+        Raises:
+            UserError: the video cannot be read, or the folder holds other files, is in use or
+                cannot be written. What was found until then is written all the same, as it is at
+                an interrupt.
+        """
+        for _ in self.saving(folder, video, resume):
+            pass
+        return self.footage
+
+    def saving(
+        self, folder: str | Path, video: bool = True, resume: bool = False
+    ) -> Iterator[Step]:
+        """``save`` step by step, for those who show progress."""
+        folder = Path(folder)
+        with locked(folder.parent, folder.name):
+            _make_room(folder, resume)
+            log = Log.open(folder / LOG, self._key(), resume)
+            annotated = self._annotated(folder) if video else None
+            try:
+                with closing(log):
+                    for step in self._steps(log):
+                        if annotated is not None:
+                            annotated.add(step)
+                        yield step
+            finally:
+                self._write(folder, annotated)
+            (folder / LOG).unlink()
+
+    def is_complete_in(self, folder: Path) -> bool:
+        """Whether a folder holds the complete result of this video, model and settings."""
+        path = folder / RESULT
+        found = read_json(path) if path.exists() else None
+        if not isinstance(found, dict) or found.get("complete") is not True:
+            return False
+        ours = self.footage
+        facts = {name: getattr(ours, name) for name in ("actions", "none_of", "model", "settings")}
+        facts["video"] = {key: ours.video[key] for key in ("path", "start", "end")}
+        video = found.get("video")
+        if isinstance(video, dict):
+            found["video"] = {key: video.get(key) for key in facts["video"]}
+        return all(found.get(name) == value for name, value in facts.items())
+
+    def _steps(self, log: Log) -> Iterator[Step]:
+        settings, footage = self._settings, self.footage
+        tracker = None
+        if not self._find.has_tracks:
+            tracker = Tracker(self._source.fps, settings.track_threshold, settings.lost_seconds)
+        scorer = Scorer(self._model, settings.score_every, self._batch, self._precision)
+        for frame in self._source:
+            found = log.boxes.get(frame.number)
+            if found is None:
+                found = self._find(frame)
+                log.add_frame(frame.number, found)
+            persons = found if tracker is None else tracker.update(found)
+            step = Step(frame, persons, [])
+            self._note(step)
+            known = log.scores.get(frame.seconds)
+            step.scored.extend(self._kept(log, scorer.push(frame, persons, known is not None)))
+            if known is not None:
+                self._keep(known)
+                step.scored.append(known)
+            yield step
+        self._last = list(self._kept(log, scorer.flush()))
+        footage.complete = True
+        self._find_events()
+
+    def _note(self, step: Step) -> None:
+        """Take the boxes of a frame over into the tracks."""
+        frame, persons, video = step.frame, step.persons, self.footage.video
+        video.update(
+            size=video["size"] or [frame.image.shape[1], frame.image.shape[0]],
+            frames=video["frames"] + 1,
+            last=frame.seconds,
+        )
         for row in np.flatnonzero(persons.ids > 0):
-            track = footage.track(int(persons.ids[row]))
-            track.add_box(
-                frame.seconds, frame.number, persons.boxes[row], float(persons.scores[row])
-            )
+            track = self.footage.track(int(persons.ids[row]))
+            score = float(persons.scores[row])
+            track.add_box(frame.seconds, frame.number, persons.boxes[row], score)
+
+    def _kept(self, log: Log, moments: Iterator[Scored]) -> Iterator[Scored]:
+        """New scores, on their way into the log and the tracks."""
+        for moment in moments:
+            log.add_moment(moment)
+            self._keep(moment)
+            yield moment
 
     def _keep(self, moment: Scored) -> None:
         for number, scores in zip(moment.ids, moment.scores, strict=True):
             self.footage.track(int(number)).add_scores(moment.seconds, scores)
 
+    def _find_events(self) -> None:
+        settings = self._settings
+        for track in self.footage.tracks.values():
+            track.events = find_events(
+                track, self.footage.actions, settings.events, settings.score_every
+            )
+        self.footage.video.update(damaged=self._source.damaged, dropped=self._source.dropped)
+
+    def _annotated(self, folder: Path) -> AnnotatedVideo:
+        # A moment is scored when a batch of them has all frames of its windows.
+        window = self._model.needs.frames * self._model.needs.stride / self._source.fps
+        wait = self._batch * self._settings.score_every + window
+        rule = self._settings.events
+        return AnnotatedVideo(folder / VIDEO, self._source, self.footage.actions, rule, wait)
+
+    def _write(self, folder: Path, annotated: AnnotatedVideo | None) -> None:
+        """All files, of a part as well; the numbers first, should the video's end fail."""
+        if not self.footage.complete:
+            self._find_events()
+        write_result(folder / RESULT, self.footage)
+        write_events(folder / EVENTS, self.footage)
+        drawn = annotated is not None and annotated.close(self._last)
+        write_page(folder / PAGE, self.footage, VIDEO if drawn else None)
+
     def _key(self) -> str:
         """What an interrupted run must have in common with the one that continues it."""
-        facts = [self._source.location, self._model.labels, self._settings, self.footage.model]
-        facts += [self._precision]
+        video = [self.footage.video[name] for name in ("path", "start")]
+        facts = [*video, self._model.labels, self.footage.settings, self.footage.model]
         return hashlib.sha256(repr(facts).encode()).hexdigest()
 
 
-@dataclass
-class _Log:
-    """Detections and scores of an interrupted run, and how to write them."""
-
-    boxes: dict[int, Boxes] = field(default_factory=dict)
-    scores: dict[float, Scored] = field(default_factory=dict)
-    file: TextIO | None = None
-
-    @classmethod
-    def read(cls, path: Path | None, key: str) -> _Log:
-        """What is there of the same run; a line that was cut off ends it."""
-        found = cls()
-        if path is None or not path.exists():
-            return found
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-        try:
-            if not lines or parse_json(lines[0], str(path)).get("key") != key:
-                logger.warning("%s: of another run (other settings or video); not used", path)
-                return found
-            for line in lines[1:]:
-                row = parse_json(line, str(path))
-                if "frame" in row:
-                    values = np.array(row["boxes"]).reshape(-1, 6)
-                    boxes, scores = (
-                        values[:, :4].astype(np.float32),
-                        values[:, 4].astype(np.float32),
-                    )
-                    found.boxes[row["frame"]] = Boxes(boxes, scores, values[:, 5].astype(np.int64))
-                else:
-                    ids = np.array(row["ids"], dtype=np.int64)
-                    scores = np.array(row["scores"], dtype=np.float32).reshape(len(ids), -1)
-                    found.scores[row["seconds"]] = Scored(row["seconds"], ids, scores)
-        except (UserError, ValueError, TypeError, KeyError, AttributeError):
-            logger.info("%s: its end is damaged and is done again", path)
-        return found
-
-    def frame(self, number: int, found: Boxes) -> None:
-        rows = zip(found.boxes.tolist(), found.scores.tolist(), found.ids.tolist(), strict=True)
-        self.write({"frame": number, "boxes": [[*box, score, i] for box, score, i in rows]})
-
-    def moment(self, moment: Scored) -> None:
-        self.write(
-            {"seconds": moment.seconds, "ids": moment.ids.tolist(),
-             "scores": moment.scores.tolist()}
-        )  # fmt: skip
-
-    def write(self, row: dict[str, Any]) -> None:
-        if self.file is not None:
-            self.file.write(json.dumps(row) + "\n")
-            self.file.flush()
-
-    def __enter__(self) -> _Log:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if self.file is not None:
-            self.file.close()
-
-
-def _open_log(path: Path | None, key: str, known: _Log) -> _Log:
-    """A log to write to; what is known already is written first, so that it is whole."""
-    if path is None:
-        return _Log()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
-        whole = _Log(file=file)
-        whole.write({"key": key})
-        for number, found in known.boxes.items():
-            whole.frame(number, found)
-        for moment in known.scores.values():
-            whole.moment(moment)
-    return _Log(file=open(path, "a", encoding="utf-8"))
+def _make_room(folder: Path, resume: bool) -> None:
+    """Let a folder be there without earlier results, but for a run that is to be continued."""
+    if folder.exists() and any(folder.iterdir()):
+        begun = (folder / LOG).exists()
+        if not begun and not (folder / RESULT).exists():
+            raise UserError(f"{folder}: holds other files; choose another folder")
+        if not (resume and begun):
+            retire(folder)
+    folder.mkdir(parents=True, exist_ok=True)

@@ -13,6 +13,7 @@ from typing import Any
 import jinja2
 import numpy as np
 
+from stclip.data.fields import format_of
 from stclip.errors import UserError
 from stclip.files import atomic_path, read_json, write_text
 from stclip.footage.records import FORMAT, Event, Footage, Track, colour_of
@@ -83,7 +84,7 @@ def read_result(path: str | Path) -> Footage:
         raise UserError(
             f"{path}: a result.json of stclip detect ({FORMAT}) expected, found {found}"
         )
-    try:
+    with format_of("stclip detect", str(path)):
         footage = Footage(
             content["name"], content["video"], content["actions"], content["none_of"],
             content["model"], content["settings"], complete=content["complete"],
@@ -98,8 +99,6 @@ def read_result(path: str | Path) -> Footage:
                 Event(track.id, e["action"], e["start"], e["end"], e["score"])
                 for e in row["events"]
             ]
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{path}: damaged: {type(error).__name__} {error}") from error
     return footage
 
 

@@ -7,7 +7,7 @@ persons of a keyframe are cut out when it passes.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,13 +15,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from stclip.data.chunks import visible_boxes
 from stclip.data.transforms import crop_box, preprocess
 from stclip.data.windows import window
 from stclip.detector import Detector
 from stclip.footage.records import Boxes
 from stclip.footage.source import Frame
+from stclip.models.fast import FixedWeights
 from stclip.structures import ClipBatch, FrameKey
-from stclip.structures.boxes import are_visible, clip
 
 
 @dataclass
@@ -58,6 +59,21 @@ class Scored:
     scores: NDArray[np.float32]
 
 
+@dataclass(frozen=True)
+class Step:
+    """What one frame brought.
+
+    Attributes:
+        frame: the frame.
+        persons: those found in it, with the numbers of their tracks (0: nobody yet).
+        scored: moments, of this frame or earlier ones, whose scores are known now.
+    """
+
+    frame: Frame
+    persons: Boxes
+    scored: list[Scored]
+
+
 class Scorer:
     """Takes frames in order and gives scores of their tracked persons, some frames later.
 
@@ -74,6 +90,7 @@ class Scorer:
         self._detector, self._every, self._batch = detector, every, batch
         self._precision = precision
         self._needs = detector.needs
+        self._fixed = FixedWeights()  # nothing is trained meanwhile
         self._frames: OrderedDict[int, Tensor] = OrderedDict()
         self._waiting: list[Moment] = []
         self._count = 0
@@ -90,35 +107,38 @@ class Scorer:
             persons: with the numbers of their tracks; those without are not scored.
             known: whether this moment's scores are there already, from an interrupted run.
         """
-        size = self._needs.image_size
         self._count += 1
-        self._frames[self._count] = preprocess(frame.image, size)
-        if frame.seconds >= self._next - 1e-6:
-            moment = self._moment(frame, persons)
-            if len(moment.ids):
-                # On the grid of multiples, so that a late person does not shift all that follow.
-                self._next = (np.floor(frame.seconds / self._every + 1e-6) + 1) * self._every
-                if not known:
-                    self._waiting.append(moment)
+        boxes, chosen = self._visible(frame, persons)
+        due = frame.seconds >= self._next - 1e-6 and len(chosen) > 0
+        if due or self._span > 1:
+            self._frames[self._count] = preprocess(frame.image, self._needs.image_size)
+        if due:
+            # On the grid of multiples, so that a late person does not shift all that follow.
+            self._next = (np.floor(frame.seconds / self._every + 1e-6) + 1) * self._every
+            if not known:
+                self._waiting.append(self._moment(frame, boxes[chosen], persons.ids[chosen]))
         self._forget()
         if sum(m.place + self._ahead <= self._count for m in self._waiting) >= self._batch:
-            yield from self._score(self._waiting[: self._batch])
+            yield from self._score()
 
     def flush(self) -> Iterator[Scored]:
         """The moments that still wait, once no frame follows."""
         while self._waiting:
-            yield from self._score(self._waiting[: self._batch])
+            yield from self._score()
 
-    def _moment(self, frame: Frame, persons: Boxes) -> Moment:
+    def _visible(
+        self, frame: Frame, persons: Boxes
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Boxes clipped to the frame, and the rows of tracked persons who are not empty then."""
         height, width = frame.image.shape[:2]
-        boxes = clip(persons.boxes, height, width).astype(np.float32)
-        sizes = np.array([(width, height)]).repeat(len(boxes), axis=0)
-        chosen = np.flatnonzero(are_visible(boxes, sizes) & (persons.ids > 0))
+        boxes, visible = visible_boxes(persons.boxes, (width, height))
+        rows = [row for row in visible if persons.ids[row] > 0]
+        return boxes, np.array(rows, dtype=np.int64)
+
+    def _moment(self, frame: Frame, boxes: NDArray[np.float32], ids: NDArray[np.int64]) -> Moment:
         size = self._needs.image_size
-        crops = [preprocess(crop_box(frame.image, boxes[row]), size) for row in chosen]
-        empty = torch.zeros((0, 3, size, size), dtype=torch.uint8)
-        stacked = torch.stack(crops) if crops else empty
-        return Moment(frame.seconds, self._count, persons.ids[chosen], boxes[chosen], stacked)
+        crops = [preprocess(crop_box(frame.image, box), size) for box in boxes]
+        return Moment(frame.seconds, self._count, ids, boxes, torch.stack(crops))
 
     def _forget(self) -> None:
         """Drop frames that no window needs any more."""
@@ -128,9 +148,9 @@ class Scorer:
         while self._frames and next(iter(self._frames)) < oldest:
             self._frames.popitem(last=False)
 
-    def _score(self, moments: Sequence[Moment]) -> Iterator[Scored]:
-        moments = list(moments)
-        del self._waiting[: len(moments)]
+    def _score(self) -> Iterator[Scored]:
+        moments = self._waiting[: self._batch]
+        del self._waiting[: self._batch]
         needs = self._needs
         windows = [window(m.place, self._count, needs.frames, needs.stride) for m in moments]
         numbers = sorted({n for shown in windows for n in shown} | {m.place for m in moments})
@@ -148,7 +168,8 @@ class Scorer:
             labels=None,
             keys=tuple(FrameKey("", moment.place) for moment in moments),
         )
-        scores = self._detector.score_batch(batch, self._precision)
+        with self._fixed:
+            scores = self._detector.score_batch(batch, self._precision)
         ends = np.cumsum([len(moment.ids) for moment in moments])
         for moment, found in zip(moments, np.split(scores, ends[:-1]), strict=True):
             yield Scored(moment.seconds, moment.ids, found)

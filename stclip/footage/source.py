@@ -12,31 +12,40 @@ import re
 import sys
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass
-from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import av
 import numpy as np
 from av.container import InputContainer
-from av.filter import Graph
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from stclip.data.frames import RULE, FrameArchive, FrameFolder, Picture, Video
-from stclip.data.video import AV_TIME_BASE, MAX_PIXELS, upright
+from stclip.data.video import AV_TIME_BASE, upright
 from stclip.errors import UserError
 from stclip.files import check_regular
+from stclip.footage.decoding import (
+    ADDRESS,
+    DEFAULT_FPS,
+    READ_SECONDS,
+    Clock,
+    deinterlaced,
+    facts_of,
+    open_container,
+    picture_of,
+    video_stream,
+    without_password,
+)
 
 logger = logging.getLogger(__name__)
 
-DEFAULT_FPS = 25.0  # of pictures, which carry no time
-_STREAM = re.compile(r"(rtsp|rtsps|rtmp|http|https|udp|tcp|srt)://", re.IGNORECASE)
-_OPEN_SECONDS, _READ_SECONDS = 10.0, 10.0  # a network stream that gives nothing for so long is lost
 _LONGEST_WAIT = 30.0  # between two attempts to reach a camera again
 _MOST_FAILURES = 1000  # packets in a row that cannot be read, after which nothing more is tried
 
@@ -57,33 +66,63 @@ class Frame:
     image: Picture
 
 
-class Source:
+# When a frame is shown, and what gives its picture, which is not called outside of the wanted part.
+Shown = tuple[float, Callable[[], Picture]]
+
+
+class Source(ABC):
     """Frames in order, and what is known of them before and after.
 
     Attributes:
         name: what results are called.
-        location: the path, address or number that was given.
+        location: the path, address or number that was given; without the password of an address.
         fps: frames a second; the mean if they vary.
         duration: seconds; None if the source does not say.
-        live: whether frames are lost if nobody takes them.
+        start: seconds before this are skipped.
+        end: nothing from this second on is read.
         damaged: packets that could not be decoded so far.
         dropped: frames that came faster than they were taken (live sources).
     """
 
-    live = False
-
-    def __init__(self, name: str, location: str, fps: float, duration: float | None) -> None:
+    def __init__(
+        self,
+        name: str,
+        location: str,
+        fps: float,
+        duration: float | None,
+        start: float = 0.0,
+        end: float = math.inf,
+    ) -> None:
+        if not start < end:
+            raise UserError(f"--start {start:g}, --end {end:g}: a start before the end expected")
         self.name, self.location = name, location
         self.fps, self.duration = fps, duration
+        self.start, self.end = start, end
         self.damaged = self.dropped = 0
 
     def __iter__(self) -> Iterator[Frame]:
-        raise NotImplementedError
+        """The frames from ``start`` to ``end``, numbered as if there were neither."""
+        found = False
+        for number, (seconds, picture) in enumerate(self._shown(), start=1):
+            if seconds >= self.end:
+                break
+            if seconds >= self.start:
+                found = True
+                yield Frame(number, seconds, picture())
+        if not found:
+            part = "" if (self.start, self.end) == (0, math.inf) else " from --start to --end"
+            raise UserError(f"{self.location}: no frame{part} can be decoded; damaged, too short?")
+
+    @abstractmethod
+    def _shown(self) -> Iterator[Shown]:
+        """All frames, each decoded once."""
 
     @property
     def expected(self) -> int | None:
-        """About how many frames there are; None if nothing is known."""
-        return None if self.duration is None else max(round(self.duration * self.fps), 1)
+        """About how many frames come; None if nothing is known."""
+        if self.duration is None:
+            return None
+        return max(round((min(self.duration, self.end) - self.start) * self.fps), 1)
 
 
 def open_source(
@@ -99,17 +138,20 @@ def open_source(
         end: nothing from this second on is read.
 
     Raises:
-        UserError: nothing is there, or no video is in it.
+        UserError: nothing is there, or no video is in it; or the start is not before the end.
     """
     text = str(location)
-    if not start < end:
-        raise UserError(f"--start {start:g}, --end {end:g}: a start before the end expected")
     if text == "-":
         return FileSource(sys.stdin.buffer, "stdin", text, start, end)
     if text.isdecimal():
-        return LiveSource(text, f"camera-{text}", fps)
-    if _STREAM.match(text):
-        return LiveSource(text, _name_of_address(text), fps)
+        return LiveSource(text, f"camera-{text}", fps, start, end)
+    if ADDRESS.match(text):
+        name = _name_of_address(text)
+        if text.lower().startswith("http"):  # a file on a server, which has an end, or a stream
+            file = FileSource(text, name, text, start, end)
+            if file.duration is not None:
+                return file
+        return LiveSource(text, name, fps, start, end)
     path = Path(text)
     check_regular(path)
     try:
@@ -133,17 +175,16 @@ class PictureSource(Source):
     def __init__(self, video: Video, fps: float, start: float, end: float) -> None:
         if not len(video):
             raise UserError(f"{video.path}: no frames in it; {RULE}")
-        super().__init__(video.name, str(video.path), fps, len(video) / fps)
-        self._video, self._start, self._end = video, start, end
+        super().__init__(video.name, str(video.path), fps, len(video) / fps, start, end)
+        self._video = video
 
-    def __iter__(self) -> Iterator[Frame]:
+    def _shown(self) -> Iterator[Shown]:
         for number in range(1, len(self._video) + 1):
-            seconds = (number - 1) / self.fps
-            if seconds >= self._end:
-                return
-            if seconds >= self._start:
-                (image,) = self._video.read([number])
-                yield Frame(number, seconds, image)
+            yield (number - 1) / self.fps, partial(self._picture, number)
+
+    def _picture(self, number: int) -> Picture:
+        (image,) = self._video.read([number])
+        return image
 
 
 class ArraySource(Source):
@@ -152,14 +193,21 @@ class ArraySource(Source):
     Args:
         frames: (h, w, 3) uint8 RGB arrays, or pairs of seconds and such an array.
         fps: frames a second of arrays without times.
-        name: what results are called.
+        start: see ``Source``.
+        end: likewise.
     """
 
-    def __init__(self, frames: Iterable[Any], fps: float | None, name: str = "frames") -> None:
-        super().__init__(name, "(frames in memory)", fps or DEFAULT_FPS, None)
+    def __init__(
+        self,
+        frames: Iterable[Any],
+        fps: float | None,
+        start: float = 0.0,
+        end: float = math.inf,
+    ) -> None:
+        super().__init__("frames", "(frames in memory)", fps or DEFAULT_FPS, None, start, end)
         self._frames = frames
 
-    def __iter__(self) -> Iterator[Frame]:
+    def _shown(self) -> Iterator[Shown]:
         shape, last = None, -math.inf
         for number, item in enumerate(self._frames, start=1):
             seconds, image = item if isinstance(item, tuple) else ((number - 1) / self.fps, item)
@@ -175,11 +223,11 @@ class ArraySource(Source):
                     f"{image.shape} at {seconds:g} s after {shape} at {last:g} s"
                 )
             shape, last = image.shape, seconds
-            yield Frame(number, float(seconds), image)
+            yield float(seconds), partial(np.asarray, image)
 
 
 class FileSource(Source):
-    """A video file or a container on standard input, decoded once from its beginning.
+    """A video file, on a disk, a server or standard input, decoded once from its beginning.
 
     Times are the file's own. Damaged packets are skipped and counted; what lies before the first
     key frame is skipped. Interlaced video is deinterlaced, rotated video is turned, and if the size
@@ -187,47 +235,25 @@ class FileSource(Source):
     """
 
     def __init__(
-        self, file: Path | BinaryIO, name: str, location: str, start: float, end: float
+        self, file: Path | str | BinaryIO, name: str, location: str, start: float, end: float
     ) -> None:
-        self._file, self.start, self._end = file, start, end
-        opened = _open(file, location)
-        super().__init__(name, location, *_facts(*opened))
-        self._opened = None if isinstance(file, Path) else opened  # standard input comes once
+        self._file = file
+        opened = open_container(file, without_password(location))
+        super().__init__(name, without_password(location), *facts_of(*opened), start, end)
+        # Standard input cannot be opened a second time.
+        self._opened = None if isinstance(file, Path | str) else opened
         if self._opened is None:
             opened[0].close()
 
-    def __iter__(self) -> Iterator[Frame]:
-        opened = self._opened or _open(self._file, self.location)
-        with closing(opened[0]) as container:
-            yield from self._frames(container, opened[1])
-
-    def _frames(self, container: InputContainer, stream: VideoStream) -> Iterator[Frame]:
-        origin = (container.start_time or 0) / AV_TIME_BASE
-        clock = _Clock(origin, 1 / self.fps, container.format.name == "avi")
-        number, size = 0, None
-        if self.start > 5 and isinstance(self._file, Path):
-            self._approach(container, origin)
-        for decoded in _deinterlaced(self._decoded(container, stream), stream):
-            seconds = clock.seconds(decoded)
-            if seconds >= self._end:
-                break
-            number += 1
-            if seconds < self.start:
-                continue
-            if size is None:
-                size = decoded.width, decoded.height
-            elif size != (decoded.width, decoded.height):
-                decoded = decoded.reformat(*size)
-            yield Frame(number, seconds, upright(decoded))
-        if not number:
-            raise UserError(f"{self.location}: no frame of this video can be decoded; damaged?")
-
-    def _approach(self, container: InputContainer, origin: float) -> None:
-        """Seek near the start, to a key frame before it."""
-        try:
-            container.seek(int((origin + self.start - 2) * AV_TIME_BASE))
-        except av.FFmpegError:
-            logger.info("%s: cannot seek; reading from the beginning", self.location)
+    def _shown(self) -> Iterator[Shown]:
+        container, stream = self._opened or open_container(self._file, self.location)
+        with closing(container):
+            origin = (container.start_time or 0) / AV_TIME_BASE
+            clock = Clock(origin, 1 / self.fps, container.format.name == "avi")
+            size: tuple[int, int] | None = None
+            for frame in deinterlaced(self._decoded(container, stream), stream):
+                size = size or (frame.width, frame.height)
+                yield clock.seconds(frame), partial(picture_of, frame, size)
 
     def _decoded(self, container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
         """What can be decoded."""
@@ -262,35 +288,37 @@ class LiveSource(Source):
     """A camera or network stream: a thread decodes, and old frames give way to new ones.
 
     Args:
-        location: a camera number or an address.
+        address: a camera number or an address.
         name: what results are called.
         fps: frames a second, if the source does not say.
+        start: see ``Source``; seconds count from the first frame.
+        end: likewise.
         attempts: how often a lost connection is tried again before giving up.
         wait: seconds before the first of these attempts; then twice as long each time.
         buffered: frames that wait at most.
     """
 
-    live = True
-
     def __init__(
         self,
-        location: str,
+        address: str,
         name: str,
         fps: float | None,
+        start: float = 0.0,
+        end: float = math.inf,
         attempts: int = 8,
         wait: float = 1.0,
         buffered: int = 8,
     ) -> None:
-        self._attempts, self._wait = attempts, wait
-        self._frames: deque[Frame] = deque(maxlen=buffered)
+        self._address, self._attempts, self._wait = address, attempts, wait
+        self._frames: deque[tuple[float, VideoFrame]] = deque(maxlen=buffered)
         self._ready = threading.Condition()
         self._ended: str | None = None
         self._stop = False
-        self._container, stream = _open(location, location)
-        rate = stream.guessed_rate or stream.average_rate
-        super().__init__(name, location, float(rate or fps or DEFAULT_FPS), None)
+        self._container, stream = open_container(address, without_password(address))
+        rate = float(stream.guessed_rate or stream.average_rate or fps or DEFAULT_FPS)
+        super().__init__(name, without_password(address), rate, None, start, end)
 
-    def __iter__(self) -> Iterator[Frame]:
+    def _shown(self) -> Iterator[Shown]:
         thread = threading.Thread(target=self._read, daemon=True)
         thread.start()
         try:
@@ -300,35 +328,32 @@ class LiveSource(Source):
                         self._ready.wait(0.5)
                     if not self._frames:
                         break
-                    frame = self._frames.popleft()
-                yield frame
+                    seconds, frame = self._frames.popleft()
+                yield seconds, partial(upright, frame)
         finally:
             self._stop = True
-            thread.join(timeout=_READ_SECONDS)
-        if self._ended:
-            logger.warning("%s: %s", self.location, self._ended)
+            thread.join(timeout=READ_SECONDS)
+        logger.warning("%s: %s", self.location, self._ended)
 
     def _read(self) -> None:
-        number, begun, ended = 0, time.monotonic(), ""
-        failures = 0
+        """What the thread does: decode until nothing comes any more, or nobody wants more."""
+        begun, failures, ended = time.monotonic(), 0, ""
         while not self._stop:
             try:
-                stream = _video_stream(self._container, self.location)
-                for decoded in _deinterlaced(self._container.decode(stream), stream):
-                    if self._stop:
-                        return
+                stream = video_stream(self._container, self.location)
+                for decoded in deinterlaced(self._container.decode(stream), stream):
                     failures = 0
-                    number += 1
-                    frame = Frame(number, time.monotonic() - begun, upright(decoded))
                     with self._ready:
                         self.dropped += len(self._frames) == self._frames.maxlen
-                        self._frames.append(frame)
+                        self._frames.append((time.monotonic() - begun, decoded))
                         self._ready.notify()
+                    if self._stop:
+                        break
                 reason = "it ended"
             except (av.FFmpegError, UserError) as error:
                 reason = str(getattr(error, "strerror", None) or error)
             self._container.close()
-            if not self._reconnect(reason, failures):
+            if not self._stop and not self._reconnect(reason, failures):
                 ended = f"{reason}; given up after {self._attempts} attempts to reach it again"
                 break
             failures += 1
@@ -347,135 +372,14 @@ class LiveSource(Source):
                     return False
                 time.sleep(min(0.1, pause))
             try:
-                self._container = _open(self.location, self.location)[0]
+                self._container = open_container(self._address, self.location)[0]
                 return True
             except UserError as error:
                 reason = str(error)
         return False
 
 
-class _Clock:
-    """Seconds of each frame from the start of the video, ascending whatever the file says."""
-
-    def __init__(self, origin: float, interval: float, avi: bool) -> None:
-        self._shift, self._interval, self._avi = -origin, interval, avi
-        self._last = -math.inf
-
-    def seconds(self, frame: VideoFrame) -> float:
-        # An AVI has no time stamps; those that FFmpeg makes up count in the order of decoding.
-        stamp = frame.dts if self._avi else frame.pts
-        if self._avi and stamp is not None and self._last == -math.inf:
-            self._shift = -float(stamp * (frame.time_base or 0))
-        if stamp is None or frame.time_base is None:
-            found = self._last + self._interval if self._last > -math.inf else 0.0
-        else:
-            found = float(stamp * frame.time_base) + self._shift
-            if found <= self._last:  # the clock was set back, as where recordings are joined
-                self._shift += self._last + self._interval - found
-                found = self._last + self._interval
-        self._last = max(found, 0.0) if self._last == -math.inf else found
-        return self._last
-
-
-def _open(file: Path | BinaryIO | str, location: str) -> tuple[InputContainer, VideoStream]:
-    """The container and its video; a camera number opens that camera."""
-    options, form, timeout = {}, None, None
-    target: Any = str(file) if isinstance(file, Path) else file
-    if isinstance(file, str) and file.isdecimal():
-        target, form = f"/dev/video{file}", "v4l2"
-        if not Path(target).exists():
-            raise UserError(f"camera {file}: there is no {target}; is a camera connected?")
-    elif isinstance(file, str):
-        timeout = (_OPEN_SECONDS, _READ_SECONDS)
-        options = {"rtsp_transport": "tcp"} if file.lower().startswith("rtsp") else {}
-    try:
-        container = av.open(
-            target, format=form, options=options, timeout=timeout, metadata_errors="replace"
-        )
-    except (av.FFmpegError, OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise UserError(f"{location}: cannot be read as a video ({reason})") from error
-    try:
-        return container, _video_stream(container, location)
-    except UserError:
-        container.close()
-        raise
-
-
-def _video_stream(container: InputContainer, location: str) -> VideoStream:
-    """The largest video that is no cover picture."""
-    cover = av.stream.Disposition.attached_pic
-    found = [
-        stream
-        for stream in container.streams.video
-        if stream.codec_context is not None and not stream.disposition & cover
-    ]
-    if not found:
-        raise UserError(
-            f"{location}: no video in this file"
-            + (", only sound or a cover picture" if len(container.streams) else "")
-        )
-    stream = max(found, key=lambda s: s.codec_context.width * s.codec_context.height)
-    if stream.codec_context.width * stream.codec_context.height > MAX_PIXELS:
-        raise UserError(
-            f"{location}: its frames are {stream.codec_context.width} x "
-            f"{stream.codec_context.height}, more than {MAX_PIXELS} pixels; scale the video down"
-        )
-    stream.thread_type = "AUTO"
-    return stream
-
-
-def _facts(container: InputContainer, stream: VideoStream) -> tuple[float, float | None]:
-    """Frames a second and seconds, as the header says."""
-    rate = stream.average_rate or stream.guessed_rate
-    duration = None
-    if stream.duration and stream.time_base:
-        duration = float(stream.duration * stream.time_base)
-    elif container.duration:
-        duration = container.duration / AV_TIME_BASE
-    fps = float(rate) if rate and 0 < rate <= 1000 else DEFAULT_FPS
-    return fps, duration
-
-
-def _deinterlaced(frames: Iterator[VideoFrame], stream: VideoStream) -> Iterator[VideoFrame]:
-    """The frames, with those that are interlaced made whole; progressive ones stay untouched."""
-    graph: Graph | None = None
-    for frame in frames:
-        if graph is None and not frame.interlaced_frame:
-            yield frame
-            continue
-        if graph is None:
-            graph = _yadif(frame, stream)
-        graph.push(frame)
-        yield from _pulled(graph)
-    if graph is not None:
-        graph.push(None)
-        yield from _pulled(graph)
-
-
-def _yadif(frame: VideoFrame, stream: VideoStream) -> Graph:
-    graph = Graph()
-    unit = frame.time_base or stream.time_base or Fraction(1, 25)
-    source = graph.add_buffer(
-        width=frame.width, height=frame.height, format=frame.format, time_base=unit
-    )
-    deinterlace = graph.add("yadif", "mode=send_frame:deint=interlaced")
-    sink = graph.add("buffersink")
-    source.link_to(deinterlace)
-    deinterlace.link_to(sink)
-    graph.configure()
-    return graph
-
-
-def _pulled(graph: Graph) -> Iterator[VideoFrame]:
-    while True:
-        try:
-            yield graph.vpull()
-        except (av.error.BlockingIOError, av.error.EOFError):
-            return
-
-
 def _name_of_address(address: str) -> str:
     """A file name for an address, without user, password and query."""
-    host = re.sub(r"^\w+://(?:[^@/]*@)?", "", address).partition("?")[0]
+    host = without_password(address).partition("://")[2].partition("?")[0]
     return re.sub(r"[^\w.-]+", "_", host).strip("_.") or "stream"

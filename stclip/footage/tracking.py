@@ -30,7 +30,7 @@ class Tracker:
             from trackers import ByteTrackTracker
         except ImportError as error:
             raise UserError(
-                f"following people needs the package trackers ({error}); install stclip anew, or "
+                f"following people needs the package trackers ({error}); install stclip again, or "
                 "pip install trackers"
             ) from error
         self._detections = supervision.Detections

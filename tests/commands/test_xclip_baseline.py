@@ -13,18 +13,9 @@ from stclip.engine.checkpoint import read_checkpoint
 from stclip.errors import UserError
 from stclip.models.xclip import XCLIP, XCLIPSizes
 from tests.commands.test_train import losses, records
-from tests.helpers import load_command
+from tests.helpers import SMALL_SIZES, load_command
 
-SIZES = {
-    "image_size": 32,
-    "patch_size": 16,
-    "vision_width": 64,
-    "vision_layers": 2,
-    "text_width": 64,
-    "text_layers": 1,
-    "embed_dim": 64,
-    "frames": 4,
-}
+SIZES = {**SMALL_SIZES, "frames": 4}
 
 
 @pytest.fixture

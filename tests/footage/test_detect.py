@@ -1,6 +1,7 @@
 """From a video and words to who does what when: the whole way, on drawn people."""
 
 import json
+import re
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -19,6 +20,7 @@ from tests.footage.make import drawn_frame
 from tests.helpers import load_command
 
 FPS, SIZE = 10, (240, 160)
+NOBODY = np.zeros((0, 4), np.float32), np.zeros(0, np.float32)
 ACTIONS = ["walk", "wave", "sit"]
 
 
@@ -101,7 +103,9 @@ def test_files_for_people(found: Path) -> None:
     assert (found / "events.csv").read_text("utf-8-sig").startswith("person,action,start,end,score")
     page = (found / "index.html").read_text()
     assert 'src="annotated.mp4"' in page
-    assert "2 persons" not in page  # the script counts them
+    data = json.loads(re.search(r"const data = (.*);", page)[1])
+    assert [person["id"] for person in data["persons"]] == [1, 2]
+    assert data["duration"] == 3.0
 
 
 def test_what_is_complete_is_not_done_again(
@@ -118,23 +122,28 @@ def test_an_interrupted_run_goes_on_and_ends_alike(
 ) -> None:
     from stclip.footage import pipeline
 
-    plain = pipeline.Run._note
+    plain = pipeline.Detection._note
     calls = []
 
-    def interrupt(self, frame, persons) -> None:
-        calls.append(frame.number)
+    def interrupt(self, step) -> None:
+        calls.append(step.frame.number)
         if len(calls) == 17:
             raise KeyboardInterrupt
-        plain(self, frame, persons)
+        plain(self, step)
 
-    monkeypatch.setattr(pipeline.Run, "_note", interrupt)
+    monkeypatch.setattr(pipeline.Detection, "_note", interrupt)
     with pytest.raises(KeyboardInterrupt):
         command(film, "--out", str(tmp_path))
     half = read_result(tmp_path / "film/result.json")
     assert not half.complete
     assert half.video["frames"] == 16
+    assert 'src="annotated.mp4"' in (tmp_path / "film/index.html").read_text()
+    with av.open(str(tmp_path / "film/annotated.mp4")) as container:
+        assert len(list(container.decode(video=0))) == 16
+    with pytest.raises(UserError, match=r"another video, model or settings.* without --resume"):
+        command(film, "--out", str(tmp_path), "--resume", "--score-every", "0.2")
     asked = []
-    monkeypatch.setattr(pipeline.Run, "_note", plain)
+    monkeypatch.setattr(pipeline.Detection, "_note", plain)
     from stclip.footage import given
 
     ask = given.Detected.__call__
@@ -145,6 +154,68 @@ def test_an_interrupted_run_goes_on_and_ends_alike(
     assert asked == list(range(18, 31))
     again = json.loads((tmp_path / "film/result.json").read_text())
     assert again == json.loads((found / "result.json").read_text())
+
+
+@pytest.mark.parametrize(
+    "options", [["--threshold", "0.9"], ["--end", "0.3"], ["--precision", "bf16"]]
+)
+def test_only_the_same_is_complete(film: Path, tmp_path: Path, options: list[str]) -> None:
+    words = ["--out", str(tmp_path), "--no-video", "--end", "0.4"]
+    assert command(film, *words) == 0
+    assert command(film, *words) == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["film"]
+    assert command(film, *words, *options) == 0
+    assert {path.name for path in tmp_path.iterdir()} == {"film", "film.old-1"}
+
+
+def test_exports_of_what_is_complete(film: Path, found: Path) -> None:
+    assert command(film, "--out", str(found.parent), "--export", "mot") == 0
+    for name in ("gt.txt", "actions.csv"):
+        assert (found / name).read_text()
+        (found / name).unlink()
+
+
+def test_two_videos_of_one_name(film: Path, tmp_path: Path, capsys) -> None:
+    other = tmp_path / "film.mp4"
+    other.write_bytes(film.read_bytes())
+    words = ["--out", str(tmp_path / "out"), "--no-video", "--end", "0.3"]
+    assert command(film, str(other), *words) == 2
+    assert "another video of this call is called film" in capsys.readouterr().err
+    assert read_result(tmp_path / "out/film/result.json").video["path"] == str(film)
+
+
+def test_saving_in_python_overwrites_nothing(tmp_path: Path) -> None:
+    for _ in range(2):
+        nobody = detect(pictures(0.5), ACTIONS, clip="puppet", detector=lambda _: [NOBODY], fps=FPS)
+        nobody.save(tmp_path / "mine", video=False)
+    assert {path.name for path in tmp_path.iterdir()} == {"mine", "mine.old-1"}
+
+
+@pytest.mark.parametrize("codec", ["aac", "flac"])
+def test_sound_stays_where_it_was(tmp_path: Path, codec: str) -> None:
+    """It begins at a second and a half, and is copied or encoded again."""
+    film = tmp_path / "loud.mkv"
+    with av.open(str(film), "w") as container:
+        stream = container.add_stream("libx264", rate=FPS)
+        stream.width, stream.height, stream.pix_fmt = *SIZE, "yuv420p"
+        sound = container.add_stream(codec, rate=8000)
+        for n, picture in enumerate(pictures()):
+            frame = av.VideoFrame.from_ndarray(picture, "rgb24")
+            frame.pts, frame.time_base = n, Fraction(1, FPS)
+            container.mux(stream.encode(frame))
+        for start in range(12000, 24000, 1024):
+            part = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.int16), "s16", "mono")
+            part.sample_rate, part.pts, part.time_base = 8000, start, Fraction(1, 8000)
+            container.mux(sound.encode(part))
+        container.mux(stream.encode())
+        container.mux(sound.encode())
+    nobody = detect(film, ACTIONS, clip="puppet", detector=lambda _: [NOBODY])
+    nobody.save(tmp_path / "found")
+    with av.open(str(tmp_path / "found/annotated.mp4")) as container:
+        packets = [p for p in container.demux(container.streams.audio[0]) if p.size]
+        times = [float(p.pts * p.time_base) for p in packets]
+    assert times[0] == pytest.approx(1.5, abs=0.15)
+    assert times[-1] == pytest.approx(2.9, abs=0.2)
 
 
 def test_other_results_are_kept(film: Path, tmp_path: Path) -> None:

@@ -58,8 +58,9 @@ def test_a_result_comes_back(tmp_path: Path) -> None:
     ("change", "words"),
     [
         (lambda c: c | {"format": "other"}, "stclip-footage/1"),
-        (lambda c: {k: v for k, v in c.items() if k != "tracks"}, "damaged: KeyError 'tracks'"),
-        (lambda c: c | {"tracks": [{"id": 1, "boxes": [[1, 2]]}]}, "damaged"),
+        (lambda c: {k: v for k, v in c.items() if k != "tracks"},
+         r"not in the format of stclip detect \(KeyError: 'tracks'\)"),
+        (lambda c: c | {"tracks": [{"id": 1, "boxes": [[1, 2]]}]}, "not in the format of"),
         (lambda c: [c], "found list"),
     ],
 )  # fmt: skip
@@ -189,16 +190,17 @@ def test_there_is_no_such_export(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "text", "words"),
     [
-        ("a.jsonl", '{"frame": 1, "box": [1, 2, 3]}', "line 1: a box x1, y1, x2, y2"),
-        ("a.jsonl", '{"frame": 0, "box": [1, 2, 3, 4]}', "frame: a whole number from 1"),
-        ("a.jsonl", '{"box": [1, 2, 3, 4]}', "either timestamp"),
-        ("a.jsonl", '{"frame": 1, "box": [5, 5, 3, 4]}', "an empty box"),
-        ("a.jsonl", '{"frame": 1, "box": [1, 2, 3, 4], "score": "x"}', "a number as score"),
-        ("a.jsonl", '{"frame":1,"box":[1,2,3,4],"video":"a"}\n{"frame":1,"box":[1,2,3,4]}',
-         "boxes of several videos"),
+        ("a.jsonl", '{"video": "v", "frame": 1, "box": [1, 2, 3], "score": 1}',
+         r"a\.jsonl: line 1: box .*four numbers"),
+        ("a.jsonl", '{"video": "v", "frame": 1, "box": [5, 5, 3, 4], "score": 1}',
+         "1 of 1 boxes are empty"),
+        ("a.jsonl", '{"video":"a","frame":1,"box":[1,2,3,4],"score":1}\n'
+         '{"video":"b","frame":1,"box":[1,2,3,4],"score":1}', "boxes of 2 videos"),
         ("a.jsonl", "{", "not valid JSON"),
-        ("a.txt", "1,2,3", "left, top, width, height"),
-        ("a.txt", "0,1,5,5,5,5,1", "whole numbers"),
+        ("a.txt", "1,2,3", r"a\.txt:1: not in the format of MOT"),
+        ("a.txt", "0,1,5,5,5,5,1", "frames from 1"),
+        ("a.txt", "1.5,1,5,5,5,5,1", "a whole number"),
+        ("a.txt", "1,1,5,5,-5,5,1", "are empty"),
         ("a.xlsx", "", "a .jsonl of persons"),
         ("absent.jsonl", None, "cannot be read"),
     ],

@@ -1,10 +1,12 @@
 """Every kind of video that people have, gone through frame by frame."""
 
-import math
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from fractions import Fraction
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from itertools import pairwise
 from pathlib import Path
 from zipfile import ZipFile
@@ -52,8 +54,13 @@ def test_times_are_those_of_the_file(tmp_path: Path) -> None:
 
 def test_a_part_of_a_file(tmp_path: Path) -> None:
     path = write_video(tmp_path / "long.mp4", range(0, 25 * 12, 2), options={"g": "10"})
-    part = [seconds for _, seconds, _ in shown(open_source(path, start=8.0, end=8.5))]
-    assert part == [8.0, 8.08, 8.16, 8.24, 8.32, 8.4, 8.48]
+    source = open_source(path, start=8.0, end=8.5)
+    part = [(number, seconds) for number, seconds, _ in shown(source)]
+    times = [8.0, 8.08, 8.16, 8.24, 8.32, 8.4, 8.48]
+    assert part == list(zip(range(101, 108), times, strict=True))  # numbered as in the whole
+    assert source.expected == 6  # at 12.5 a second
+    with pytest.raises(UserError, match="no frame from --start to --end"):
+        list(open_source(path, start=100))
     with pytest.raises(UserError, match="a start before the end"):
         open_source(path, start=3, end=3)
 
@@ -68,6 +75,7 @@ def test_pictures_in_folders_and_archives(tmp_path: Path) -> None:
         source = open_source(path, fps=10)
         assert (source.name, source.expected) == ("pictures", 5)
         assert shown(source) == expected
+        assert shown(open_source(path, fps=10, start=0.1, end=0.3)) == expected[1:3]
 
 
 def test_rotated_video_is_turned(tmp_path: Path) -> None:
@@ -158,6 +166,7 @@ def test_frames_in_memory() -> None:
     assert shown(ArraySource(pictures, fps=10)) == [(1, 0.0, 1), (2, 0.1, 2), (3, 0.2, 3)]
     timed = [(0.5, pictures[0]), (0.9, pictures[1])]
     assert shown(ArraySource(timed, None)) == [(1, 0.5, 1), (2, 0.9, 2)]
+    assert shown(ArraySource(pictures, 10, start=0.1)) == [(2, 0.1, 2), (3, 0.2, 3)]
     with pytest.raises(UserError, match="frame 1: an array"):
         list(ArraySource([np.zeros((4, 4))], 10))
     with pytest.raises(UserError, match="frame 2: all frames must have one size"):
@@ -178,7 +187,37 @@ def test_a_live_source_drops_old_frames_and_gives_up(tmp_path: Path) -> None:
     assert first.image.shape == (32, 128, 3)
     assert len(rest) <= 4
     assert source.dropped >= 30
-    assert not [t for t in threading.enumerate() if t.daemon and "_read" in t.name]
+    assert not [t for t in threading.enumerate() if "_read" in t.name]
+
+
+def test_a_live_source_ends_where_it_is_told_to(tmp_path: Path) -> None:
+    """It is a file that would be opened again for ever."""
+    path = write_video(tmp_path / "stream.mkv", range(40))
+    source = LiveSource(str(path), "stream", None, end=0.2, attempts=100, wait=0.01)
+    assert all(frame.seconds < 0.2 for frame in source)
+    assert not [t for t in threading.enumerate() if "_read" in t.name]
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[str]:
+    handler = partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as found:
+        threading.Thread(target=found.serve_forever, daemon=True).start()
+        yield f"127.0.0.1:{found.server_port}"
+        found.shutdown()
+
+
+def test_a_file_on_a_server_is_no_stream(server: str, tmp_path: Path) -> None:
+    """Every frame comes, and it ends; its password is shown nowhere."""
+    write_video(tmp_path / "film.mp4", range(30))
+    source = open_source(f"http://me:secret@{server}/film.mp4?token=hidden")
+    assert [content for _, _, content in shown(source)] == list(range(1, 31))
+    assert source.dropped == 0
+    assert source.location == f"http://{server}/film.mp4?token=hidden"
+    assert "secret" not in source.name
+    with pytest.raises(UserError, match="cannot be read as a video") as caught:
+        open_source(f"http://me:secret@{server}/absent.mp4")
+    assert "secret" not in str(caught.value)
 
 
 def test_the_size_may_change_on_the_way(tmp_path: Path) -> None:
@@ -192,4 +231,4 @@ def test_the_size_may_change_on_the_way(tmp_path: Path) -> None:
     frames = list(source)
     assert {frame.image.shape for frame in frames} == {(32, 128, 3)}
     assert 9 <= len(frames) <= 10  # the decoder may lose one where the size changes
-    assert math.isfinite(frames[-1].seconds)
+    assert all(a.seconds < b.seconds for a, b in pairwise(frames))

@@ -19,7 +19,7 @@ from stclip.models.clip import CLIP, CLIPSizes, normalize_pixels
 from stclip.models.stclip import STCLIP
 from stclip.models.weights import is_xclip, load_clip
 from stclip.models.xclip import XCLIP, CrossFrameCLIP, XCLIPSizes, is_new
-from tests.helpers import random_batch, tiny_model
+from tests.helpers import SMALL_SIZES, random_batch, tiny_model
 
 TEXT = torch.randn(5, 64, generator=torch.Generator().manual_seed(1))
 OFF = {
@@ -159,17 +159,6 @@ def test_interest_tokens(clip_file: str) -> None:
     assert build("MODEL.CLIP", clip_file).interest_tokens is None
 
 
-SIZES = {
-    "image_size": 32,
-    "patch_size": 16,
-    "vision_width": 64,
-    "vision_layers": 2,
-    "text_width": 64,
-    "text_layers": 1,
-    "embed_dim": 64,
-}
-
-
 def test_from_clip_the_shared_places_hold_clips_weights(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
         model = xclip_from("puppet", frames=3)
@@ -203,7 +192,7 @@ def test_the_new_parts_start_as_the_authors_do() -> None:
 
 
 def test_from_xclip_everything_is_its_own(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    held = XCLIP(XCLIPSizes(**SIZES, frames=4))
+    held = XCLIP(XCLIPSizes(**SMALL_SIZES, frames=4))
     torch.save(held.state_dict(), tmp_path / "x.pth")
     with caplog.at_level(logging.INFO):
         model = xclip_from(str(tmp_path / "x.pth"), frames=4)
@@ -215,8 +204,8 @@ def test_from_xclip_everything_is_its_own(tmp_path: Path, caplog: pytest.LogCapt
 
 
 def test_a_file_tells_whose_it_is(tmp_path: Path) -> None:
-    torch.save({"model": XCLIP(XCLIPSizes(**SIZES)).state_dict()}, tmp_path / "x.pth")
-    torch.save(CLIP(CLIPSizes(**SIZES)).state_dict(), tmp_path / "clip.pt")
+    torch.save({"model": XCLIP(XCLIPSizes(**SMALL_SIZES)).state_dict()}, tmp_path / "x.pth")
+    torch.save(CLIP(CLIPSizes(**SMALL_SIZES)).state_dict(), tmp_path / "clip.pt")
     assert is_xclip(tmp_path / "x.pth")
     assert is_xclip("k400_16_8")
     assert not is_xclip(tmp_path / "clip.pt")
@@ -231,7 +220,9 @@ def test_bad_sources(tmp_path: Path) -> None:
         xclip_from("nowhere", frames=8)
     with pytest.raises(UserError, match="frames: found 0"):
         xclip_from("puppet", frames=0)
-    torch.save(CLIP(CLIPSizes(**{**SIZES, "embed_dim": 96})).state_dict(), tmp_path / "odd.pt")
+    torch.save(
+        CLIP(CLIPSizes(**{**SMALL_SIZES, "embed_dim": 96})).state_dict(), tmp_path / "odd.pt"
+    )
     with pytest.raises(UserError, match="joint space of width 96, expected a multiple of 64"):
         xclip_from(str(tmp_path / "odd.pt"), frames=8)
     torch.save({"a": torch.zeros(1)}, tmp_path / "other.pt")
