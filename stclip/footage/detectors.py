@@ -235,11 +235,6 @@ class DFineDetector(PersonDetector):
             yield found["boxes"][persons], found["scores"][persons]
 
 
-def detector_names() -> list[str]:
-    """What ``load_detector`` knows by name."""
-    return [DEFAULT, DFINE, *_torchvision_names()]
-
-
 def load_detector(
     name: str = DEFAULT, device: str = "auto", threshold: float | None = None
 ) -> PersonDetector:

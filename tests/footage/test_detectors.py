@@ -173,7 +173,8 @@ def test_unknown_names() -> None:
         load_detector("yolo")
     with pytest.raises(UserError, match="auto, cpu, cuda or cuda:N"):
         load_detector("nanodet", "tpu")
-    assert "fasterrcnn_resnet50_fpn_v2" in detectors.detector_names()
+    with pytest.raises(UserError, match="nanodet, dfine, .*fasterrcnn_resnet50_fpn_v2"):
+        load_detector("magic")
 
 
 def test_shipped_weights_that_are_missing_or_others(
