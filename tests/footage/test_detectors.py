@@ -173,7 +173,7 @@ def test_unknown_names() -> None:
         load_detector("yolo")
     with pytest.raises(UserError, match="auto, cpu, cuda or cuda:N"):
         load_detector("nanodet", "tpu")
-    with pytest.raises(UserError, match="nanodet, dfine, .*fasterrcnn_resnet50_fpn_v2"):
+    with pytest.raises(UserError, match=r"nanodet, dfine, .*fasterrcnn_resnet50_fpn_v2"):
         load_detector("magic")
 
 
