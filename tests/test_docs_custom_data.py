@@ -1,4 +1,4 @@
-"""Follows DATA.md's "Your own data": every file, command and snippet, on two made videos."""
+"""Follows DATA.md's "Your own data" and "Annotate in CVAT": every file, command and snippet."""
 
 import json
 import shlex
@@ -13,17 +13,18 @@ import pytest
 import torch
 import torchvision
 
+from stclip.commands import COMMANDS
+from tests.data import make_cvat
 from tests.helpers import REPOSITORY, load_command
 
-TITLE = "## Your own data\n"
 SIZE = (96, 64)
 # Spares the test worker processes and what a GPU would do differently.
 SPARING = ("DATALOADER.NUM_WORKERS", "0", "MODEL.DEVICE", "cpu")
 
 
-def blocks() -> Iterator[tuple[str, str]]:
-    """(language, text) of the page's code blocks in their order."""
-    page = (REPOSITORY / "DATA.md").read_text().split(TITLE)[1].split("\n## ")[0]
+def blocks(title: str) -> Iterator[tuple[str, str]]:
+    """(language, text) of the code blocks of a section of the page, in their order."""
+    page = (REPOSITORY / "DATA.md").read_text().split(f"## {title}\n")[1].split("\n## ")[0]
     for number, part in enumerate(page.split("```")):
         if number % 2:  # fenced
             language, _, text = part.partition("\n")
@@ -77,7 +78,7 @@ def test_the_page_as_it_stands(
     (tmp_path / "configs").symlink_to(REPOSITORY / "configs")
     write_videos(tmp_path / "data/mine/videos")
     commands, last = [], {}
-    for language, text in blocks():
+    for language, text in blocks("Your own data"):
         if language == "csv":
             # The page shows three lines; a second later they do the same.
             more = text.split("\n", 1)[1].replace(",0.5,", ",1.5,")
@@ -95,6 +96,44 @@ def test_the_page_as_it_stands(
     assert last["scores"].sum() == pytest.approx(1, abs=1e-5)
 
 
+def test_annotations_of_cvat(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Outside of a clone: the config that is written finds what it starts from in the package."""
+    monkeypatch.chdir(tmp_path)
+    write_videos(tmp_path / "data/mine/videos")
+    commands: list[str] = []
+    for language, text in blocks("Annotate in CVAT"):
+        if language == "json":
+            (label,) = json.loads(text)
+            write_exports(tmp_path / "data/mine", label)
+        else:
+            commands += run_shell(text)
+    assert commands == ["convert-annotations", "validate", "train", "test"]
+    assert "nothing is wrong" in capsys.readouterr().out
+    metrics = json.loads(Path("output/mine/inference/annotations/metrics.json").read_text())
+    assert set(metrics["per_class"]) == {"wave"}
+    assert metrics["keyframes"] == 4  # of two seconds
+
+
+def write_exports(folder: Path, label: dict[str, Any]) -> None:
+    """What CVAT exports of the two videos, with the label of the page."""
+    (attribute,) = label["attributes"]
+    names = make_cvat.labels(**{label["name"]: {attribute["name"]: attribute["input_type"]}})
+    for video, actions in (("park", ("walk", "sit down")), ("street", ("wave", "none"))):
+        people = []
+        for number, action in enumerate(actions):
+            assert action in attribute["values"]
+            corners, values = (2 + 45 * number, 5, 42 + 45 * number, 60), {"action": action}
+            boxes = (
+                make_cvat.box(corners, values, frame=frame, keyframe=int(frame == 0), outside=0)
+                for frame in range(24)
+            )
+            people.append(make_cvat.track(*boxes, label=label["name"]))
+        meta = make_cvat.task(f"{video}.mp4", SIZE, 24, names)
+        make_cvat.write(folder / f"{video}.zip", meta, *people)
+
+
 def run_python(text: str) -> dict[str, Any]:
     """The names that a snippet leaves."""
     names: dict[str, Any] = {}
@@ -108,7 +147,8 @@ def run_shell(text: str) -> list[str]:
     for command in text.replace("\\\n", "").splitlines():
         words = shlex.split(command)
         if words[0] == "stclip":
-            assert not load_command(words[1]).main([*words[2:], *SPARING])
+            sparing = SPARING if "--config-file" in words else ()
+            assert not load_command(COMMANDS[words[1]][0]).main([*words[2:], *sparing])
             run.append(words[1])
         else:
             subprocess.run(["bash", "-c", command], check=True)

@@ -124,9 +124,10 @@ def read_labels(cfg: CfgNode, findings: Findings) -> Labels:
             if known and name not in known:
                 where = f"{part.upper()}_LABEL {cfg[f'{part.upper()}_LABEL']}"
                 findings.add(kinds.UNKNOWN_LABELS, f"{where}: {name!r} is not in ALL_LABEL")
-    for name in found["test"]:
-        if name in trained:
-            findings.add(kinds.SHARED_LABELS, repr(name))
+    shared = [name for name in found["test"] if name in trained]
+    all_shared = len(shared) == len(found["test"])
+    for name in shared:
+        findings.add(kinds.NOT_ZERO_SHOT if all_shared else kinds.SHARED_LABELS, repr(name))
     groups = None
     if cfg.ALL_GROUP:
         groups = {}

@@ -103,7 +103,7 @@ def load_config(config_file: str | Path | None = None, pairs: Sequence[str] = ()
 
     Args:
         config_file: a yaml file; its ``_BASE_`` names another one, relative to itself, to start
-            from.
+            from, or one that comes with stclip (``configs/base.yaml``).
         pairs: KEY VALUE KEY VALUE ..., which win over the files.
 
     Raises:
@@ -274,7 +274,9 @@ def _read_files(path: Path, seen: tuple[Path, ...]) -> list[Source]:
             )
         names[name] = key
         settings[key] = value
-    files = [] if base is None else _read_files(path.parent / base, (*seen, real))
+    beside = path.parent / (base or "")
+    ships = base is not None and base.startswith("configs/") and not os.path.exists(beside)
+    files = [] if base is None else _read_files(Path(base) if ships else beside, (*seen, real))
     return [*files, (source, list(settings.items()))]
 
 

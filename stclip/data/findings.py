@@ -98,6 +98,11 @@ SHARED_LABELS = Kind(
     "classes that are trained on and tested as unseen",
     "take them out of TRAIN_LABEL or TEST_LABEL; right only if this is not meant as zero-shot",
 )
+NOT_ZERO_SHOT = Kind(
+    "tests on classes that are all trained on",
+    "nothing, if this is not meant as zero-shot; else take the unseen ones out of TRAIN_LABEL",
+    problem=False,
+)
 SHARED_VIDEOS = Kind(
     "videos that are both trained on and tested", "keep each video in one of the two parts"
 )

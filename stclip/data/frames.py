@@ -91,6 +91,22 @@ class Video(ABC):
         """
         return round(seconds * fps) + 1
 
+    def picture_seconds(self, fps: float) -> NDArray[np.float64]:
+        """When each picture that is stored is shown, in seconds since the first one.
+
+        Pictures are what a decoder yields, in its order. They are the frames, but of a file that
+        repeats some.
+
+        Args:
+            fps: as in ``frame_at``.
+        """
+        return np.arange(len(self)) / fps
+
+    @property
+    def delay(self) -> float:
+        """Seconds from where players begin to count to the first frame."""
+        return 0.0
+
     def irregularities(self) -> list[str]:
         """What is unusual about when the frames are shown, a text each, without decoding them."""
         return []

@@ -22,6 +22,7 @@ from av.container import InputContainer
 from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
+from numpy.typing import NDArray
 
 from stclip.data.frame_table import (
     FrameTable,
@@ -127,6 +128,19 @@ class VideoFile(Video):
         """The frame whose time is nearest; one past the end from an interval after it on."""
         interval = self.table.mean_interval or 1 / fps
         return self.table.nearest(self.table.seconds[0] + seconds, interval)
+
+    def picture_seconds(self, fps: float) -> NDArray[np.float64]:
+        """See ``Video``."""
+        table = self.table
+        frames = np.searchsorted(table.pictures, np.arange(int(table.pictures[-1]) + 1))
+        return np.asarray(table.seconds[frames] - table.seconds[0])
+
+    @property
+    def delay(self) -> float:
+        """See ``Video``; an AVI, which has no time stamps, begins with its first frame."""
+        with self._opened() as (container, _):
+            counted = container.format.name == "avi"
+        return 0.0 if counted else float(self.table.seconds[0]) - self.header.start
 
     @cached_property
     def header(self) -> Header:

@@ -17,6 +17,7 @@ TOOLS = {
     "benchmark": "benchmark",
     "benchmark_puppet": "puppet benchmark",
     "benchmark_table": "table",
+    "convert_annotations": "convert-annotations",
     "convert_checkpoint": "convert",
     "detect": "detect",
     "evaluate": "evaluate",
