@@ -75,6 +75,15 @@ def test_base_then_file_then_pairs(tmp_path: Path) -> None:
     assert cfg.is_frozen()
 
 
+def test_a_base_that_comes_with_stclip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    child = write(tmp_path / "child.yaml", "_BASE_: configs/jhmdb/split_1.yaml\n")
+    assert load_config(child).TEST.MAX_PERSONS == 3
+    (tmp_path / "configs/jhmdb").mkdir(parents=True)
+    write(tmp_path / "configs/jhmdb/split_1.yaml", "SEED: 5\n")
+    assert load_config(child).SEED == 5  # beside it
+
+
 def test_saved_config_loads_to_the_same_values(tmp_path: Path) -> None:
     cfg = load_config(None, ["SOLVER.BASE_LR", "1", "TEST.SINGLE_ACTION", "true"])
     save_config(cfg, tmp_path / "config.yaml")

@@ -31,10 +31,12 @@ from stclip.data.ava import read_boxes
 from stclip.data.ava_files import read_ava_csv, read_box_csv, read_label_map, read_moments
 from stclip.data.class_videos import read_lines
 from stclip.data.custom import open_annotations, read_annotations
+from stclip.data.cvat import read_cvat
 from stclip.data.ground_truth import read_evaluation_truth, read_tube_truth
 from stclip.data.jhmdb import CLASSES, read_ground_truth
 from stclip.data.labels import read_group_file, read_label_file, read_video_list
 from stclip.data.proposals import read_coco_detections
+from stclip.data.tracks import Film
 from stclip.data.tubes import read_detected_tubes
 from stclip.data.ucf24 import read_tube_file
 from stclip.data.video import open_video
@@ -45,7 +47,7 @@ from stclip.evaluation.result_csv import read_ava_rows, read_result_csv
 from stclip.evaluation.results import ScoredParts, read_predictions
 from stclip.models.weights import load_clip, load_xclip
 from stclip.structures import FrameKey
-from tests.data import make, make_ucf24
+from tests.data import make, make_cvat, make_ucf24
 from tests.helpers import tiny_model
 
 EXAMPLES = int(os.environ.get("STCLIP_FUZZ_EXAMPLES", "0"))
@@ -254,6 +256,21 @@ def annotations() -> dict[str, Any]:
     }  # fmt: skip
 
 
+def cvat_export() -> bytes:
+    boxes = (
+        make_cvat.box((1, 2, 9, 9), {"action": "run"}, frame=n, keyframe=1, outside=int(n == 2))
+        for n in range(3)
+    )
+    meta = make_cvat.task(inside=make_cvat.labels(person=make_cvat.ACTION))
+    return make_cvat.document(meta, make_cvat.track(*boxes)).encode()
+
+
+def cvat(path: Path) -> None:
+    for annotated in read_cvat(path):
+        for track in annotated.tracks(Film("v", path, (10, 10), 25.0, np.arange(5) / 25, 0.0)):
+            track.at(track.visible(5))
+
+
 def tubes() -> dict[str, Any]:
     row = {"video": "v", "label": "run", "boxes": [[1, 0, 0, 5, 5], [2, 0, 0, 5.5, 5]]}
     return {"labels": ["run", "wave"], "nframes": {"v": 40}, "ground_truth": [row]}
@@ -371,6 +388,7 @@ def readers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Reader]:
         ),
         "videos": Reader(read_video_list, "a.txt", b"run/v1\nv2\n", examples=20),
         "label map": Reader(read_label_map, "a.pbtxt", pbtxt.encode()),
+        "cvat": Reader(cvat, "a.xml", cvat_export()),
         "annotations": Reader(with_frames(annotated), "a.json", annotations(), dump_json),
         "annotations, for a metric": Reader(
             with_frames(read_evaluation_truth), "a.json", annotations(), dump_json
@@ -452,7 +470,7 @@ def readers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Reader]:
 
 
 NAMES = [
-    "config", "saved config", "labels", "groups", "videos", "label map", "annotations",
+    "config", "saved config", "labels", "groups", "videos", "label map", "cvat", "annotations",
     "annotations, for a metric", "detections of annotations", "detections of annotations, COCO's",
     "jhmdb json", "jhmdb list", "jhmdb pickle", "jhmdb detections", "ucf24 pickle",
     "ucf24 pickle of ACT", "ucf24 detections", "ava csv", "ava moments", "ava boxes",

@@ -1,4 +1,4 @@
-"""Make a dataset to train and test on of annotations from CVAT, AVA's csv or ``stclip detect``.
+"""Make a dataset to train and test on of annotations from CVAT, AVA's csv or stclip detect.
 
 FILE is what CVAT exports as "CVAT for video 1.1" or "CVAT for images 1.1" (.zip, or the .xml in
 it), a .csv in AVA's form, or result.json of stclip detect. OUT receives train.json and test.json,
@@ -27,6 +27,7 @@ from stclip.data.ava import LABEL_MAP
 from stclip.data.ava_files import Persons, read_ava_csv, read_label_map
 from stclip.data.conversion import Clip, Dataset, clip_of, dataset_of, films_of, write_dataset
 from stclip.data.cvat import read_cvat
+from stclip.data.fields import format_of
 from stclip.data.tracks import Annotated, Film, Track
 from stclip.errors import UserError
 from stclip.evaluation.tables import format_table
@@ -38,6 +39,8 @@ from stclip.footage.results import read_result
 def main(argv: list[str] | None = None) -> int:
     """Command line; see the head of this file."""
     args = _parser().parse_args(argv)
+    if not 0 < args.fps <= 1000:
+        raise UserError(f"--fps {args.fps:g}: frames a second, above 0, expected")
     left_out: Counter[str] = Counter()
     annotated: list[Annotated] = []
     for path in args.files:
@@ -129,20 +132,18 @@ class _Seconds:
 def read_detected(path: Path) -> Annotated:
     """result.json of ``stclip detect``; a person does what its best event at a time says."""
     footage = read_result(path)
-    tracks = [
-        Track(
-            f"person {track.id}",
-            track.boxes[:, 1].astype(np.int64) - 1,
-            track.boxes[:, 2:6],
-            np.ones(len(track.boxes), dtype=np.bool_),
-            tuple((action_at(track.events, seconds),) for seconds in track.boxes[:, 0]),
-        )
-        for track in footage.tracks.values()
-        if len(track.boxes)
-    ]
-    video = Path(str(footage.video.get("path")))
+    with format_of("stclip detect", str(path)):
+        video = Path(str(footage.video["path"]))
+        width, height = footage.video["size"] or (0, 0)
+    tracks = []
+    for track in footage.tracks.values():
+        frames = track.boxes[:, 1].astype(np.int64) - 1
+        if (np.diff(frames, prepend=-1) <= 0).any():
+            raise UserError(f"{path}: person {track.id}: ascending frames from 1 on expected")
+        actions = tuple((action_at(track.events, seconds),) for seconds in track.boxes[:, 0])
+        shown = np.ones(len(frames), dtype=np.bool_)
+        tracks.append(Track(f"person {track.id}", frames, track.boxes[:, 2:6], shown, actions))
     folders = tuple(place for place in (video.parent, path.parent) if place.is_dir())
-    width, height = footage.video["size"]
     names = (video.name, footage.name)
     return Annotated(str(path), path, names, folders, (width, height), lambda film: tracks)
 

@@ -147,16 +147,15 @@ def _find(one: Annotated, places: Sequence[Path], inputs: Collection[Path]) -> P
         candidates |= {path.resolve(): path for path in (place, *inside)}
     paths = [path for real, path in candidates.items() if real not in inputs]
     for name in one.names:
-        exact = [path for path in paths if path.name == name and _is_video(path)]
-        alike = [p for p in paths if p.stem in (name, Path(name).stem) and _is_video(p)]
-        found = exact or alike
-        if len(found) > 1:
-            raise UserError(
-                f"{one.where}: its video {name!r} may be {found[0]} or {found[1]}; --videos names "
-                "the right one"
-            )
-        if found:
-            return found[0]
+        for part, wanted in (("name", name), ("stem", name), ("stem", Path(name).stem)):
+            found = [p for p in paths if getattr(p, part) == wanted and _is_video(p)]
+            if len(found) > 1:
+                raise UserError(
+                    f"{one.where}: its video {name!r} may be {found[0]} or {found[1]}; --videos "
+                    "names the right one"
+                )
+            if found:
+                return found[0]
     return None
 
 
@@ -307,7 +306,7 @@ def _tested(clips: Sequence[Clip], test: Sequence[str] | None, unseen: set[str])
     chosen: set[str] = set()
     for clip in sorted(clips, key=lambda clip: hashlib.sha256(clip.film.name.encode()).digest()):
         shown = [name for name in clip.counts() if name not in unseen]
-        if len(chosen) < count and all(left[name] > 1 for name in shown):
+        if len(chosen) < count and clip.counts() and all(left[name] > 1 for name in shown):
             chosen.add(clip.film.name)
             left.subtract(shown)
     if not chosen:

@@ -83,6 +83,11 @@ GROUPS = Kind("groups that differ from ALL_GROUP", "make the two files agree")
 NO_SAMPLE = Kind(
     "classes without any box", "check the spelling of the names, or leave the class out"
 )
+NOT_TESTED = Kind(
+    "trained classes without any box in the test",
+    "nothing: the mean is of the other classes",
+    problem=False,
+)
 NO_OVERLAP = Kind(
     "detections that do not fit the annotations",
     "see that both files are of the same videos, count frames alike and hold xyxy pixels",

@@ -131,7 +131,8 @@ def check_labels(part: str, dataset: DetectionDataset, labels: Labels, findings:
     if counts:  # a test set may have no ground truth at all
         for name in {"train": labels.train, "test": labels.test}.get(part, ()):
             if not counts[name]:
-                findings.add(kinds.NO_SAMPLE, f"{part}: {name!r}")
+                known = part == "test" and name in labels.train
+                findings.add(kinds.NOT_TESTED if known else kinds.NO_SAMPLE, f"{part}: {name!r}")
     if part != "train":
         return
     wanted, groups = set(labels.train), labels.groups

@@ -269,6 +269,10 @@ def test_classes_without_samples(root: Path) -> None:
     dataset, found = read(root, content())
     check_labels("test", dataset, Labels(("run", "wave", "jump"), test=("run", "jump")), found)
     assert found.places == {kinds.NO_SAMPLE: ["test: 'jump'"]}
+    names = ("run", "wave", "jump")
+    check_labels("test", dataset, Labels(names, train=names, test=names), found)
+    assert found.places[kinds.NOT_TESTED] == ["test: 'jump'"]
+    assert found.problems == 1
 
 
 def test_videos_in_both_parts(root: Path) -> None:

@@ -92,6 +92,18 @@ def test_header(tmp_path, monkeypatch, name, sound, start):
     assert header.end <= 4.6
 
 
+@pytest.mark.parametrize(("sound", "delay"), [(None, 0.0), (range(3), 1.0)])
+def test_times_of_pictures_and_where_players_begin_to_count(tmp_path, sound, delay):
+    times = [25 + n + n // 7 * 5 for n in range(N)]
+    video = VideoFile(
+        write_video(tmp_path / "v.mp4", times, "libx264", options=B_FRAMES, sound=sound)
+    )
+    seconds = video.picture_seconds(30)
+    np.testing.assert_allclose(seconds, (np.array(times) - 25) / 25, atol=1e-3)
+    assert [video.frame_at(second, 30) for second in seconds] == [*range(1, N + 1)]
+    assert video.delay == pytest.approx(delay, abs=0.15)
+
+
 def test_the_first_video_case_does_have_reordered_frames_and_several_key_frames(tmp_path):
     name, times, codec, options = CASES["mp4 with B-frames"]
     path = write_video(tmp_path / name, times, codec, options=options)
@@ -195,6 +207,15 @@ def test_a_repeated_picture_is_decoded_once(tmp_path, decoded):
     ]  # fmt: skip
     assert len(decoded) == 5
     video.keep_open(False)
+    # Other programs count pictures: the first is 0, and those that are skipped have no number.
+    assert [video.frame_at(second, 10) for second in video.picture_seconds(10)[:5]] == [
+        1,
+        2,
+        3,
+        7,
+        9,
+    ]
+    assert video.delay == 0
 
 
 def test_a_real_avi_has_the_frames_of_its_annotations():
