@@ -30,6 +30,7 @@ EXCEPTIONS = {
 # The files of a layer that otherwise sees tensors only that may touch the disk; fast.py sets a
 # variable of the environment.
 MODELS_ON_DISK = {"weights.py", "tensor_files.py", "download.py", "tokenizer.py", "fast.py"}
+STREAMS = ("footage/decoding", "footage/annotated", "puppet/draw/film")
 BENCHMARK = "stclip/commands/benchmark.py"  # opens what it has just written
 DISK = {"io", "json", "os", "pathlib", "shutil", "tempfile", "urllib", "safetensors"}
 
@@ -95,7 +96,8 @@ def test_data_asks_no_model() -> None:
 def test_frames_are_opened_in_few_files() -> None:
     opening = re.compile(r"\bImage\.open\(|\bav\.open\(|\bcv2\.(?:imread|VideoCapture)\b")
     found = {name(p) for p in SOURCES if opening.search(p.read_text())} - {BENCHMARK}
-    streams = {"stclip/footage/decoding.py", "stclip/footage/annotated.py"}  # once through, and out
+    # Videos that are gone through once, and those that are written.
+    streams = {f"stclip/{path}.py" for path in STREAMS}
     assert found == {"stclip/data/frames.py", "stclip/data/video.py"} | streams
 
 

@@ -51,6 +51,17 @@ def data_table(rows: Sequence[Mapping[str, Any]]) -> str:
     return f"{format_table(cells)}\n\n{format_table(steps)}"
 
 
+def detect_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The rows of ``detect``: seconds a second of video."""
+    parts = list(rows[0]["parts"])
+    cells = [["persons", *parts, "all", "all but the model", "MB"]]
+    for row in rows:
+        times = [f"{row['parts'][part]:.3f}" for part in parts]
+        whole = [f"{row['real_time']:.2f}", f"{row['other_share']:.0%}"]
+        cells.append([str(row["persons"]), *times, *whole, f"{row['peak_memory_mb']:.0f}"])
+    return f"seconds a second of video\n{format_table(cells)}"
+
+
 def scale_table(curves: Sequence[Mapping[str, Any]]) -> str:
     """The curves of ``scale``: every point, and the slopes."""
     cells = [["", "", "u", "seconds", "memory (MB)"]]

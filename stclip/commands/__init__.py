@@ -29,6 +29,7 @@ COMMANDS = {
     "gpu-check": ("gpu_check", "compare a GPU's results with the CPU's"),
     "quickstart": ("quickstart", "draw a benchmark, train, test on unseen actions, write a report"),
     "puppet draw": ("draw_puppet", "draw the Puppet benchmark"),
+    "puppet film": ("draw_film", "draw a film without boxes, to try stclip detect on"),
     "puppet benchmark": ("benchmark_puppet", "all methods, splits and seeds on Puppet"),
     "puppet ablate": ("ablate_puppet", "train with and without each part of ST-CLIP on Puppet"),
     "puppet pretrain": ("pretrain_puppet", "train Puppet's small CLIP"),

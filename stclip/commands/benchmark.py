@@ -14,6 +14,7 @@ Examples:
     stclip benchmark infer --model ViT-L/14 --classes 80 --interest-tokens 20
     stclip benchmark data --workers 0,1,2
     stclip benchmark scale --json scale.json --plot scale.svg
+    stclip benchmark detect --persons 1,3,8
     stclip benchmark compare before.json after.json
 """
 
@@ -31,6 +32,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from stclip.benchmark.footage import measure_detect
 from stclip.benchmark.measure import (
     DTYPES,
     Clock,
@@ -39,7 +41,7 @@ from stclip.benchmark.measure import (
     machine,
     measure_loader,
 )
-from stclip.benchmark.report import compare, data_table, scale_table, work_table
+from stclip.benchmark.report import compare, data_table, detect_table, scale_table, work_table
 from stclip.benchmark.work import (
     BACKBONES,
     BASE,
@@ -121,6 +123,15 @@ def build_parser() -> Parser:
     scale.add_argument("--precision", default="fp32", choices=list(DTYPES), help="MODEL.PRECISION")
     scale.add_argument("--plot", type=Path, metavar="OUT.svg", help="draw the curves")
     _add_measuring(scale, repeats=1)
+    detect = _command(commands, "detect", "stclip detect on a video, part by part", run_detect)
+    detect.add_argument(
+        "--name", default="stclip", choices=("stclip", "frame_crop"), help="the model"
+    )
+    detect.add_argument("--model", default="ViT-B/16", choices=list(MODELS), help="sizes of CLIP")
+    detect.add_argument("--precision", default="fp32", choices=list(DTYPES), help="--precision")
+    detect.add_argument("--persons", type=numbers, default=[1, 3, 8], help="persons of a frame")
+    _add_number(detect, "--seconds", 10, "length of the video")
+    _add_measuring(detect, device=False, repeats=1)
     other = _command(commands, "compare", "results of different runs side by side", run_compare)
     other.add_argument(
         "results", nargs="+", type=Path, metavar="RESULT.json", help="what --json wrote"
@@ -304,6 +315,32 @@ def run_scale(args: argparse.Namespace) -> None:
         write_text(args.plot, growth_chart(curves))
     if not all(point["steady"] for curve in curves for point in curve["points"]):
         _warn_unsteady()
+
+
+def run_detect(args: argparse.Namespace) -> None:
+    """``detect``; each count of persons in the best of the repeated runs."""
+    device = choose_device("cpu")
+    rows = []
+    clock = Clock(Yardstick(device), MatrixRate(device, args.precision))
+    for persons in args.persons:
+        clock.take()
+        runs = [
+            measure_detect(args.name, args.model, persons, args.seconds, args.precision)
+            for _ in range(args.repeats)
+        ]
+        rows.append({"persons": persons, **min(runs, key=lambda run: run["real_time"])})
+    clock.take()
+    result = {
+        "work": "detect",
+        "name": args.name,
+        "model": args.model,
+        "precision": args.precision,
+        "rows": rows,
+        "yardstick_s": [round(units.yardstick, 4) for units in clock.moments],
+        "steady": clock.steady,
+        **machine(device),
+    }
+    _finish(args, result, detect_table(rows), clock)
 
 
 def run_compare(args: argparse.Namespace) -> None:

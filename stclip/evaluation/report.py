@@ -1,4 +1,4 @@
-"""A report as one HTML file that needs nothing else: no network, no script, no other file.
+"""A report as one HTML file that needs no network, no script and no other file to be shown.
 
 The page is ``report.html.jinja``. Everything that is put into it is given as plain data, and every
 text is escaped.
@@ -95,6 +95,9 @@ class Report:
         methods: the main table.
         clips: some test clips.
         clips_note: how they were chosen.
+        film: of a video that was gone through from the pixels to events.
+        film_page: address of the page of that video.
+        film_note: what was done.
         curves: of the training, each with its own chart.
         classes: the average precision of each class by method.
         facts: how it was made, as (name, text).
@@ -106,6 +109,9 @@ class Report:
     methods: BarTable
     clips: Sequence[ClipView] = ()
     clips_note: str = ""
+    film: BarTable | None = None
+    film_page: str = ""
+    film_note: str = ""
     curves: Sequence[Curve] = ()
     classes: BarTable | None = None
     facts: Sequence[tuple[str, str]] = ()

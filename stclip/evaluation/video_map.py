@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,28 +86,14 @@ def video_map(
     all_truths, all_found = _by_class(ground_truth), _by_class(detections)
     counts, taken = {}, 0
     for name in labels:
-        truths = all_truths.get(name, {})
-        found = [(tube, v) for v, tubes in all_found.get(name, {}).items() for tube in tubes]
-        scores = np.array([tube.score for tube, _ in found], dtype=np.float64)
-        ranked = [found[i] for i in np.argsort(-scores, kind="stable")]
-        total, numbers = 0, {}  # of the first ground truth of each video
-        for video, tubes in truths.items():
-            numbers[video] = total
-            total += len(tubes)
-        best = np.full(len(ranked), -1, dtype=np.int64)
-        overlap = np.zeros(len(ranked))
-        for row, (tube, video) in enumerate(ranked):
-            if video in truths:
-                ious = [tube_iou(tube, truth) for truth in truths[video]]
-                best[row] = numbers[video] + int(np.argmax(ious))
-                overlap[row] = max(ious)
-        ordered = -np.sort(-scores)
+        found = _match(all_truths.get(name, {}), all_found.get(name, {}))
+        total = sum(len(tubes) for tubes in all_truths.get(name, {}).values())
         for threshold in wanted:
-            hits = first_claims(best, overlap >= threshold)
-            value = average_precision(ordered, hits, total)
+            hits = first_claims(found.best, found.overlap >= threshold)
+            value = average_precision(found.scores, hits, total)
             per_class[threshold][name] = 100 * value if total else None
         counts[name] = total
-        taken += len(found)
+        taken += len(found.scores)
     ranges = {name: mean(per_class[t][name] for t in RANGE) for name in labels}
     metrics: Metrics = {f"video_mAP@{t:g}": mean(per_class[t].values()) for t in thresholds}
     metrics[f"video_mAP@{RANGE_NAME}"] = mean(ranges.values())
@@ -117,6 +104,72 @@ def video_map(
     metrics["ground_truth_tubes"] = counts
     metrics["tubes"] = taken
     return metrics
+
+
+def precision_and_recall(
+    ground_truth: Tubes,
+    detections: Tubes,
+    labels: Sequence[str],
+    iou_thresholds: Sequence[float] = (0.2, 0.5),
+) -> Metrics:
+    """How many of the tubes found are right, and how many of the true ones are found.
+
+    For tubes that were decided on, such as events: their scores only settle which of two that match
+    one true tube counts. Matching and arguments are those of ``video_map``.
+
+    Returns:
+        ``precision@T`` and ``recall@T`` in percent over all classes, None of nothing; ``tubes`` and
+        ``ground_truth_tubes``: how many there are.
+    """
+    thresholds = check_thresholds(iou_thresholds)
+    all_truths, all_found = _by_class(ground_truth), _by_class(detections)
+    hits = dict.fromkeys(thresholds, 0)
+    taken = total = 0
+    for name in labels:
+        found = _match(all_truths.get(name, {}), all_found.get(name, {}))
+        taken += len(found.scores)
+        total += sum(len(tubes) for tubes in all_truths.get(name, {}).values())
+        for threshold in thresholds:
+            hits[threshold] += int(first_claims(found.best, found.overlap >= threshold).sum())
+    metrics: Metrics = {"tubes": taken, "ground_truth_tubes": total}
+    for threshold, right in hits.items():
+        metrics[f"precision@{threshold:g}"] = 100 * right / taken if taken else None
+        metrics[f"recall@{threshold:g}"] = 100 * right / total if total else None
+    return metrics
+
+
+class _Matches(NamedTuple):
+    """The tubes found of one class, by descending score.
+
+    Attributes:
+        scores: (n,)
+        best: (n,) the number of the true tube of its video that each overlaps most, -1 for none.
+        overlap: (n,) by how much.
+    """
+
+    scores: Floats
+    best: Integers
+    overlap: Floats
+
+
+def _match(truths: Tubes, found: Tubes) -> _Matches:
+    """The tubes of one class, compared."""
+    tubes = [(tube, video) for video, some in found.items() for tube in some]
+    scores = np.array([tube.score for tube, _ in tubes], dtype=np.float64)
+    order = np.argsort(-scores, kind="stable")
+    total, numbers = 0, {}  # of the first ground truth of each video
+    for video, some in truths.items():
+        numbers[video] = total
+        total += len(some)
+    best = np.full(len(tubes), -1, dtype=np.int64)
+    overlap = np.zeros(len(tubes))
+    for row, index in enumerate(order.tolist()):
+        tube, video = tubes[index]
+        if video in truths:
+            ious = [tube_iou(tube, truth) for truth in truths[video]]
+            best[row] = numbers[video] + int(np.argmax(ious))
+            overlap[row] = max(ious)
+    return _Matches(scores[order], best, overlap)
 
 
 def tube_iou(a: Tube, b: Tube) -> float:

@@ -11,8 +11,8 @@ from typing import Any
 from stclip.detector import Detector, load
 from stclip.engine.distributed import choose_device
 from stclip.errors import UserError
-from stclip.footage.detectors import PersonDetector, load_detector
-from stclip.footage.given import Detected
+from stclip.footage.detectors import load_detector
+from stclip.footage.given import Detected, FindPersons
 from stclip.footage.pipeline import Detection, Settings
 from stclip.footage.source import ArraySource, Source, open_source
 from stclip.models.baselines import Baseline
@@ -70,7 +70,7 @@ def detect(
     none_of: Sequence[str] = (),
     weights: str | Path | None = None,
     clip: str = "ViT-B/16",
-    detector: str | PersonDetector = "nanodet",
+    detector: str | FindPersons = "nanodet",
     settings: Settings | None = None,
     fps: float | None = None,
     start: float = 0.0,

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from stclip.footage.records import Event, Track
+from stclip.footage.records import Event, Footage, Track
+from stclip.structures import Tube
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,30 @@ def find_events(
                 mean = float(voted[start:stop, column].mean())
                 found.append(Event(track.id, action, float(seconds[0]), float(seconds[1]), mean))
     return sorted(found, key=lambda event: (event.start, event.action))
+
+
+def event_tubes(footage: Footage, rule: EventRule | None = None) -> list[Tube]:
+    """Events with the boxes of their persons, for comparing with annotated tubes.
+
+    Args:
+        footage: of a whole video.
+        rule: finds events anew; None takes those that were found. Voted scores as they are, and
+            averaged over no time, differ in ``window``.
+    """
+    tubes = []
+    for track in footage.tracks.values():
+        events = track.events
+        if rule is not None:
+            every = float(footage.settings["score_every"])
+            events = find_events(track, footage.actions, rule, every)
+        boxes = track.boxes
+        for event in events:
+            within = (boxes[:, 0] >= event.start - 1e-3) & (boxes[:, 0] <= event.end + 1e-3)
+            rows = boxes[within]
+            if len(rows):
+                frames, xyxy = rows[:, 1].astype(np.int64), rows[:, 2:6].astype(np.float32)
+                tubes.append(Tube(event.action, frames, xyxy, event.score))
+    return tubes
 
 
 def _runs(

@@ -1,4 +1,4 @@
-"""Results in the formats of annotation tools: CVAT, AVA, MOT, Label Studio and ELAN."""
+"""Results in the formats of annotation tools, and as tubes for ``stclip evaluate video-map``."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from xml.etree import ElementTree as ET
 import numpy as np
 from numpy.typing import NDArray
 
+from stclip.data.tubes import write_detected_tubes
 from stclip.errors import UserError
 from stclip.files import atomic_path, write_json, write_text
+from stclip.footage.events import event_tubes
 from stclip.footage.records import Event, Footage, Track
 
 NOTHING = "none"  # the action of a person without an event
@@ -271,10 +273,18 @@ def _elan(footage: Footage, folder: Path) -> list[Path]:
     return [path]
 
 
+def _tubes(footage: Footage, folder: Path) -> list[Path]:
+    """Events as the detected tubes of ``stclip evaluate video-map`` (DATA.md, "Tubes")."""
+    path = folder / "tubes.json"
+    write_detected_tubes(path, {footage.name: event_tubes(footage)})
+    return [path]
+
+
 EXPORTS: dict[str, Callable[[Footage, Path], list[Path]]] = {
     "cvat": _cvat,
     "ava": _ava,
     "mot": _mot,
     "label-studio": _label_studio,
     "elan": _elan,
+    "tubes": _tubes,
 }

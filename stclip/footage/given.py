@@ -5,15 +5,16 @@ from __future__ import annotations
 import csv
 from bisect import bisect_left
 from collections import defaultdict
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from stclip.data.fields import format_of, is_box, read_text, whole_number
 from stclip.data.proposals import read_jsonl_detections
 from stclip.errors import UserError
-from stclip.footage.detectors import PersonDetector
 from stclip.footage.records import Boxes
 from stclip.footage.results import read_result
 from stclip.footage.source import Frame
@@ -21,6 +22,12 @@ from stclip.structures import FrameKey
 
 # Rows of a file: seconds or None, frame or None, track or 0, box and score.
 _Row = tuple[float | None, int | None, int, tuple[float, float, float, float], float]
+
+
+# From frames (n, h, w, 3) uint8 RGB to boxes (k, 4) and scores (k,) of each.
+FindPersons = Callable[
+    [NDArray[np.uint8]], Sequence[tuple[NDArray[np.float32], NDArray[np.float32]]]
+]
 
 
 class Finder(Protocol):
@@ -33,16 +40,27 @@ class Finder(Protocol):
 
 
 class Detected:
-    """The persons that a detector finds."""
+    """The persons that a detector finds, or any function like one.
+
+    Args:
+        detector: from frames (n, h, w, 3) uint8 RGB to boxes (k, 4) and scores (k,) of each.
+        threshold: boxes with lower scores are not used.
+    """
 
     has_tracks = False
 
-    def __init__(self, detector: PersonDetector, threshold: float) -> None:
+    def __init__(self, detector: FindPersons, threshold: float) -> None:
         self._detector, self._threshold = detector, threshold
 
     def __call__(self, frame: Frame) -> Boxes:
         """One frame at a time: later ones may not be there yet."""
-        ((boxes, scores),) = self._detector(frame.image[None])
+        ((found, likely),) = self._detector(frame.image[None])
+        boxes, scores = np.asarray(found, np.float32), np.asarray(likely, np.float32)
+        if boxes.shape != (*scores.shape, 4) or scores.ndim != 1:
+            raise UserError(
+                f"detector: boxes (k, 4) and scores (k,) of a frame expected, found {boxes.shape} "
+                f"and {scores.shape}"
+            )
         kept = scores >= self._threshold
         return Boxes.untracked(boxes[kept], scores[kept])
 

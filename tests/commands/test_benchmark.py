@@ -286,3 +286,17 @@ def test_two_processes(tmp_path):
     found = in_a_process(options, 1)({**BASE, "keyframes": 24, "processes": 2})
     assert found["processes"] == 2
     assert found["boxes_per_second"] == pytest.approx(3 * found["keyframes_per_second"], rel=0.01)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["stclip", "frame_crop"])
+def test_detect(tmp_path, capsys, name):
+    words = ["detect", "--name", name, "--model", "small", "--persons", "1,3", "--seconds", "1"]
+    assert load_command("benchmark").main([*words, "--json", str(tmp_path / "out.json")]) == 0
+    assert "all but the model" in capsys.readouterr().out
+    rows = json.loads((tmp_path / "out.json").read_text())["rows"]
+    assert [row["persons"] for row in rows] == [1, 3]
+    for row in rows:
+        assert all(seconds > 0 for seconds in row["parts"].values())
+        assert 0.9 * row["real_time"] < sum(row["parts"].values()) < row["real_time"]
+        assert 0 < row["other_share"] < 1

@@ -108,7 +108,8 @@ def test_mistakes_are_one_line(
 def quickstart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, calls: list[str]) -> ModuleType:
     """The command, with the small benchmark in place of the drawn one."""
     tool = load_command("quickstart")
-    size = tool.Size(str(tmp_path / "data"), (), (), unseen_clips=1, seen_clips=1)
+    film = str(tmp_path / "film.mp4")
+    size = tool.Size(str(tmp_path / "data"), (), (), 1, 1, film, film_seconds=4)
     monkeypatch.setattr(tool, "FULL", size)
     monkeypatch.setattr(tool, "CONFIGS", str(small_benchmark(tmp_path)))
     monkeypatch.setattr(tool, "free_folder", lambda stem: tmp_path / "quick")
@@ -134,6 +135,9 @@ def test_quickstart(
     heading = "Share of persons named correctly"
     for word in ("shoot_bow", "ST-CLIP, untrained", heading, "3 iterations"):
         assert word in page
+    assert 'href="film/index.html"' in page
+    assert (tmp_path / "quick/film/index.html").exists()
+    assert "The film: " in captured.out
 
 
 @pytest.mark.slow

@@ -11,7 +11,13 @@ from stclip.data.tubes import read_detected_tubes
 from stclip.errors import UserError
 from stclip.evaluation import video_map as module
 from stclip.evaluation.result_csv import DetectionRows
-from stclip.evaluation.video_map import RANGE, link_tubes, tube_iou, video_map
+from stclip.evaluation.video_map import (
+    RANGE,
+    link_tubes,
+    precision_and_recall,
+    tube_iou,
+    video_map,
+)
 from stclip.structures import FrameKey, Tube
 from tests.evaluation import looped
 from tests.evaluation.make import rows
@@ -118,6 +124,20 @@ def test_means_and_counts():
     assert metrics["ground_truth_tubes"] == {"a": 1, "b": 1, "c": 0}
     assert metrics["tubes"] == 1
     json.dumps(metrics, allow_nan=False)
+
+
+def test_precision_and_recall():
+    truth = {"v": [tube(1, 21), tube(31, 51), tube(1, 21, label="b")], "w": [tube(1, 21)]}
+    found = {
+        "v": [tube(1, 21, score=0.3), tube(2, 21, score=0.9), tube(31, 36), tube(1, 21, label="c")],
+        "other": [tube(1, 21)],
+    }
+    metrics = precision_and_recall(truth, found, ["a", "b"], (0.2, 0.5))
+    assert (metrics["tubes"], metrics["ground_truth_tubes"]) == (4, 4)
+    assert (metrics["precision@0.5"], metrics["recall@0.5"]) == (25, 25)  # one act counts once
+    assert (metrics["precision@0.2"], metrics["recall@0.2"]) == (50, 50)
+    metrics = precision_and_recall({}, {}, ["a"])
+    assert (metrics["precision@0.5"], metrics["recall@0.5"]) == (None, None)
 
 
 def test_nothing_found_and_nothing_to_find():

@@ -245,6 +245,14 @@ def test_in_python_with_frames_in_memory() -> None:
     assert found.footage.complete
 
 
+def test_a_detector_that_gives_something_else(film: Path) -> None:
+    def wrong(frames):
+        return [(np.zeros((2, 3)), np.ones(2))]
+
+    with pytest.raises(UserError, match=r"boxes \(k, 4\) and scores \(k,\) .* found \(2, 3\)"):
+        stclip.detect(film, ACTIONS, clip="puppet", detector=wrong).all()
+
+
 def test_a_window_at_a_time_gives_what_the_detector_gives(film: Path) -> None:
     """The stream's scores are those of ``Detector.score`` with the whole video at hand."""
     frames = list(pictures(1.5))

@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from stclip.data.tubes import read_detected_tubes
 from stclip.errors import UserError
+from stclip.footage.events import EventRule, event_tubes
 from stclip.footage.exports import EXPORTS, action_at, export, keyframes
 from stclip.footage.given import Given, read_boxes
 from stclip.footage.records import Event, Footage
@@ -25,7 +27,8 @@ def footage() -> Footage:
         video={"path": "party.mp4", "size": [200, 100], "fps": FPS, "frames": 60, "last": 5.9,
                "duration": 6.0},
         model={"name": "ST-CLIP"},
-        settings={"detector": "nanodet", "events": {"threshold": 0.5, "window": 2.0}},
+        settings={"detector": "nanodet", "score_every": 0.5,
+                  "events": {"threshold": 0.5, "window": 2.0}},
         complete=True,
     )  # fmt: skip
     for n in range(60):
@@ -131,6 +134,19 @@ def test_cvat(tmp_path: Path) -> None:
     for box in first:
         frame = int(box.get("frame"))
         assert float(box.get("xtl")) == pytest.approx(10 + frame, abs=1.5)
+
+
+def test_tubes(tmp_path: Path) -> None:
+    (path,) = export(footage(), "tubes", tmp_path)
+    tubes = read_detected_tubes(path, footage().actions, ["party"])["party"]
+    assert [(t.label, t.first, t.last, t.score) for t in tubes] == [
+        ("wave, twice", 6, 31, 0.75), ('say "hi"', 41, 51, 0.6)
+    ]  # fmt: skip
+    assert tubes[0].boxes[0].tolist() == [15, 20, 45, 90]
+    again = event_tubes(footage(), EventRule(window=0, threshold=0.15, keep=1, min_seconds=0.2))
+    assert [(tube.label, tube.first, tube.last) for tube in again] == [
+        ('say "hi"', 1, 13), ("wave, twice", 1, 13)
+    ]  # fmt: skip
 
 
 def test_ava(tmp_path: Path) -> None:

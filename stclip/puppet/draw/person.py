@@ -156,8 +156,24 @@ class Person:
         return body.extent
 
 
-def plan_person(chance: Chance, action: Action, frames: int, look: str, apart: bool) -> Person:
-    """Somebody doing ``action``, with everything but their place chosen."""
+def plan_person(
+    chance: Chance,
+    action: Action,
+    frames: int,
+    look: str,
+    apart: bool = False,
+    like: Person | None = None,
+) -> Person:
+    """Somebody doing ``action``, with everything but their place chosen.
+
+    Args:
+        chance: chooses.
+        action: what is done.
+        frames: of the scene.
+        look: one of LOOKS.
+        apart: objects that reveal the action are far from the body where plausible.
+        like: whose build and clothes the person has.
+    """
     motions = action.motions
     if apart and any(motion.apart for motion in motions):
         motions = tuple(motion for motion in motions if motion.apart)
@@ -185,8 +201,8 @@ def plan_person(chance: Chance, action: Action, frames: int, look: str, apart: b
     person = Person(
         action=action.name,
         motion=motion,
-        build=Build.draw(chance),
-        outfit=Outfit.draw(chance, look, action.hair_shows),
+        build=like.build if like else Build.draw(chance),
+        outfit=like.outfit if like else Outfit.draw(chance, look, action.hair_shows),
         use=use,
         frames=frames,
         rate=rate,

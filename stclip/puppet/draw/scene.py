@@ -20,7 +20,7 @@ MOST_PEOPLE = 5
 Box = tuple[int, int, int, int]
 
 # Smallest and largest figure height in pixels, by the number of people.
-_SIZES = {1: (48, 90), 2: (46, 86), 3: (42, 72), 4: (38, 64), 5: (38, 62)}
+SIZES = {1: (48, 90), 2: (46, 86), 3: (42, 72), 4: (38, 64), 5: (38, 62)}
 _TRIES = 20  # at placing the people
 
 
@@ -62,20 +62,37 @@ class Scene:
         """
         if not 0 <= frame < self.frames:
             raise IndexError(f"frame {frame} of a scene with {self.frames}")
-        dx, dy = self.shifts[frame]
-        left, top = round(SCALE * (MARGIN - dx)), round(SCALE * (MARGIN - dy))
-        canvas = self.backdrop.crop((left, top, left + SCALE * WIDTH, top + SCALE * HEIGHT))
-        draw = ImageDraw.Draw(canvas)
-        boxes: list[Box] = [(0, 0, 0, 0)] * len(self.people)
-        # A person further down in the picture is nearer and hides the others; stairs and tables
-        # hide nobody, or a person might never be seen.
-        order = sorted(range(len(self.people)), key=lambda i: self.people[i].ground)
-        for index in order:
-            self.people[index].draw_behind(draw, frame, (dx, dy))
-        for index in order:
-            extent = self.people[index].draw(draw, frame, (dx, dy))
-            boxes[index] = _clip(extent)
-        return canvas.reduce(SCALE), boxes
+        cast = [(person, frame) for person in self.people]
+        return draw_people(self.backdrop, self.shifts[frame], cast)
+
+
+def draw_people(
+    backdrop: Image.Image, shift: tuple[float, float], cast: Sequence[tuple[Person, int]]
+) -> tuple[Image.Image, list[Box]]:
+    """One picture of some people.
+
+    Args:
+        backdrop: the enlarged picture behind them.
+        shift: how the camera has moved the picture, in pixels.
+        cast: the people, and the frame of each one's motion.
+
+    Returns:
+        As ``Scene.draw``.
+    """
+    left, top = (round(SCALE * (MARGIN - moved)) for moved in shift)
+    canvas = backdrop.crop((left, top, left + SCALE * WIDTH, top + SCALE * HEIGHT))
+    draw = ImageDraw.Draw(canvas)
+    boxes: list[Box] = [(0, 0, 0, 0)] * len(cast)
+    # A person further down in the picture is nearer and hides the others; stairs and tables
+    # hide nobody, or a person might never be seen.
+    order = sorted(range(len(cast)), key=lambda i: cast[i][0].ground)
+    for index in order:
+        person, frame = cast[index]
+        person.draw_behind(draw, frame, shift)
+    for index in order:
+        person, frame = cast[index]
+        boxes[index] = _clip(person.draw(draw, frame, shift))
+    return canvas.reduce(SCALE), boxes
 
 
 def plan_scene(
@@ -111,7 +128,7 @@ def plan_scene(
     place = chance.choice(PLACES)
     clutter = chance.below(4) + (look == "pretrain" and chance.happens(0.4))
     backdrop = draw_backdrop(chance, place, look, int(clutter))
-    shifts = _move_camera(chance, frames)
+    shifts = move_camera(chance, frames)
     people = [
         plan_person(chance, known[name], frames, look, apart and index == 0)
         for index, name in enumerate(actions)
@@ -120,7 +137,7 @@ def plan_scene(
     return Scene(people, place, frames, shifts, backdrop)
 
 
-def _move_camera(chance: Chance, frames: int) -> list[tuple[float, float]]:
+def move_camera(chance: Chance, frames: int) -> list[tuple[float, float]]:
     """How far the picture is moved in every frame: a trembling hand, now and then a slow pan."""
     tremble = chance.choice((0.0, 0.5, 1.0, 2.0))
     pan = chance.uniform(-14, 14) if chance.happens(0.25) else 0.0
@@ -157,30 +174,41 @@ def _place(chance: Chance, people: list[Person], sway: float) -> None:
 
 
 def _arrange(chance: Chance, people: list[Person], sway: float) -> None:
-    low, high = _SIZES[len(people)]
+    low, high = SIZES[len(people)]
     slots = chance.shuffled(range(len(people)))
     for person, slot in zip(people, slots, strict=True):
         size = chance.uniform(low, high)
         ground = 86 + 26 * (size - 38) / 52 + chance.uniform(-4, 5)
         size = min(size, 0.97 * ground / person.motion.top)
         person.size, person.ground = size, ground
-        _limit_walk(person, WIDTH / max(1.6, 0.75 * len(people)))
-        reach = person.reach()
-        left, right = size * min(e[0] for e in reach), size * max(e[2] for e in reach)
-        room = size * (person.use.distance + person.motion.room)
-        ahead = right + room if person.motion.stride else max(right, room)
-        facing = chance.choice((1, -1))
+        limit_walk(person, WIDTH / max(1.6, 0.75 * len(people)))
+        person.facing = chance.choice((1, -1))
         share = WIDTH / len(people)
-        x = share * (slot + 0.5 + chance.uniform(-0.35, 0.35))
-        if ahead > right and not _fits(x, facing, left, ahead) and _fits(x, -facing, left, ahead):
-            facing = -facing
-        person.facing = facing
-        # A small part of a body may be outside the frame, and a prop if it is far.
-        edge = 0.06 * size - sway
-        person.x = _clamped(x, facing, left + edge, min(ahead, right + size) - edge)
+        stand(person, share * (slot + 0.5 + chance.uniform(-0.35, 0.35)), sway)
 
 
-def _limit_walk(person: Person, widest: float) -> None:
+def stand(person: Person, x: float, sway: float) -> None:
+    """Put somebody near ``x``, turned so that the props fit into the frame.
+
+    Args:
+        person: whose size is chosen.
+        x: in pixels.
+        sway: how far the camera moves the picture sideways, in pixels.
+    """
+    size, facing = person.size, person.facing
+    reach = person.reach()
+    left, right = size * min(e[0] for e in reach), size * max(e[2] for e in reach)
+    room = size * (person.use.distance + person.motion.room)
+    ahead = right + room if person.motion.stride else max(right, room)
+    if ahead > right and not _fits(x, facing, left, ahead) and _fits(x, -facing, left, ahead):
+        facing = -facing
+    person.facing = facing
+    # A small part of a body may be outside the frame, and a prop if it is far.
+    edge = 0.06 * size - sway
+    person.x = _clamped(x, facing, left + edge, min(ahead, right + size) - edge)
+
+
+def limit_walk(person: Person, widest: float) -> None:
     """Shorten the stride so that the way through the clip is not longer than ``widest`` pixels."""
     if person.motion.stride:
         cycles = person.rate * (person.frames - 1)

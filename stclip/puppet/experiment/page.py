@@ -53,7 +53,12 @@ def seen_and_unseen(plan: Plan) -> tuple[dict[str, float], dict[str, float]]:
 
 
 def quickstart_report(
-    plan: Plan, training: Run, facts: Sequence[tuple[str, str]], note: str
+    plan: Plan,
+    training: Run,
+    facts: Sequence[tuple[str, str]],
+    note: str,
+    film: BarTable,
+    film_page: str,
 ) -> Report:
     """The page of one split's runs with one seed.
 
@@ -62,6 +67,8 @@ def quickstart_report(
         training: whose curves are shown.
         facts: how it was made.
         note: what is said beneath the table.
+        film: what was found in a film.
+        film_page: its address.
     """
     unseen, seen = seen_and_unseen(plan)
     trials = {t.method: t for t in plan.trials if t.vocabulary == "unseen"}
@@ -91,6 +98,13 @@ def quickstart_report(
             "The first test clip of each unseen action, not chosen by its outcome. Next to every "
             f"person are the true action and the model's two best of the {len(labels)} names, "
             "scores averaged over the clip."
+        ),
+        film=film,
+        film_page=film_page,
+        film_note=(
+            "A drawn film in which people do the unseen actions one after the other, as a plain "
+            "video file without boxes: stclip detect finds the people by a detector for photos, "
+            "follows them, and scores them with the model trained here."
         ),
         curves=curves(training.folder / "metrics.jsonl"),
         classes=_class_table(trials, labels),
