@@ -128,6 +128,10 @@ class VideoFile(Video):
         interval = self.table.mean_interval or 1 / fps
         return self.table.nearest(self.table.seconds[0] + seconds, interval)
 
+    def seconds_at(self, frame: int, fps: float) -> float:
+        """The time from the first frame to another one, by their time stamps."""
+        return float(self.table.seconds[frame - 1] - self.table.seconds[0])
+
     @cached_property
     def header(self) -> Header:
         """Read without going through the file."""
