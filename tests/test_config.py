@@ -103,6 +103,8 @@ def test_saved_config_loads_to_the_same_values(tmp_path: Path) -> None:
         ("SOLVER:\n  STEPS: [a]\n", "a list of ints expected"),
         ("SOLVER:\n  SCHEDULE: poly\n", "step, cosine"),
         ("SOLVER:\n  VIDEOS_PER_BATCH: 0\n", "above 0"),
+        ("TEST: {VOTING: tracks}\n", "TEST.VOTING: one of none, video, track expected"),
+        ("TEST: {VOTING_WINDOW: 0}\n", "TEST.VOTING_WINDOW: a number above 0"),
         ("MODEL:\n  NAME: videoclip\n", "MODEL.NAME: one of stclip, frame, crop, frame_crop"),
         ("MODEL: {TEMPORAL: {ENABLED: 1}}\n", "MODEL.TEMPORAL.ENABLED: bool expected"),
         ("MODEL: {INTEREST_TOKENS: {TOP_K: -1}}\n", "MODEL.INTEREST_TOKENS.TOP_K"),
@@ -207,6 +209,37 @@ def test_all_unknown_keys_are_named_at_once(tmp_path: Path) -> None:
     many = write(tmp_path / "many.yaml", "".join(f"KEY_{n}: 1\n" for n in range(500)))
     with pytest.raises(UserError, match=r"500 keys do not exist: .* KEY_0, .*, and 480 more; "):
         load_config(many)
+
+
+@pytest.mark.parametrize(
+    ("in_file", "pairs", "voting"),
+    [
+        ("", "", "none"),
+        ("", "SINGLE_ACTION True", "video"),
+        ("", "VOTING video", "video"),
+        ("", "VOTING track SINGLE_ACTION False", "track"),
+        ("SINGLE_ACTION: true", "", "video"),
+        ("SINGLE_ACTION: true", "VOTING track", "track"),  # what comes later wins
+        ("SINGLE_ACTION: true", "VOTING none", "none"),
+        ("VOTING: track", "SINGLE_ACTION True", "video"),
+        ("VOTING: track", "SINGLE_ACTION False", "track"),
+        ("VOTING: video", "SINGLE_ACTION False", "none"),
+        ("SINGLE_ACTION: false, VOTING: none", "SINGLE_ACTION True", "video"),
+    ],
+)
+def test_two_names_of_voting(tmp_path: Path, in_file: str, pairs: str, voting: str) -> None:
+    file = write(tmp_path / "a.yaml", f"TEST: {{{in_file}}}\n")
+    words = re.sub(r"\b(?=SINGLE|VOTING)", "TEST.", pairs).split()
+    cfg = load_config(file, words)
+    assert (voting, voting == "video") == (cfg.TEST.VOTING, cfg.TEST.SINGLE_ACTION)
+    assert saved_config(cfg.dump()).TEST == cfg.TEST
+
+
+@pytest.mark.parametrize("pairs", ["True track", "True none", "False video"])
+def test_names_of_voting_that_contradict(pairs: str) -> None:
+    single, voting = pairs.split()
+    with pytest.raises(UserError, match=rf"command line: TEST.SINGLE_ACTION {single} contradicts"):
+        load_config(None, ["TEST.SINGLE_ACTION", single, "TEST.VOTING", voting])
 
 
 def test_keys_that_are_gone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

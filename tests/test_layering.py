@@ -15,12 +15,13 @@ ALLOWED = {
     "errors": set(),
     "files": {"errors"},
     "structures": {"errors"},
+    "tracking": {"errors", "structures"},
     "config": {"errors", "files"},
     "data": FOUNDATION,
     "models": FOUNDATION - {"files"},
     "engine": FOUNDATION | {"models"},
-    "evaluation": FOUNDATION,
-    "footage": FOUNDATION | {"data", "models", "engine", "detector"},
+    "evaluation": FOUNDATION | {"tracking"},
+    "footage": FOUNDATION | {"data", "models", "engine", "detector", "tracking"},
     "cli": {"config", "errors"},
 }
 EXCEPTIONS = {

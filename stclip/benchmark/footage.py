@@ -24,9 +24,9 @@ from stclip.footage.given import Detected
 from stclip.footage.pipeline import Detection, Settings
 from stclip.footage.scoring import Scorer
 from stclip.footage.source import Source, open_source
-from stclip.footage.tracking import Tracker
 from stclip.models.baselines import Baseline
 from stclip.models.clip import CLIP, CLIPSizes
+from stclip.tracking import Tracker
 
 WIDTH, HEIGHT, FPS = 1280, 720, 25
 _NAMES = ["clap", "sit", "wave", "throw", "pullup", "catch"]

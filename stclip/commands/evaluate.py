@@ -23,6 +23,8 @@ from stclip.commands.evaluate_checks import (
     read_unseen,
     refuse_csv,
 )
+from stclip.config.defaults import get_cfg_defaults
+from stclip.config.load import CHOICES
 from stclip.data.annotations import GroundTruth
 from stclip.data.ava_files import read_label_map, read_moments
 from stclip.data.ground_truth import read_evaluation_truth, read_tube_truth
@@ -35,7 +37,7 @@ from stclip.evaluation.result_csv import DetectionRows, read_ava_rows, read_resu
 from stclip.evaluation.results import read_predictions, write_results
 from stclip.evaluation.tables import frame_map_table, percent, video_map_table
 from stclip.evaluation.video_map import link_tubes, video_map, why_no_tube
-from stclip.evaluation.voting import of_vocabulary, soft_voting
+from stclip.evaluation.voting import of_vocabulary, voted
 from stclip.files import write_json
 from stclip.structures import Detections, Tube
 
@@ -52,8 +54,8 @@ have no ground truth of its class, it is a false positive. A row in a video that
 file does not know (of J-HMDB: that is not in the official test list) is an error.
 
 predictions.npz knows its classes, so --test-label may be left out, or name some of them in any
-order. It has the scores before soft voting, so --single-action can be tried without a new test;
-and with --renormalise the scores are those of a test of these classes alone.
+order. It has the scores before voting, so --voting can be tried without a new test; and with
+--renormalise the scores are those of a test of these classes alone.
 
 examples:
   stclip evaluate frame-map --ground-truth data/jhmdb/JHMDB-GT.pkl \\
@@ -61,7 +63,7 @@ examples:
       --test-label data/label_splits/jhmdb/split_1/test_label.txt \\
       --iou 0.2 0.5 0.75 --json output/frame_map.json
   stclip evaluate frame-map --ground-truth data/jhmdb/JHMDB-GT.pkl \\
-      --detections output/inference/jhmdb/predictions.npz --single-action
+      --detections output/inference/jhmdb/predictions.npz --voting track
   stclip evaluate frame-map --ground-truth data/jhmdb/JHMDB-GT.pkl \\
       --detections output/all_classes/inference/jhmdb/predictions.npz \\
       --unseen-label data/label_splits/jhmdb/split_1/test_label.txt
@@ -104,15 +106,14 @@ example:
       --label-map data/label_splits/ava/all_label.txt --json output/ava.json
 """
 VOTE = """\
-Single-action voting: the voted results of a test, from its predictions.npz.
+Voting over a video or along tracks: the voted results of a test, from its predictions.npz.
 
-Class scores are averaged over all persons of a video before they are multiplied by the detector's,
-which is what TEST.SINGLE_ACTION True does. --out receives what stclip test writes, with
-the csv named after the folder; a folder that is there already is renamed. With --ground-truth the
-frame mAP is computed too.
+Class scores are averaged before they are multiplied by the detector's, which is what TEST.VOTING
+does. --out receives what stclip test writes, with the csv named after the folder; a folder that is
+there already is renamed. With --ground-truth the frame mAP is computed too.
 
 example:
-  stclip evaluate vote --predictions output/inference/jhmdb/predictions.npz \\
+  stclip evaluate vote --predictions output/inference/jhmdb/predictions.npz --voting track \\
       --out output/voted/jhmdb --ground-truth data/jhmdb/JHMDB-GT.pkl
 """
 
@@ -146,10 +147,6 @@ def _parser() -> Parser:
         "predictions.npz", required=True,
     )  # fmt: skip
     _add_file(frame, "--test-label", "the evaluated classes, one a line")
-    frame.add_argument(
-        "--single-action", action="store_true",
-        help="average the class scores over all persons of a video first (predictions.npz only)",
-    )  # fmt: skip
     video = _command(commands, "video-map", VIDEO_MAP, run_video_map)
     _add_file(
         video, "--ground-truth",
@@ -186,7 +183,21 @@ def _parser() -> Parser:
     _add_file(vote, "--out", "the folder for the voted results", required=True)
     _add_file(vote, "--ground-truth", "as for frame-map; without it, no mAP")
     _add_file(vote, "--test-label", "some of the classes, in any order")
-    for one in (frame, vote):
+    votings = CHOICES["TEST.VOTING"]
+    for one, choices in ((frame, votings), (vote, votings[1:])):
+        how = one.add_mutually_exclusive_group()
+        how.add_argument(
+            "--voting", choices=choices, default=choices[0],
+            help="average the class scores over all persons of a video, or along the track of each "
+            "person, first (predictions.npz only)",
+        )  # fmt: skip
+        how.add_argument("--single-action", action="store_true", help="the same as --voting video")
+        one.add_argument(
+            "--voting-window", type=float, metavar="SECONDS",
+            default=get_cfg_defaults().TEST.VOTING_WINDOW,
+            help="how long a stretch of a track is averaged over, half of it to each side; inf: "
+            "all of it",
+        )  # fmt: skip
         one.add_argument(
             "--renormalise", action="store_true",
             help="scale each person's scores over the classes of --test-label to sum to 1: what a "
@@ -252,12 +263,12 @@ def run_frame_map(arguments: argparse.Namespace) -> Outcome:
     path: Path = arguments.detections
     if _is_archive(path):
         detections, labels = _read_scored(arguments)
-        rows = rows_of(soft_voting(detections) if arguments.single_action else detections)
+        rows = rows_of(_voted(arguments, detections))
         truth = _read_truth(arguments, labels)
         _check_videos(rows, truth, path)
     else:
-        for option in ("single_action", "renormalise"):
-            if getattr(arguments, option):
+        for option in ("single_action", "voting", "renormalise"):
+            if getattr(arguments, option) not in (False, "none"):
                 raise UserError(
                     f"--{option.replace('_', '-')}: {path} is a csv, whose scores are multiplied "
                     "by the detector's already; give the predictions.npz of the same folder"
@@ -274,7 +285,7 @@ def run_frame_map(arguments: argparse.Namespace) -> Outcome:
 def run_vote(arguments: argparse.Namespace) -> Outcome:
     """``vote``: write the folder of voted results, and evaluate them if there is ground truth."""
     unvoted, labels = _read_scored(arguments)
-    rows = rows_of(soft_voting(unvoted))
+    rows = rows_of(_voted(arguments, unvoted))
     metrics: dict[str, Any] = {"boxes": len(unvoted)}
     table = f"{arguments.out}: written; no --ground-truth, so no mAP"
     if arguments.ground_truth:
@@ -288,6 +299,17 @@ def run_vote(arguments: argparse.Namespace) -> Outcome:
     out: Path = arguments.out
     write_results(out.parent, out.name, labels, unvoted, rows, texts=texts)
     return metrics, table
+
+
+def _voted(arguments: argparse.Namespace, detections: Detections) -> Detections:
+    """Predictions after --voting."""
+    if not arguments.voting_window > 0:
+        raise UserError(f"--voting-window: above 0 expected, found {arguments.voting_window:g}")
+    voting = "video" if arguments.single_action else arguments.voting
+    try:
+        return voted(detections, voting, arguments.voting_window)
+    except UserError as error:
+        raise UserError(f"--voting {voting}: {arguments.detections}: {error}") from error
 
 
 def _is_archive(path: Path) -> bool:

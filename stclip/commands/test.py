@@ -40,6 +40,7 @@ from stclip.data.build import (
     dataset_name,
 )
 from stclip.data.labels import Labels
+from stclip.data.times import with_times
 from stclip.engine.checkpoint import Checkpoint, read_checkpoint
 from stclip.engine.compiling import compile_blocks
 from stclip.engine.distributed import (
@@ -56,7 +57,7 @@ from stclip.evaluation.frame_map import frame_map, generalized
 from stclip.evaluation.result_csv import AvaForm, rows_of
 from stclip.evaluation.results import ScoredParts, fingerprint, write_results
 from stclip.evaluation.tables import frame_map_table
-from stclip.evaluation.voting import soft_voting
+from stclip.evaluation.voting import voted
 from stclip.files import locked
 from stclip.models.build import Model, build_model, encode_labels
 from stclip.models.fast import keep_freed_memory
@@ -245,16 +246,18 @@ def report(
 ) -> None:
     """Write the result folder and print the table."""
     labels = classes.vocabulary("test")
-    voted = soft_voting(detections) if cfg.TEST.SINGLE_ACTION else detections
-    rows = rows_of(voted, cfg.TEST.ACTION_THRESH)
+    detections = with_times(detections, dataset, cfg.TEST.BOXES == "ground_truth")
+    rows = rows_of(
+        voted(detections, cfg.TEST.VOTING, cfg.TEST.VOTING_WINDOW), cfg.TEST.ACTION_THRESH
+    )
     metrics: dict[str, Any] = {}
     annotated = dataset.annotates(labels)
     if annotated:
         metrics = frame_map(dataset.keyframes, rows, labels, cfg.TEST.IOU_THRESHOLDS)
-        if len(voted) and not metrics["rows"]:
+        if len(detections) and not metrics["rows"]:
             logger.warning(
                 "TEST.ACTION_THRESH %g: no score of any of the %d boxes is higher, so that the mAP "
-                "is 0", cfg.TEST.ACTION_THRESH, len(voted),
+                "is 0", cfg.TEST.ACTION_THRESH, len(detections),
             )  # fmt: skip
         if cfg.TEST.GENERALIZED:
             metrics = generalized(metrics, list(classes.test))

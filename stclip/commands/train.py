@@ -22,6 +22,7 @@ from stclip.config import differences, load_config, save_config, warn_scales
 from stclip.config.load import flatten
 from stclip.data.build import build_dataset, build_test_loader, build_train_loader
 from stclip.data.labels import Labels
+from stclip.data.times import with_times
 from stclip.engine.checkpoint import (
     Checkpoint,
     checkpoint_path,
@@ -45,7 +46,7 @@ from stclip.engine.train import Interrupted, Trainer
 from stclip.errors import UserError
 from stclip.evaluation.frame_map import frame_map, generalized
 from stclip.evaluation.result_csv import rows_of
-from stclip.evaluation.voting import soft_voting
+from stclip.evaluation.voting import voted
 from stclip.files import locked
 from stclip.models.build import Model, build_model, encode_labels
 from stclip.models.clip import Block
@@ -288,9 +289,8 @@ class Validation:
         if detections is None:
             return None
         test = self.cfg.TEST
-        if test.SINGLE_ACTION:
-            detections = soft_voting(detections)
-        rows = rows_of(detections, test.ACTION_THRESH)
+        detections = with_times(detections, self.dataset, test.BOXES == "ground_truth")
+        rows = rows_of(voted(detections, test.VOTING, test.VOTING_WINDOW), test.ACTION_THRESH)
         metrics = frame_map(self.dataset.keyframes, rows, self.vocabulary, test.IOU_THRESHOLDS)
         if test.GENERALIZED:
             metrics = generalized(metrics, list(self.labels.test))

@@ -205,7 +205,13 @@ _C.TEST.BOX_THRESH = 0.0
 _C.TEST.MAX_PERSONS = 3
 # Result rows need a score above this.
 _C.TEST.ACTION_THRESH = 0.0
-# Average the class scores over all persons of a video ("soft voting").
+# Average the class scores, before they are multiplied by the detector's: not at all (none), over
+# all persons of a video (video, "soft voting"), or along the track of each person (track).
+_C.TEST.VOTING = "none"
+# With track: seconds that are averaged, half of them to each side. More than a video has: whole
+# tracks. 2 is all or most of a clip of J-HMDB, and on AVA a keyframe and its two neighbours.
+_C.TEST.VOTING_WINDOW = 2.0
+# The paper's name of VOTING video. Of the two keys, one that is set changes the other.
 _C.TEST.SINGLE_ACTION = False
 # Score all classes of ALL_LABEL, not only TEST_LABEL's. Reports the frame mAP of TEST_LABEL's
 # classes, of the others and of all, and the harmonic mean of the first two.

@@ -8,7 +8,7 @@ import difflib
 import logging
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +55,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "DATALOADER.RESIZE": ("pillow", "torch"),
     "SOLVER.SCHEDULE": ("step", "cosine"),
     "TEST.BOXES": ("detected", "ground_truth"),
+    "TEST.VOTING": ("none", "video", "track"),
 }
 POSITIVE = (
     "MODEL.TEMPORAL.FRAMES",
@@ -73,6 +74,7 @@ POSITIVE = (
     "SOLVER.CHECKPOINT_PERIOD",
     "SOLVER.LOG_PERIOD",
     "TEST.VIDEOS_PER_BATCH",
+    "TEST.VOTING_WINDOW",
 )
 NOT_NEGATIVE = (
     "SEED",
@@ -127,6 +129,7 @@ def load_config(config_file: str | Path | None = None, pairs: Sequence[str] = ()
                 ignored[name] = None
             elif name not in FIXED:
                 _set(cfg, name, value, source)
+        _agree_on_voting(cfg.TEST, {key for key, _ in settings}, source)
     if ignored and os.environ.get("RANK", "0") == "0":  # once, however many processes there are
         logger.warning(
             "%s: %d keys of the published implementation have no effect here (GETTING_STARTED.md "
@@ -187,10 +190,12 @@ def saved_config(saved: str | Path | None, source: str = _KEPT) -> CfgNode:
         source, tree = str(saved), read_yaml(saved)
     else:
         tree = parse_yaml("" if saved is None else saved, source)
-    for key, value in _leaves(_mapping(tree, source), cfg):
+    settings = dict(_leaves(_mapping(tree, source), cfg))
+    for key, value in settings.items():
         name, value = translate(key, value, source)
         if name in values:
             _set(cfg, name, value, source)
+    _agree_on_voting(cfg.TEST, settings, source)
     return cfg
 
 
@@ -308,6 +313,22 @@ def _set(cfg: CfgNode, key: str, value: Any, source: str) -> None:
     for group in groups:
         node = node[group]
     node[leaf] = _coerce(key, value, node[leaf], source)
+
+
+def _agree_on_voting(test: CfgNode, given: Collection[str], source: str) -> None:
+    """Let TEST.SINGLE_ACTION and TEST.VOTING say the same after a source set one of them."""
+    over_video = test.VOTING == "video"
+    if over_video == test.SINGLE_ACTION:
+        return
+    if "TEST.SINGLE_ACTION" not in given:
+        test.SINGLE_ACTION = over_video
+    elif "TEST.VOTING" not in given:
+        test.VOTING = "video" if test.SINGLE_ACTION else "none"
+    else:
+        raise UserError(
+            f"{source}: TEST.SINGLE_ACTION {test.SINGLE_ACTION} contradicts TEST.VOTING "
+            f"{shown(test.VOTING)}, True is another name of video; set one of the two keys"
+        )
 
 
 def _coerce(key: str, value: Any, default: Any, source: str) -> Any:

@@ -29,14 +29,18 @@ class Keyframe:
         key: its video and 1-based frame.
         boxes: (n, 4) float32 xyxy in pixels, as annotated: not clipped.
         labels: for each box the names of what the person does.
+        persons: for each box the number of the person in the video, from 1; () where the
+            annotations do not say which boxes are the same person.
     """
 
     key: FrameKey
     boxes: NDArray[np.float32]
     labels: tuple[tuple[str, ...], ...]
+    persons: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         assert self.boxes.shape == (len(self.labels), 4), f"{self.boxes.shape}, {self.labels}"
+        assert len(self.persons) in (0, len(self.labels)), f"{self.persons}, {self.labels}"
 
     def of_vocabulary(self, vocabulary: Collection[str], unseen: Collection[str] = ()) -> Keyframe:
         """Without the boxes that have other labels only, or an unseen one among them.
@@ -49,7 +53,8 @@ class Keyframe:
             for row, names in enumerate(self.labels)
             if not names or (labels[row] and not any(name in unseen for name in names))
         ]
-        return Keyframe(self.key, self.boxes[kept], tuple(labels[row] for row in kept))
+        persons = tuple(self.persons[row] for row in kept) if self.persons else ()
+        return Keyframe(self.key, self.boxes[kept], tuple(labels[row] for row in kept), persons)
 
     def with_several(self, names: Collection[str]) -> list[tuple[int, list[str]]]:
         """The boxes with more than one label of ``names``: their number from 1, those labels."""
@@ -61,13 +66,16 @@ class Keyframe:
 Rows = tuple[list[Sequence[float]], list[tuple[str, ...]]]
 
 
-def keyframes_of(video: str, frames: Mapping[int, Rows]) -> list[Keyframe]:
-    """The keyframes of a video, ascending, from the rows of each of its frames."""
+def keyframes_of(
+    video: str, frames: Mapping[int, Rows], persons: Mapping[int, Sequence[int]] | None = None
+) -> list[Keyframe]:
+    """The keyframes of a video, ascending, from the rows and perhaps the persons of each frame."""
     return [
         Keyframe(
             FrameKey(video, frame),
             np.array(boxes, dtype=np.float32).reshape(-1, 4),
             tuple(labels),
+            () if persons is None else tuple(persons[frame]),
         )
         for frame, (boxes, labels) in sorted(frames.items())
     ]
@@ -119,6 +127,8 @@ class DetectionDataset:
         ava: what AVA's own files call keyframes and classes; None for other datasets.
         sources: the files that annotated boxes and proposals come from, for messages; None where
             that is unknown.
+        fps: frames a second of each video, used where its frames carry no time themselves; empty
+            where that is unknown, without which there is no voting along tracks.
     """
 
     name: str
@@ -127,6 +137,7 @@ class DetectionDataset:
     proposals: Mapping[FrameKey, Proposals] | None = None
     ava: AvaNumbers | None = None
     sources: tuple[Path | None, Path | None] = (None, None)
+    fps: Mapping[str, float] = field(default_factory=dict)
 
     def with_proposals(
         self, proposals: Mapping[FrameKey, Proposals], source: Path

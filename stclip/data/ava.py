@@ -52,7 +52,7 @@ DETECTIONS = (
 IMAGES = "ava_val_v2.2_min.json"
 # What an image may be called without that: -5KQ66BBWC4,0902 or -5KQ66BBWC4/0902.jpg.
 _IMAGE_ID = re.compile(r"(.+)[,/](\d+)(?:\.\w+)?")
-_NOBODY: Persons = (np.zeros((0, 4)), ())
+_NOBODY: Persons = (np.zeros((0, 4)), (), ())
 
 
 def build_ava(request: Request) -> DetectionDataset:
@@ -78,7 +78,7 @@ def build_ava(request: Request) -> DetectionDataset:
     path, truth = _ground_truth(root, part, names, source, report)
     labels: dict[str, set[str]] = {video: set() for video, _ in truth}
     if part == "train":  # in a test a video without any of the labels shows what is falsely found
-        for (video, _), (_, of_boxes) in truth.items():
+        for (video, _), (_, of_boxes, _) in truth.items():
             labels[video].update(*of_boxes)
         labels = _without_unseen(labels, request.labels.unseen, path)
     chosen = request.choose(labels, str(path))
@@ -102,14 +102,25 @@ def build_ava(request: Request) -> DetectionDataset:
             logger.warning("%s: no detection in any of the %d videos", root, len(videos))
         annotated |= usable
     keyframes = []
+    numbers_of: dict[str, dict[str, int]] = {}  # of the persons of each video
     for moment in sorted(annotated):
-        boxes, of_boxes = truth.get(moment, _NOBODY)
-        keyframes.append(Keyframe(_key(moment, grid), in_pixels(boxes, sizes[moment[0]]), of_boxes))
+        boxes, of_boxes, ids = truth.get(moment, _NOBODY)
+        known = numbers_of.setdefault(moment[0], {})
+        persons = tuple(known.setdefault(id_, len(known) + 1) for id_ in ids)
+        keyframes.append(
+            Keyframe(
+                _key(moment, grid),
+                in_pixels(boxes, sizes[moment[0]]),
+                of_boxes,
+                persons if len(persons) == len(of_boxes) else (),
+            )
+        )
     numbers = AvaNumbers(
         {_key(moment, grid): moment[1] for moment in annotated},
         {name: id_ for id_, name in names.items()},
     )
-    return DetectionDataset(NAME, videos, keyframes, proposals, numbers, (path, boxes_from))
+    fps = dict.fromkeys(videos, float(grid.fps))
+    return DetectionDataset(NAME, videos, keyframes, proposals, numbers, (path, boxes_from), fps)
 
 
 def _grid(keys: Mapping[str, Any]) -> Grid:

@@ -18,8 +18,8 @@ from stclip.structures.boxes import LARGEST
 
 # A video and one of its seconds.
 Moment = tuple[str, int]
-# Boxes (n, 4), and the class names of each.
-Persons = tuple[NDArray[np.float64], tuple[tuple[str, ...], ...]]
+# Boxes (n, 4), the class names of each, and the person id of each, if the file has any.
+Persons = tuple[NDArray[np.float64], tuple[tuple[str, ...], ...], tuple[str, ...]]
 # A detector's box may reach over the edge by this part of the picture; it is clipped later.
 SLACK = 0.1
 _LAST_SECOND = 10**8  # some years
@@ -59,6 +59,7 @@ def read_ava_csv(
         moment: (
             np.array([key[:4] for key in persons], dtype=np.float64).reshape(-1, 4),
             tuple(map(tuple, persons.values())),
+            tuple(str(key[4]) for key in persons if len(key) > 4),
         )
         for moment, persons in rows.items()
     }

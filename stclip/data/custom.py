@@ -177,7 +177,11 @@ def open_annotations(
         if entry.id is not None:
             image_ids.append((entry.id, key))
     dataset = DetectionDataset(
-        NAME, videos, [keyframes[key] for key in sorted(keyframes)], sources=(file.path, None)
+        NAME,
+        videos,
+        [keyframes[key] for key in sorted(keyframes)],
+        sources=(file.path, None),
+        fps={id_: file.videos[id_].fps for id_ in videos},
     )
     if detections is not None:
         with reporting(reports(kinds.UNREADABLE)):

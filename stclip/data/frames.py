@@ -107,6 +107,15 @@ class Video(ABC):
         """Seconds from where players begin to count to the first frame."""
         return 0.0
 
+    def seconds_at(self, frame: int, fps: float) -> float:
+        """The time from the first frame to another one, which is there.
+
+        Args:
+            frame: its 1-based number.
+            fps: frames a second, used where the frames carry no time themselves.
+        """
+        return (frame - 1) / fps
+
     def irregularities(self) -> list[str]:
         """What is unusual about when the frames are shown, a text each, without decoding them."""
         return []

@@ -85,7 +85,10 @@ def build_jhmdb(request: Request) -> DetectionDataset:
     videos = find_videos(root, _FOLDERS, lengths, "00001.png", remedy, report)
     remedy = _remedy(root, "take the pictures as they were released, or boxes of their size")
     check_sizes(videos, truth.sizes, truth.path, remedy, report)
-    return DetectionDataset(request.name, videos, keyframes, proposals, sources=(truth.path, path))
+    return DetectionDataset(
+        request.name, videos, keyframes, proposals, sources=(truth.path, path),
+        fps=dict.fromkeys(videos, _FPS),
+    )  # fmt: skip
 
 
 def _ground_truth(root: Path, part: Part, all_names: Sequence[str], report: Report) -> GroundTruth:

@@ -84,13 +84,15 @@ class TubeFile:
 
     def _keyframes(self, video: str, names: Mapping[str, str]) -> list[Keyframe]:
         frames: dict[int, Rows] = {}
-        for tube in self.tubes[video]:
+        persons: dict[int, list[int]] = {}
+        for number, tube in enumerate(self.tubes[video], start=1):
             label = (names[tube.label],)
             for frame, box in zip(tube.frames.tolist(), tube.boxes.tolist(), strict=True):
                 boxes, labels = frames.setdefault(frame, ([], []))
                 boxes.append(box)
                 labels.append(label)
-        return keyframes_of(video, frames)
+                persons.setdefault(frame, []).append(number)
+        return keyframes_of(video, frames, persons)
 
 
 def parse_act(path: Path, content: Any, report: Report = fail) -> TubeFile:

@@ -79,7 +79,8 @@ def build_ucf24(request: Request) -> DetectionDataset:
         stated = dict.fromkeys(videos, _SIZE)
     check_sizes(videos, stated, truth.path, "take the pictures as they were released", report)
     keyframes = [keyframe for video in chosen for keyframe in truth.keyframes[video]]
-    dataset = DetectionDataset(NAME, videos, keyframes, sources=(truth.path, None))
+    fps = dict.fromkeys(videos, _FPS)
+    dataset = DetectionDataset(NAME, videos, keyframes, sources=(truth.path, None), fps=fps)
     if path is None:
         return dataset
     lengths = {**truth.lengths, **{video: len(found) for video, found in videos.items()}}

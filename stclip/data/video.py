@@ -142,6 +142,10 @@ class VideoFile(Video):
             counted = container.format.name == "avi"
         return 0.0 if counted else float(self.table.seconds[0]) - self.header.start
 
+    def seconds_at(self, frame: int, fps: float) -> float:
+        """The time from the first frame to another one, by their time stamps."""
+        return float(self.table.seconds[frame - 1] - self.table.seconds[0])
+
     @cached_property
     def header(self) -> Header:
         """Read without going through the file."""

@@ -39,6 +39,8 @@ _ARRAYS = {
     "scores": ("f", "numbers"),
     "labels": ("U", "texts"),
 }
+# Those that may be missing, in files of earlier versions for one.
+_MORE = {"seconds": ("f", "numbers"), "persons": ("iu", "whole numbers")}
 _RUN = "run.json"
 # A part of the log is written when so many seconds have passed, or for so many keyframes.
 _SECONDS, _KEYFRAMES = 10.0, 4096
@@ -124,8 +126,10 @@ def write_predictions(path: str | Path, vocabulary: Sequence[str], detections: D
 
     The arrays: ``videos`` (B,) and ``frames`` (B,) of the keyframes, those without persons
     included; ``owner`` (N,) into them; ``boxes`` (N, 4); ``det_scores`` (N,); ``scores`` (N, C)
-    before they are multiplied by det_scores; ``labels`` (C,).
+    before they are multiplied by det_scores; ``labels`` (C,). Where they are known ``seconds`` (B,)
+    and ``persons`` (N,).
     """
+    more = {name: getattr(detections, name) for name in _MORE}
     np.savez_compressed(
         path,
         videos=np.array([key.video for key in detections.keys], dtype=np.str_),
@@ -135,6 +139,7 @@ def write_predictions(path: str | Path, vocabulary: Sequence[str], detections: D
         det_scores=detections.det_scores.float().numpy(),
         scores=detections.scores.float().numpy(),
         labels=np.array(vocabulary, dtype=np.str_),
+        **{name: values.numpy() for name, values in more.items() if values is not None},
     )
 
 
@@ -147,7 +152,8 @@ def read_predictions(path: str | Path) -> tuple[Detections, tuple[str, ...]]:
     check_regular(path)
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            found = {name: arrays[name] for name in _ARRAYS}
+            more = [name for name in _MORE if name in arrays]
+            found = {name: arrays[name] for name in [*_ARRAYS, *more]}
     except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(
             f"{path}: not the predictions of a test run ({error}); run the test again"
@@ -162,6 +168,7 @@ def read_predictions(path: str | Path) -> tuple[Detections, tuple[str, ...]]:
         boxes=torch.from_numpy(found["boxes"]),
         det_scores=torch.from_numpy(found["det_scores"]),
         scores=torch.from_numpy(found["scores"]),
+        **{name: torch.from_numpy(found[name]) for name in more},
     )
     return detections, tuple(found["labels"].tolist())
 
@@ -170,9 +177,10 @@ def _problem(arrays: Mapping[str, NDArray[np.generic]]) -> str | None:
     """What is wrong with the arrays of a file."""
     keyframes, persons = len(arrays["videos"].ravel()), len(arrays["owner"].ravel())
     classes = len(arrays["labels"].ravel())
-    for name, (kinds, words) in _ARRAYS.items():
-        if arrays[name].dtype.kind not in kinds:
-            return f"{name}: {words} were expected, found {arrays[name].dtype}"
+    for name, array in arrays.items():
+        kinds, words = _ARRAYS.get(name) or _MORE[name]
+        if array.dtype.kind not in kinds:
+            return f"{name}: {words} were expected, found {array.dtype}"
     shapes = {
         "videos": (keyframes,),
         "frames": (keyframes,),
@@ -181,15 +189,19 @@ def _problem(arrays: Mapping[str, NDArray[np.generic]]) -> str | None:
         "det_scores": (persons,),
         "scores": (persons, classes),
         "labels": (classes,),
+        "seconds": (keyframes,),
+        "persons": (persons,),
     }
-    for name, shape in shapes.items():
-        if arrays[name].shape != shape:
-            return f"{name}: shape {shape} was expected, found {arrays[name].shape}"
+    for name, array in arrays.items():
+        if array.shape != shapes[name]:
+            return f"{name}: shape {shapes[name]} was expected, found {array.shape}"
     owner, frames = arrays["owner"], arrays["frames"]
     if persons and not 0 <= owner.min() <= owner.max() < keyframes:
         return f"owner: places of the {keyframes} keyframes were expected"
     if keyframes and not 1 <= frames.min() <= frames.max() <= LARGEST:
         return "frames: numbers from 1 were expected"
+    if "seconds" in arrays and not np.isfinite(arrays["seconds"]).all():
+        return "seconds: finite numbers were expected"
     keys = set(zip(arrays["videos"].tolist(), frames.tolist(), strict=True))
     if len(keys) < keyframes:
         return "videos, frames: a keyframe occurs twice"

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from stclip.footage.records import Event, Footage, Track
 from stclip.structures import Tube
+from stclip.tracking import vote
 
 
 @dataclass(frozen=True)
@@ -29,28 +30,6 @@ class EventRule:
     keep: float = 0.7
     min_seconds: float = 0.5
     max_gap: float = 1.0
-
-
-def vote(
-    times: NDArray[np.float64], scores: NDArray[np.float32], window: float
-) -> NDArray[np.float32]:
-    """The mean of the scores within half a window to each side.
-
-    Args:
-        times: (S,) seconds, ascending.
-        scores: (S, C).
-        window: seconds; 0 leaves the scores as they are.
-
-    Returns:
-        (S, C) float32.
-    """
-    if not len(times):
-        return scores
-    low = np.searchsorted(times, times - window / 2 - 1e-9, side="left")
-    high = np.searchsorted(times, times + window / 2 + 1e-9, side="right")
-    sums = np.concatenate([np.zeros((1, scores.shape[1])), scores.cumsum(axis=0, dtype=np.float64)])
-    mean = (sums[high] - sums[low]) / (high - low)[:, None]
-    return mean.astype(np.float32)
 
 
 def find_events(

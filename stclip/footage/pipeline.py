@@ -24,7 +24,7 @@ from stclip.footage.annotated import AnnotatedVideo
 from stclip.footage.events import EventRule, find_events
 from stclip.footage.given import Finder
 from stclip.footage.log import Log
-from stclip.footage.records import Footage
+from stclip.footage.records import Boxes, Footage
 from stclip.footage.results import (
     EVENTS,
     PAGE,
@@ -36,7 +36,7 @@ from stclip.footage.results import (
 )
 from stclip.footage.scoring import Scored, Scorer, Step
 from stclip.footage.source import Source
-from stclip.footage.tracking import Tracker
+from stclip.tracking import Tracker
 
 logger = logging.getLogger(__name__)
 
@@ -176,7 +176,10 @@ class Detection:
             if found is None:
                 found = self._find(frame)
                 log.add_frame(frame.number, found)
-            persons = found if tracker is None else tracker.update(found)
+            persons = found
+            if tracker is not None:
+                ids = tracker.update(found.boxes, found.scores)
+                persons = Boxes(found.boxes, found.scores, ids)
             step = Step(frame, persons, [])
             self._note(step)
             known = log.scores.get(frame.seconds)

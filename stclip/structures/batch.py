@@ -168,6 +168,9 @@ class Detections:
         boxes: (N, 4) float32 xyxy pixels.
         det_scores: (N,) float32.
         scores: (N, C) float32 class scores over the vocabulary, NOT multiplied by det_scores.
+        seconds: (B,) float64, when the keyframes are shown in their videos; None where unknown.
+        persons: (N,) long, numbers from 1 of the persons of each video as the annotations have
+            them; None if they say nothing.
     """
 
     keys: tuple[FrameKey, ...]
@@ -175,12 +178,16 @@ class Detections:
     boxes: Tensor
     det_scores: Tensor
     scores: Tensor
+    seconds: Tensor | None = None
+    persons: Tensor | None = None
 
     def __post_init__(self) -> None:
         lengths = {len(self.owner), len(self.boxes), len(self.det_scores), len(self.scores)}
         assert len(lengths) == 1, f"owner, boxes, det_scores, scores differ in length: {lengths}"
         assert self.boxes.shape[1:] == (4,), f"boxes: {tuple(self.boxes.shape)}"
         assert self.scores.ndim == 2, f"scores: {tuple(self.scores.shape)}"
+        assert self.seconds is None or len(self.seconds) == len(self.keys), "seconds: B rows"
+        assert self.persons is None or len(self.persons) == len(self.owner), "persons: N rows"
 
     def __len__(self) -> int:
         """The number of persons."""
@@ -188,7 +195,7 @@ class Detections:
 
     @classmethod
     def cat(cls, parts: Sequence[Detections]) -> Detections:
-        """Lay detections end to end."""
+        """Lay detections end to end, as they come from the model: without seconds and persons."""
         assert parts, "no detections to lay end to end"
         offset, owners = 0, []
         for part in parts:

@@ -3,11 +3,13 @@
 import csv
 import gzip
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from stclip.data.ground_truth import read_tube_truth
 from stclip.errors import UserError
@@ -304,6 +306,34 @@ def test_voting_from_the_file(tested: Path) -> None:
     ).read_bytes()
 
 
+def test_video_map_of_votes_along_tracks(tmp_path: Path) -> None:
+    """Two people who do different things, each now and then taken for the other."""
+    keys, persons = [("v", n) for n in range(1, 21)], []
+    for n in range(20):
+        scores = (0.9, 0.1) if n % 2 else (0.3, 0.7)
+        persons += [(n, BOX, 1.0, scores), (n, FAR, 1.0, scores[::-1])]
+    found = detections(keys, persons, 2)
+    found = replace(found, seconds=torch.arange(20, dtype=torch.float64) / 10)
+    write_results(tmp_path, "mine", ["run", "sit"], found, rows_of(found))
+    truth = [
+        {"video": "v", "label": label, "boxes": [[n, *box] for _, n in keys]}
+        for label, box in (("run", BOX), ("sit", FAR))
+    ]
+    content = {"labels": ["run", "sit"], "nframes": {"v": 20}, "ground_truth": truth}
+    (tmp_path / "tubes.json").write_text(json.dumps(content))
+    for voting, means in (("track", (0.6, 0.4)), ("video", (0.5, 0.5))):
+        vote = ("vote", "--predictions", tmp_path / "mine/predictions.npz", "--voting", voting)
+        main([*map(str, vote), "--out", str(tmp_path / voting), "--voting-window", "inf"])
+        metrics = evaluate(
+            tmp_path, "video-map", "--ground-truth", tmp_path / "tubes.json",
+            "--detections", tmp_path / voting / f"result_{voting}.csv",
+            "--save-tubes", tmp_path / f"{voting}.json",
+        )  # fmt: skip
+        scores = [tube["score"] for tube in json.loads((tmp_path / f"{voting}.json").read_text())]
+        assert sorted(scores, reverse=True) == pytest.approx([means[0]] * 2 + [means[1]] * 2)
+        assert voting == "video" or metrics["video_mAP@0.5"] == 100
+
+
 def test_voting_without_ground_truth(tested: Path, capsys: pytest.CaptureFixture[str]) -> None:
     vote = ("vote", "--predictions", tested / "mine" / "predictions.npz", "--out", tested / "v")
     assert main([*map(str, vote)]) == 0
@@ -340,11 +370,17 @@ def test_mistakes_with_predictions(tested: Path) -> None:
     labels = tested / "labels.txt"
     labels.write_text("run\nwave\nsit\n")
     csv_ = frame_arguments(tested, "result_mine.csv")
-    for option in ("--single-action", "--renormalise"):
-        message = refused(*csv_, "--test-label", labels, option)
+    for option in ("--single-action", "--voting track", "--renormalise"):
+        message = refused(*csv_, "--test-label", labels, *option.split())
+        option = option.split()[0]
         assert message.startswith(option)
         assert "predictions.npz" in message
     assert "--test-label: is needed" in refused(*csv_)
+    track = (*frame_arguments(tested), "--voting", "track")
+    assert "predictions.npz: it is unknown when the keyframes are shown" in refused(*track)
+    assert "--voting-window: above 0 expected, found 0" in refused(*track, "--voting-window", "0")
+    message = refused(*track, "--single-action")
+    assert "--single-action: not allowed with argument --voting" in message
     labels.write_text("walk\n")
     assert "label 'walk' is not a class of" in refused(
         *frame_arguments(tested), "--test-label", labels

@@ -76,7 +76,8 @@ def write_all(root: Path) -> None:
         write_run(root, f"seen{split}", 60.0, split, seen=True)
         write_run(root, f"gt{split}", 80.0, split, TEST_BOXES="ground_truth")
         write_run(root, f"gtseen{split}", 40.0, split, seen=True, TEST_BOXES="ground_truth")
-        write_run(root, f"vote{split}", 90.0, split, TEST_SINGLE_ACTION=True)
+        key = "TEST_SINGLE_ACTION" if split % 2 else "TEST_VOTING"
+        write_run(root, f"vote{split}", 90.0, split, **{key: True if split % 2 else "video"})
 
 
 def test_a_whole_row(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -115,6 +116,7 @@ def test_rows_are_named_by_the_model_or_by_hand(root: Path) -> None:
     write_run(root, "crop", 20.0, MODEL_NAME="crop")
     write_run(root, "untrained", 10.0, MODEL_WEIGHT="")
     write_run(root, "tower", 40.0, MODEL_BACKBONE="xclip")
+    write_run(root, "tracks", 25.0, MODEL_NAME="crop", TEST_VOTING="track")
     write_run(root, "xclip", 30.0, MODEL_NAME="xclip")
     write_run(root, "xclip as it is", 15.0, MODEL_NAME="xclip", MODEL_WEIGHT="", MODEL_CLIP="zero")
     write_run(root, "xclip from CLIP", 5.0, MODEL_NAME="xclip", MODEL_WEIGHT="")
@@ -126,6 +128,7 @@ def test_rows_are_named_by_the_model_or_by_hand(root: Path) -> None:
         "ST-CLIP": 50.0,
         "no LoRA": 51.0,
         "CLIP, crop": 20.0,
+        "CLIP, crop, voted along tracks": 25.0,
         "ST-CLIP, untrained": 10.0,
         "ST-CLIP with X-CLIP's image tower": 40.0,
         "X-CLIP": 30.0,

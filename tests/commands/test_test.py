@@ -78,6 +78,30 @@ def test_single_action(case_config: Path, shared_test: Path) -> None:
     assert plain["frame_mAP@0.5"] != voted["frame_mAP@0.5"]
 
 
+@pytest.mark.parametrize("boxes", ["detected", "ground_truth"])
+def test_voting_along_tracks_in_a_test_and_afterwards(
+    case_config: Path, boxes: str, tmp_path: Path
+) -> None:
+    pairs = ("MODEL.NAME", "crop", "TEST.BOXES", boxes)
+    folder, voted = test_net(case_config, *pairs, "TEST.VOTING", "track")
+    raw = np.load(folder / "predictions.npz")
+    assert np.ptp(raw["seconds"][raw["videos"] == "stand/foxtrot_stand_s1"]) == pytest.approx(
+        7 / 30
+    )
+    out = tmp_path / "again" / "jhmdb"
+    vote = ["vote", "--predictions", str(folder / "predictions.npz"), "--out", str(out)]
+    load_command("evaluate").main([*vote, "--voting", "track"])
+    result = (folder / "result_jhmdb.csv").read_bytes()
+    assert (out / "result_jhmdb.csv").read_bytes() == result
+    load_command("evaluate").main([*vote, "--voting", "track", "--voting-window", "0.001"])
+    plain = (out / "result_jhmdb.csv").read_bytes()
+    assert plain != result
+    # The same boxes in the same order.
+    boxes_of = [[line.split(b",")[:7] for line in text.splitlines()] for text in (result, plain)]
+    assert boxes_of[0] == boxes_of[1]
+    assert len(boxes_of[0]) == voted["boxes"] * len(raw["labels"])
+
+
 def test_each_annotations_file_needs_a_folder_of_its_own(case_config: Path, tmp_path: Path) -> None:
     """Their results would have one name; the same file may be tested again."""
     videos = CASE / "data/jhmdb/videos"

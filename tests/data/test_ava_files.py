@@ -17,7 +17,7 @@ def annotations(tmp_path, *lines):
 
 
 def labels_of(truth):
-    return {moment: names for moment, (_, names) in truth.items()}
+    return {moment: names for moment, (_, names, _) in truth.items()}
 
 
 @pytest.mark.parametrize("person", [True, False])
@@ -40,6 +40,7 @@ def test_rows_of_one_box_are_one_person(tmp_path, person):
     }
     assert truth["v", 902][0].tolist() == [[0.1, 0.2, 0.3, 0.4], [0.5, 0.2, 0.9, 1.0]]
     assert truth["w", 1000][0].shape == (0, 4)
+    assert truth["v", 902][2] == (("0", "1") if person else ())
 
 
 def test_two_persons_of_one_box_stay_two(tmp_path):
@@ -196,7 +197,7 @@ def test_files_of_the_conformance_case():
     names = {number: str(number) for number in range(1, 81)}
     truth = read_ava_csv(folder / "gt.csv", names, "map")
     rows = (folder / "gt.csv").read_text().split()
-    assert sum(len(names) for _, labels in truth.values() for names in labels) == len(rows)
+    assert sum(len(names) for _, labels, _ in truth.values() for names in labels) == len(rows)
     assert len(read_moments(folder / "excluded_timestamps.csv")) == 5
 
 

@@ -128,6 +128,8 @@ def test_frames_by_time(tmp_path):
     ]  # fmt: skip
     assert video.frame_at(0.5, 25) == 5
     assert video.frame_at(9, 25) == 6
+    times = [video.seconds_at(frame, 99) for frame in range(1, 6)]
+    assert times == pytest.approx([0, 0.04, 0.08, 0.4, 0.44])
 
 
 def test_a_video_of_one_frame(tmp_path):

@@ -2,6 +2,7 @@ import csv
 import logging
 import os
 import stat
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -126,6 +127,13 @@ def test_predictions_come_back(tmp_path):
     found, labels = read_predictions(write(tmp_path) / "predictions.npz")
     assert labels == tuple(LABELS)
     equal(found, few())  # the keyframe without persons too
+    assert found.seconds is found.persons is None
+    seconds = torch.arange(len(few().keys)).double() / 7
+    more = replace(few(), seconds=seconds, persons=torch.arange(len(few())))
+    found, _ = read_predictions(write(tmp_path, more) / "predictions.npz")
+    equal(found, more)
+    assert torch.equal(found.seconds, more.seconds)
+    assert torch.equal(found.persons, more.persons)
 
 
 def test_files_that_are_no_predictions(tmp_path):
@@ -153,6 +161,9 @@ def test_files_that_are_no_predictions(tmp_path):
         ("boxes", np.zeros((1, 4), np.int64), "boxes: numbers were expected, found int64"),
         ("scores", np.zeros((1, 2), np.float32), r"scores: shape \(1, 1\)"),
         ("labels", np.array([7]), "labels: texts were expected"),
+        ("seconds", np.array([0.0]), r"seconds: shape \(2,\) was expected"),
+        ("seconds", np.array([0.0, np.nan]), "seconds: finite numbers"),
+        ("persons", np.array([1.0]), "persons: whole numbers"),
     ],
 )
 def test_arrays_that_cannot_be_so_are_named(tmp_path, name, value, words):

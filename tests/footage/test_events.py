@@ -1,9 +1,9 @@
-"""Votes along a track and the events that they make."""
+"""The events that the votes along a track make."""
 
 import numpy as np
 import pytest
 
-from stclip.footage.events import EventRule, find_events, vote
+from stclip.footage.events import EventRule, find_events
 from stclip.footage.records import Track
 
 PLAIN = EventRule(window=0, threshold=0.6, keep=0.5, min_seconds=0.5, max_gap=1.0)
@@ -24,21 +24,6 @@ def spans(scores: list[float], rule: EventRule = PLAIN) -> list[tuple[float, flo
     events = find_events(track(scores), ["walk"], rule, 0.5)
     assert all(event.track == 3 and event.action == "walk" for event in events)
     return [(round(event.start, 3), round(event.end, 3)) for event in events]
-
-
-def test_votes_are_means_within_half_a_window() -> None:
-    times, scores = np.array([0.0, 0.5, 1.0, 4.0]), np.array([[1.0], [0.0], [0.5], [0.2]])
-    voted = vote(times, scores.astype(np.float32), 1.0)
-    np.testing.assert_allclose(voted[:, 0], [0.5, 0.5, 0.25, 0.2])
-    np.testing.assert_allclose(vote(times, scores.astype(np.float32), 0.0), scores)
-
-
-def test_votes_equal_the_loop() -> None:
-    rng = np.random.default_rng(0)
-    times, scores = rng.uniform(0, 20, 50).cumsum() / 10, rng.random((50, 3)).astype(np.float32)
-    for window in (0.3, 2.0, 7.0):
-        expected = [scores[np.abs(times - t) <= window / 2].mean(axis=0) for t in times]
-        np.testing.assert_allclose(vote(times, scores, window), expected, atol=1e-6)
 
 
 @pytest.mark.parametrize(

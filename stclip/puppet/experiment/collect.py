@@ -125,6 +125,11 @@ def _check_protocol(folder: Path, cfg: CfgNode) -> None:
 
 
 def _method(cfg: CfgNode) -> str:
+    # Not in the paper: a row of its own, without the single-action assumption.
+    return _model(cfg) + (", voted along tracks" if cfg.TEST.VOTING == "track" else "")
+
+
+def _model(cfg: CfgNode) -> str:
     if cfg.MODEL.NAME == "stclip":
         tower = "" if cfg.MODEL.BACKBONE == "clip" else " with X-CLIP's image tower"
         return (OURS if cfg.MODEL.WEIGHT else UNTRAINED) + tower

@@ -32,7 +32,7 @@ from stclip.evaluation.frame_map import (
 from stclip.evaluation.result_csv import DetectionRows, rows_of
 from stclip.evaluation.results import read_predictions
 from stclip.evaluation.tables import Result
-from stclip.evaluation.voting import soft_voting
+from stclip.evaluation.voting import voted
 from stclip.files import read_json
 from stclip.puppet.experiment.plan import CHANCE, OURS, Plan
 from stclip.puppet.experiment.runs import Run
@@ -58,7 +58,8 @@ def metric(run: Run) -> tuple[float, dict[str, float | None]]:
 def scored(run: Run) -> tuple[Detections, tuple[str, ...]]:
     """The detections of a test as they were evaluated, and the vocabulary."""
     detections, labels = read_predictions(run.results() / "predictions.npz")
-    return soft_voting(detections) if run.cfg().TEST.SINGLE_ACTION else detections, labels
+    test = run.cfg().TEST
+    return voted(detections, test.VOTING, test.VOTING_WINDOW), labels
 
 
 def truth(run: Run) -> list[Keyframe]:
