@@ -112,7 +112,7 @@ class _Seconds:
     def __call__(self, film: Film) -> list[Track]:
         tracks = []
         last = float(film.seconds[-1]) + 1 / film.fps
-        for second, (boxes, actions) in self._rows:
+        for second, (boxes, actions, _) in self._rows:
             since_first = second - film.delay
             if since_first > last:
                 raise UserError(
