@@ -52,14 +52,17 @@ class Settings:
         detector_threshold: boxes with lower scores are not used.
         track_threshold: a box with at least this score can begin a track.
         lost_seconds: how long a person may be out of sight and keep the number.
+        cut_threshold: mean difference of successive frames, of 255, from which on another shot
+            begins, in which everybody has a new number; 255 finds none.
         score_every: seconds from one scored moment to the next.
         events: what makes an event of scores.
     """
 
     detector: str = "nanodet"
-    detector_threshold: float = 0.15
-    track_threshold: float = 0.4
+    detector_threshold: float = 0.2
+    track_threshold: float = 0.5
     lost_seconds: float = 2.0
+    cut_threshold: float = 30.0
     score_every: float = 0.5
     events: EventRule = field(default_factory=EventRule)
 
@@ -169,14 +172,19 @@ class Detection:
         settings, footage = self._settings, self.footage
         tracker = None
         if not self._find.has_tracks:
-            tracker = Tracker(self._source.fps, settings.track_threshold, settings.lost_seconds)
+            tracker = Tracker(
+                self._source.fps,
+                settings.track_threshold,
+                settings.lost_seconds,
+                settings.cut_threshold,
+            )
         scorer = Scorer(self._model, settings.score_every, self._batch, self._precision)
         for frame in self._source:
             found = log.boxes.get(frame.number)
             if found is None:
                 found = self._find(frame)
                 log.add_frame(frame.number, found)
-            persons = found if tracker is None else tracker.update(found)
+            persons = found if tracker is None else tracker.update(found, frame)
             step = Step(frame, persons, [])
             self._note(step)
             known = log.scores.get(frame.seconds)
