@@ -54,7 +54,7 @@ setup(
         # Beside torch, so that pip picks two that fit each other.
         "torchvision",
         "tqdm",
-        # ByteTrack, and with it OpenCV, which draws boxes into videos.
+        # Follows people; brings OpenCV, which draws boxes into videos.
         "trackers>=2.6",
         "yacs",
     ],

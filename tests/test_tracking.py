@@ -35,10 +35,10 @@ def test_who_comes_later_and_who_is_seen_once() -> None:
     [
         ([0, 0.1, 1.5, 1.6], [0, 0, 0, 0], [1, 1, 1, 1]),  # out of sight for less than two seconds
         ([0, 0.1, 3.5, 3.6], [0, 0, 0, 0], [1, 1, 2, 2]),
-        ([0, 0.1, 0.2, 0.3], [0, 15, 30, 45], [1, 1, 1, 1]),
-        ([0, 1, 2, 3], [0, 15, 30, 45], [0, 0, 0, 0]),  # a second later it may be somebody else
+        ([0, 0.1, 0.2, 0.3], [0, 25, 50, 75], [1, 1, 1, 1]),
+        ([0, 1, 2, 3], [0, 25, 50, 75], [1, 0, 0, 0]),  # a second later it may be somebody else
         ([0, 1, 2, 3], [0, 5, 10, 15], [1, 1, 1, 1]),
-        ([0], [0], [0]),
+        ([0], [0], [1]),
     ],
 )
 def test_gaps_and_frames_that_are_far_apart(seconds, left, numbers) -> None:
@@ -52,10 +52,53 @@ def test_low_scores_begin_no_track_and_an_empty_video_has_none() -> None:
     assert follow(np.zeros(0), [], []) == []
 
 
-def test_a_tracker_frame_by_frame_knows_nobody_at_first() -> None:
-    tracker, scores = Tracker(fps=25), np.full(2, 0.9, dtype=np.float32)
-    assert tracker.update(boxes(0, 100), scores).tolist() == [0, 0]
-    assert tracker.update(boxes(101, 1), scores).tolist() in ([1, 2], [2, 1])
+def update(
+    tracker: Tracker, number: int, *found: tuple[float, float], seconds: float | None = None
+) -> list[int]:
+    """The numbers of persons 30 x 60 pixels large in a frame, each given as (left, score)."""
+    boxes = np.array([[x, 20, x + 30, 80] for x, _ in found], np.float32).reshape(-1, 4)
+    scores = np.array([score for _, score in found], np.float32)
+    seconds = (number - 1) / 10 if seconds is None else seconds
+    return tracker.update(boxes, scores, seconds).tolist()
+
+
+def test_people_keep_their_numbers() -> None:
+    tracker = Tracker(fps=10)
+    for n in range(1, 30):
+        found = [(10 + 3 * n, 0.9)] if 10 <= n < 20 else [(200 - 2 * n, 0.8), (10 + 3 * n, 0.9)]
+        ids = update(tracker, n, *found)
+        assert ids == ([2] if 10 <= n < 20 else [1, 2])  # 1 is out of sight for a second
+
+
+def test_a_number_needs_a_sure_box_at_first_and_two_frames_later() -> None:
+    tracker = Tracker(fps=10, threshold=0.5)
+    assert update(tracker, 1, (10, 0.45), (80, 0.55)) == [0, 1]
+    assert update(tracker, 2, (10, 0.55), (80, 0.25)) == [0, 1]
+    assert update(tracker, 3, (10, 0.55), (80, 0.25)) == [2, 1]
+
+
+def test_who_leaves_is_not_replaced_by_an_unsure_box_nearby() -> None:
+    tracker = Tracker(fps=10)
+    for n in range(1, 6):
+        assert update(tracker, n, (10 + 5 * n, 0.9), (60, 0.25)) == [1, 0]
+    assert update(tracker, 6, (60, 0.25)) == [0]
+
+
+def test_times_count_not_frames() -> None:
+    """A person is found again where its speed says, however many frames were dropped."""
+    tracker = Tracker(fps=10)
+    for n in range(1, 11):
+        update(tracker, n, (5 * n, 0.9))
+    assert update(tracker, 11, (100, 0.9), seconds=1.9) == [1]
+
+
+def test_a_cut_ends_every_track() -> None:
+    tracker = Tracker(fps=10)
+    assert update(tracker, 1, (10, 0.9)) == [1]
+    assert update(tracker, 2, (10, 0.9)) == [1]
+    tracker.cut()
+    assert update(tracker, 3, (10, 0.9)) == [2]
+    assert update(tracker, 4, (10, 0.9)) == [2]
 
 
 def test_votes_are_means_within_half_a_window() -> None:

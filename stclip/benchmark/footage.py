@@ -18,7 +18,7 @@ from PIL import Image, ImageDraw
 from stclip.benchmark.work import MODELS, Work, build
 from stclip.detector import Detector
 from stclip.engine.events import peak_memory_mb
-from stclip.footage.annotated import AnnotatedVideo, draw_person
+from stclip.footage.annotated import AnnotatedVideo, draw_persons
 from stclip.footage.detectors import load_detector
 from stclip.footage.given import Detected
 from stclip.footage.pipeline import Detection, Settings
@@ -116,7 +116,7 @@ def measure_detect(
         keys = [(code.co_filename, code.co_firstlineno, code.co_name) for code in codes]
         return float(sum(spent.get(key, 0.0) for key in keys)) / seconds
 
-    draw = of(draw_person)
+    draw = of(draw_persons)
     parts = {
         "decode": of(Source.__iter__),
         "detect": of(Detected.__call__),

@@ -135,8 +135,8 @@ def _parser() -> Parser:
     add("--batch", type=positive, default=4, help="moments scored at once")
     add = parser.add_argument_group("people").add_argument
     add("--detector", default="nanodet", help="nanodet, dfine, or a model of torchvision")
-    add("--detector-threshold", type=float, default=0.15, help="lowest score of a box")
-    add("--track-threshold", type=float, default=0.4, help="lowest score that begins a track")
+    add("--detector-threshold", type=float, default=0.2, help="lowest score of a box")
+    add("--track-threshold", type=float, default=0.5, help="lowest score that begins a track")
     add("--boxes", type=Path, help="a file in place of a detector: .jsonl, MOT's .txt, result.json")
     add = parser.add_argument_group("time and events").add_argument
     add("--start", type=float, default=0.0, help="skip seconds before this")

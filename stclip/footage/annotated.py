@@ -96,6 +96,7 @@ class AnnotatedVideo:
             return False
         self._container.mux(self._stream.encode())
         if self._sound is not None:
+            self._sound.copy(float(self._last * _UNIT + 1 / self._rate))  # while the last one shows
             self._sound.end()
         self._container.close()
         os.replace(self._part, self._path)
@@ -124,11 +125,14 @@ class AnnotatedVideo:
 
     def _write(self, seconds: float, image: Picture, persons: Boxes, scale: float) -> None:
         picture = np.ascontiguousarray(image).copy()
-        for row in np.flatnonzero(persons.ids > 0):
-            track = int(persons.ids[row])
-            draw_person(
-                picture, persons.boxes[row] * scale, self._label(track, seconds), colour_of(track)
-            )
+        shown = sorted(np.flatnonzero(persons.ids > 0), key=lambda row: int(persons.ids[row]))
+        tracks = [int(persons.ids[row]) for row in shown]
+        draw_persons(
+            picture,
+            persons.boxes[shown] * scale,
+            [self._label(track, seconds) for track in tracks],
+            [colour_of(track) for track in tracks],
+        )
         height, width = picture.shape[0] // 2 * 2, picture.shape[1] // 2 * 2
         frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture[:height, :width]), "rgb24")
         frame.pts = max(round(seconds / _UNIT), self._last + 1)
@@ -146,19 +150,37 @@ class AnnotatedVideo:
             self._sound.copy(seconds)
 
 
-def draw_person(
-    picture: Picture, box: NDArray[np.floating], text: str, colour: tuple[int, int, int]
+def draw_persons(
+    picture: Picture,
+    boxes: NDArray[np.floating],
+    texts: Sequence[str],
+    colours: Sequence[tuple[int, int, int]],
 ) -> None:
-    """Draw a box and its label into a picture (h, w, 3), in place."""
+    """Draw boxes and their labels into a picture (h, w, 3), in place.
+
+    A label stands above its box, or below it, or inside at the top or bottom, wherever the picture
+    has room and no label of a person before stands.
+    """
     height, width = picture.shape[:2]
     thick = max(1, round(max(height, width) / 400))
-    x1, y1, x2, y2 = (round(float(value)) for value in box)
-    cv2.rectangle(picture, (x1, y1), (x2, y2), colour, thick)
-    label = _text(text, max(12, round(max(height, width) / 55)), colour)
-    top = y1 - label.shape[0] if y1 >= label.shape[0] else y1
-    left = max(0, min(x1, width - label.shape[1]))
-    part = picture[max(top, 0) : top + label.shape[0], left : left + label.shape[1]]
-    part[:] = label[: part.shape[0], : part.shape[1]]
+    corners = [[round(float(value)) for value in box] for box in boxes]
+    for (x1, y1, x2, y2), colour in zip(corners, colours, strict=True):
+        cv2.rectangle(picture, (x1, y1), (x2, y2), colour, thick)
+    taken: list[tuple[int, int, int, int]] = []
+    for (x1, y1, _, y2), text, colour in zip(corners, texts, colours, strict=True):
+        label = _text(text, max(12, round(max(height, width) / 55)), colour)
+        tall, wide = label.shape[:2]
+        left = max(0, min(x1, width - wide))
+        tops = [top for top in (y1 - tall, y2, y1, y2 - tall) if 0 <= top <= height - tall]
+        places = [(left, top, left + wide, top + tall) for top in tops or [max(y1, 0)]]
+        place = next((p for p in places if not any(_overlap(p, q) for q in taken)), places[0])
+        taken.append(place)
+        part = picture[place[1] : place[3], place[0] : place[2]]
+        part[:] = label[: part.shape[0], : part.shape[1]]
+
+
+def _overlap(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> bool:
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
 
 
 @lru_cache(maxsize=512)
@@ -218,7 +240,7 @@ class _Sound:
                 if time > seconds:
                     self._held = packet
                     return
-                if time >= self._start:
+                if time >= self._start or not self._start:  # an encoder begins a little before 0
                     self._mux(packet)
             except av.FFmpegError as error:
                 logger.warning("sound is left out from here on: %s", error)

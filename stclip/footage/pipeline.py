@@ -21,6 +21,7 @@ from stclip.detector import Detector
 from stclip.errors import UserError
 from stclip.files import locked, read_json, retire
 from stclip.footage.annotated import AnnotatedVideo
+from stclip.footage.cuts import Cuts
 from stclip.footage.events import EventRule, find_events
 from stclip.footage.given import Finder
 from stclip.footage.log import Log
@@ -52,14 +53,17 @@ class Settings:
         detector_threshold: boxes with lower scores are not used.
         track_threshold: a box with at least this score can begin a track.
         lost_seconds: how long a person may be out of sight and keep the number.
+        cut_threshold: mean difference of successive frames, of 255, from which on another shot
+            begins, in which everybody has a new number; 255 finds none.
         score_every: seconds from one scored moment to the next.
         events: what makes an event of scores.
     """
 
     detector: str = "nanodet"
-    detector_threshold: float = 0.15
-    track_threshold: float = 0.4
+    detector_threshold: float = 0.2
+    track_threshold: float = 0.5
     lost_seconds: float = 2.0
+    cut_threshold: float = 30.0
     score_every: float = 0.5
     events: EventRule = field(default_factory=EventRule)
 
@@ -170,6 +174,7 @@ class Detection:
         tracker = None
         if not self._find.has_tracks:
             tracker = Tracker(self._source.fps, settings.track_threshold, settings.lost_seconds)
+        is_cut = Cuts(settings.cut_threshold)
         scorer = Scorer(self._model, settings.score_every, self._batch, self._precision)
         for frame in self._source:
             found = log.boxes.get(frame.number)
@@ -178,7 +183,9 @@ class Detection:
                 log.add_frame(frame.number, found)
             persons = found
             if tracker is not None:
-                ids = tracker.update(found.boxes, found.scores)
+                if is_cut(frame.image):
+                    tracker.cut()
+                ids = tracker.update(found.boxes, found.scores, frame.seconds)
                 persons = Boxes(found.boxes, found.scores, ids)
             step = Step(frame, persons, [])
             self._note(step)

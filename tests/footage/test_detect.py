@@ -87,6 +87,7 @@ def test_the_video_plays_and_keeps_times_and_sound(film: Path, found: Path) -> N
         assert (stream.codec_context.name, stream.codec_context.pix_fmt) == ("h264", "yuv420p")
         frames = list(container.decode(stream))
         assert container.streams.audio[0].codec_context.name == "aac"
+    assert heard(found / "annotated.mp4") == heard(film)
     times = [round(float(frame.pts * frame.time_base), 3) for frame in frames]
     assert times == [n / FPS for n in range(30)]
     drawn = frames[20].to_ndarray(format="rgb24").astype(int)
@@ -94,6 +95,13 @@ def test_the_video_plays_and_keeps_times_and_sound(film: Path, found: Path) -> N
     assert (np.abs(drawn - plain).max(axis=2) > 60).mean() > 0.01  # boxes and labels
     content = (found / "annotated.mp4").read_bytes()
     assert content.index(b"moov") < content.index(b"mdat")  # plays before it is whole
+
+
+def heard(path: Path) -> tuple[float, int]:
+    """When the sound begins, and how many samples it has."""
+    with av.open(str(path)) as container:
+        parts = list(container.decode(audio=0))
+    return float(parts[0].pts * parts[0].time_base), sum(part.samples for part in parts)
 
 
 def test_files_for_people(found: Path) -> None:
