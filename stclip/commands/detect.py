@@ -42,7 +42,7 @@ from stclip.footage.source import Source, open_source
 def main(argv: list[str] | None = None) -> int:
     """Command line; see the head of this file."""
     args = _parser().parse_intermixed_args(argv)
-    actions = list(args.actions or [])
+    actions = [name.strip() for name in args.actions or []]
     if args.actions_file:
         actions += read_label_file(str(args.actions_file), "--actions-file")
     rule = EventRule(window=args.window, threshold=args.threshold, min_seconds=args.min_seconds)
@@ -78,7 +78,10 @@ def main(argv: list[str] | None = None) -> int:
             )
             footage = detection.footage
             if detection.is_complete_in(folder):
-                print(f"{folder}: is complete already; remove it to do it again")
+                print(
+                    f"{folder}: is complete already; look at {folder / PAGE}, or remove the folder "
+                    "to do it again"
+                )
                 footage = read_result(folder / RESULT) if args.export else footage
             else:
                 steps = detection.saving(folder, not args.no_video, args.resume)
