@@ -51,6 +51,7 @@ _SECONDS_A_LINE = 10  # of progress, where several processes write to one termin
 def main(argv: list[str] | None = None) -> int:
     """Command line; see the head of this file."""
     args = _parse(argv)
+    before = {path.parent for path in args.out.glob(f"*/{RESULT}")}
     actions = [name.strip() for name in args.actions or []]
     if args.actions_file:
         actions += read_label_file(str(args.actions_file), "--actions-file")
@@ -79,14 +80,21 @@ def main(argv: list[str] | None = None) -> int:
         )  # fmt: skip
         return Detection(source, model, actions, find, settings, facts, args.batch, args.precision)
 
-    return 2 if _all_videos(args, detection_of) else 0
+    return 2 if _all_videos(args, detection_of, before) else 0
 
 
-def _all_videos(args: argparse.Namespace, detection_of: Callable[[str], Detection]) -> bool:
+def _all_videos(
+    args: argparse.Namespace, detection_of: Callable[[str], Detection], before: set[Path]
+) -> bool:
     """Go through every video that no other process has; whether one failed.
 
     Other processes are ranks of torchrun, or calls of the same --out. What every rank sees is said
     by the first one.
+
+    Args:
+        args: the command line.
+        detection_of: opens a video.
+        before: folders that had results when the call began.
     """
     first, ranks = os.environ.get("RANK", "0") == "0", int(os.environ.get("WORLD_SIZE", "1"))
     alone = len(args.videos) == 1 and ranks == 1
@@ -105,7 +113,7 @@ def _all_videos(args: argparse.Namespace, detection_of: Callable[[str], Detectio
                     folders.add(folder)
                     claim.enter_context(claimed(folder))
                     mine = True
-                    _one_video(args, detection, folder, first, ranks)
+                    _one_video(args, detection, folder, first and folder in before, ranks)
                 except InUse:
                     if alone:
                         raise
@@ -126,11 +134,11 @@ def _all_videos(args: argparse.Namespace, detection_of: Callable[[str], Detectio
 
 
 def _one_video(
-    args: argparse.Namespace, detection: Detection, folder: Path, first: bool, ranks: int
+    args: argparse.Namespace, detection: Detection, folder: Path, known: bool, ranks: int
 ) -> None:
     footage = detection.footage
     if detection.is_complete_in(folder):
-        if not first:
+        if not known:  # another rank has done it meanwhile, or deals with it
             return
         print(
             f"{folder}: is complete already; look at {folder / PAGE}, or remove the folder to do "

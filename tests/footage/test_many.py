@@ -85,6 +85,24 @@ def test_the_first_rank_says_what_all_see(
     assert complete(tmp_path) == {"0", "1"}
 
 
+def test_what_another_rank_does_meanwhile_is_not_said_again(
+    films: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    module = load_command("detect")
+    load = module.load_model
+
+    def slowly(*arguments):
+        monkeypatch.setattr(module, "load_model", load)
+        command(films[1:2], tmp_path)
+        return load(*arguments)
+
+    monkeypatch.setattr(module, "load_model", slowly)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert command(films[1:3], tmp_path) == 0
+    printed = capsys.readouterr().out
+    assert [printed.count(f"look at {tmp_path / name}") for name in "01"] == [1, 1]
+
+
 def start(words: list[str]) -> subprocess.Popen[str]:
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
