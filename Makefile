@@ -9,11 +9,14 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test test-slow lint benchmark clean
+.PHONY: help install quickstart demo test test-slow lint benchmark clean
 
 help:
 	@echo "make install     make .venv and install the package into it"
 	@echo "make quickstart  draw the Puppet benchmark, train and test on it, write a report (10 minutes)"
+	@echo "make demo VIDEO=my.mp4 ACTIONS=\"walk,fall down\""
+	@echo "                 who does what when in a video of yours (downloads CLIP once, 350 MB);"
+	@echo "                 more options of stclip detect: DETECT=\"--none-of standing --clip FILE\""
 	@echo "make test        the fast tests; make test-slow: the others"
 	@echo "make lint        ruff and mypy"
 	@echo "make benchmark   time training and testing against the yardstick"
@@ -36,6 +39,19 @@ $(VENV)/installed-dev: setup.py | $(BIN)/python
 # make quickstart QUICKSTART="--short --floor 20" is a shorter one that fails below that number.
 quickstart: $(VENV)/installed
 	$(BIN)/stclip quickstart $(QUICKSTART)
+
+# VIDEO and ACTIONS are anybody's words: make must not expand them, and the shell reads them from its
+# environment, where nothing in them is a command.
+unexport VIDEO ACTIONS
+demo: export DEMO_VIDEO := $(value VIDEO)
+demo: export DEMO_ACTIONS := $(value ACTIONS)
+ifneq ($(filter demo,$(MAKECMDGOALS)),)
+ifeq ($(and $(value VIDEO),$(value ACTIONS)),)
+$(error say which video and which actions: make demo VIDEO=my.mp4 ACTIONS="walk,fall down")
+endif
+endif
+demo: $(VENV)/installed
+	@set -f; IFS=,; $(BIN)/stclip detect "$$DEMO_VIDEO" --actions $$DEMO_ACTIONS $(DETECT)
 
 test: $(VENV)/installed-dev
 	$(PYTEST)

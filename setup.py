@@ -62,7 +62,16 @@ setup(
         # The most accurate of the person detectors; older ones have no D-FINE.
         "dfine": ["transformers>=4.52"],
         "elan": ["pympi-ling"],  # one of the exports of stclip detect
-        "dev": ["hypothesis", "mypy", "pre-commit", "pytest>=7.3", "pytest-xdist", "ruff"],
+        # playwright drives a browser of the system, chromium; its tests are skipped without one.
+        "dev": [
+            "hypothesis",
+            "mypy",
+            "playwright",
+            "pre-commit",
+            "pytest>=7.3",
+            "pytest-xdist",
+            "ruff",
+        ],
         # Other implementations that tests and benchmarks compare with.
         "parity": ["open_clip_torch", "transformers"],
     },

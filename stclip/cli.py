@@ -1,6 +1,7 @@
 """What all commands share: one look of --help, errors of one line, exit statuses."""
 
 import argparse
+import difflib
 import logging
 import os
 import shutil
@@ -15,6 +16,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from stclip.config.load import shipped_configs
+from stclip.config.yaml_text import read_yaml
 from stclip.errors import UserError, machine_fault
 
 logger = logging.getLogger(__name__)
@@ -111,9 +113,57 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Raise what ``run`` prints."""
+        raise UserError(f"{message}; see {self.prog} --help")
+
+    def words_of(self, path: str | Path) -> list[str]:
+        """The command line that a yaml file of options stands for.
+
+        Its keys are the names of options without dashes in front: ``score-every: 0.2``, ``actions:
+        [walk, "fall down"]``, ``no-video: true``.
+
+        Raises:
+            UserError: the file cannot be read, names an option that is not there, or has a value
+                that no command line has.
+        """
+        content = read_yaml(Path(path))
+        if not isinstance(content, dict):
+            raise UserError(f"{path}: names of options and their values expected ('window: 4')")
+        options = {
+            option[2:]: action
+            for option, action in self._option_string_actions.items()
+            if option.startswith("--") and option not in ("--help", "--config-file")
+        }
+        words: list[str] = []
+        for key, value in content.items():
+            if key not in options:
+                close = difflib.get_close_matches(str(key), options, n=1)
+                hint = f"did you mean {close[0]}? See" if close else "see"
+                raise UserError(f"{path}: {key!r:.80} is no option; {hint} {self.prog} --help")
+            flag, several = options[key].nargs == 0, options[key].nargs == "+"
+            values = value if several and isinstance(value, list) else [value]
+            expected = bool if flag else (str, int, float)
+            if any(not isinstance(v, expected) or isinstance(v, bool) != flag for v in values):
+                kind = "true or false" if flag else "a text or number"
+                raise UserError(
+                    f"{path}: {key}: {kind} expected{' or a list of them' * several}, found "
+                    f"{value!r:.80}{'; put it in quotes' * (not flag)}"
+                )
+            if flag:
+                words += [f"--{key}"] if value else []
+            elif several:
+                words += [f"--{key}", *map(str, values)] if values else []
+            else:
+                words.append(f"--{key}={value}")
+        return words
+
+
+class _ConfigParser(Parser):
+    """A parser with the option --config-file of a config."""
+
+    def error(self, message: str) -> NoReturn:
         if "--config-file" in message and (configs := shipped_configs()):
             message += f"; there are {configs}"
-        raise UserError(f"{message}; see {self.prog} --help")
+        super().error(message)
 
 
 def config_parser(description: str | None, required: bool = True) -> Parser:
@@ -121,7 +171,7 @@ def config_parser(description: str | None, required: bool = True) -> Parser:
 
     Parsed, these are ``config_file`` and ``opts``, what ``load_config`` takes.
     """
-    parser = Parser(description=description)
+    parser = _ConfigParser(description=description)
     parser.add_argument(
         "--config-file",
         required=required,

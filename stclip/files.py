@@ -165,6 +165,10 @@ def file_names(videos: Iterable[str]) -> dict[str, str]:
     return names
 
 
+class InUse(UserError):
+    """Another process holds the lock."""
+
+
 @contextmanager
 def locked(folder: str | Path, what: str, leftovers: str = ".tmp-*") -> Iterator[None]:
     """Keep other processes from doing the same into a folder meanwhile.
@@ -178,7 +182,8 @@ def locked(folder: str | Path, what: str, leftovers: str = ".tmp-*") -> Iterator
         leftovers: what a process that was killed there has left unfinished; it is deleted.
 
     Raises:
-        UserError: another process does that there now, or the folder cannot be written.
+        InUse: another process does that there now.
+        UserError: the folder cannot be written.
     """
     folder = Path(folder)
     path = folder / f".{what}.lock"
@@ -188,7 +193,7 @@ def locked(folder: str | Path, what: str, leftovers: str = ".tmp-*") -> Iterator
     except OSError as error:
         raise UserError(f"{folder}: cannot write here: {error.strerror or error}") from error
     if file is None:
-        raise UserError(
+        raise InUse(
             f"{folder}: {_holder(path)} is writing there now ({what}); wait until it has ended, or "
             "choose another folder"
         )

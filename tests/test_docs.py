@@ -9,6 +9,10 @@ from pathlib import Path
 import pytest
 
 from stclip.config import get_cfg_defaults
+from stclip.footage.events import EventRule
+from stclip.footage.pipeline import Settings
+from stclip.models import weights
+from tests.footage.make import drawn_frame, write_film
 from tests.helpers import REPOSITORY, load_command
 
 PAGES = ("docs/method.md", "docs/evaluation.md")
@@ -87,6 +91,27 @@ def test_options_of_the_commands_exist(capsys: pytest.CaptureFixture[str]) -> No
             load_command(tool).main([*command, "--help"])
         known = set(re.findall(r"--[\w-]+", capsys.readouterr().out))
         assert set(re.findall(r"--[\w-]+", words)) <= known, words
+
+
+def test_the_snippet_for_own_videos_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (code,) = [
+        block
+        for block in re.findall(r"(?ms)^```python\n(.+?)^```", read("README.md"))
+        if "stclip.detect(" in block
+    ]
+    small = weights.load_clip("puppet")  # in the place of a download
+    monkeypatch.setattr("stclip.footage.detect.load_clip", lambda name: small)
+    certain = Settings(events=EventRule(threshold=0.0))  # whatever it makes of the drawing
+    monkeypatch.setattr("stclip.footage.detect.Settings", lambda: certain)
+    monkeypatch.chdir(tmp_path)
+    write_film(tmp_path / "party.mp4", [drawn_frame(240, 160, [(100.0, 30.0, 110.0)])] * 8)
+    exec(code, {})
+    lines = capsys.readouterr().out.splitlines()
+    assert sum("persons [1]" in line for line in lines) == 7
+    assert sum(bool(re.match(r"person 1: \w.* from 0.\d to 0.\d s$", line)) for line in lines) == 2
+    assert (tmp_path / "output/party/index.html").exists()
 
 
 def test_cited_sections_of_the_method_exist() -> None:

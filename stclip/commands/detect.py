@@ -8,17 +8,23 @@ people something to do that is of no interest.
 VIDEO is a file, a folder or zip file of pictures, a camera number, an address (rtsp://, http://) or
 - for standard input. OUT/<name of the video>/ receives result.json, events.csv, annotated.mp4 and
 index.html, which a browser opens. A video whose results are there is skipped; --resume continues
-one that was interrupted.
+one that was interrupted. Processes that are given the same videos and the same --out share them:
+each takes the next one that nobody has.
 
 Examples:
     stclip detect party.mp4 --actions dance wave "fall down" --none-of standing sitting
     stclip detect *.mp4 --actions-file actions.txt --weights model_0003000.pth --out found
     stclip detect 0 --actions wave clap --clip ViT-B/32
+    torchrun --nproc-per-node 4 -m stclip detect *.mp4 --config-file options.yaml --resume
 """
 
+import argparse
 import math
+import os
 import sys
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 from tqdm import tqdm
@@ -27,22 +33,26 @@ from stclip.cli import Parser, positive
 from stclip.data.labels import read_label_file
 from stclip.engine.events import setup_logging
 from stclip.errors import UserError
+from stclip.files import InUse
 from stclip.footage.detect import load_model
 from stclip.footage.detectors import load_detector
 from stclip.footage.events import EventRule
 from stclip.footage.exports import EXPORTS, export
 from stclip.footage.given import Detected, Given, read_boxes
-from stclip.footage.pipeline import Detection, Settings
+from stclip.footage.pipeline import Detection, Settings, claimed
 from stclip.footage.records import Footage
 from stclip.footage.results import PAGE, RESULT, read_result
 from stclip.footage.scoring import Step
 from stclip.footage.source import Source, open_source
 
+_SECONDS_A_LINE = 10  # of progress, where several processes write to one terminal
+
 
 def main(argv: list[str] | None = None) -> int:
     """Command line; see the head of this file."""
-    args = _parser().parse_intermixed_args(argv)
-    actions = list(args.actions or [])
+    args = _parse(argv)
+    before = {path.parent for path in args.out.glob(f"*/{RESULT}")}
+    actions = [name.strip() for name in args.actions or []]
     if args.actions_file:
         actions += read_label_file(str(args.actions_file), "--actions-file")
     rule = EventRule(window=args.window, threshold=args.threshold, min_seconds=args.min_seconds)
@@ -61,48 +71,114 @@ def main(argv: list[str] | None = None) -> int:
         None if args.boxes else load_detector(args.detector, args.device, args.detector_threshold)
     )
     model, facts = load_model(actions, args.none_of, args.weights, args.clip, args.device)
-    failed, names = 0, set()
-    for location in args.videos:
+
+    def detection_of(location: str) -> Detection:
+        source = open_source(location, args.fps, args.start, args.end)
+        find = (
+            Detected(detector, args.detector_threshold) if detector is not None
+            else Given(rows or [], source.fps, args.detector_threshold)
+        )  # fmt: skip
+        return Detection(source, model, actions, find, settings, facts, args.batch, args.precision)
+
+    return 2 if _all_videos(args, detection_of, before) else 0
+
+
+def _all_videos(
+    args: argparse.Namespace, detection_of: Callable[[str], Detection], before: set[Path]
+) -> bool:
+    """Go through every video that no other process has; whether one failed.
+
+    Other processes are ranks of torchrun, or calls of the same --out. What every rank sees is said
+    by the first one.
+
+    Args:
+        args: the command line.
+        detection_of: opens a video.
+        before: folders that had results when the call began.
+    """
+    first, ranks = os.environ.get("RANK", "0") == "0", int(os.environ.get("WORLD_SIZE", "1"))
+    alone = len(args.videos) == 1 and ranks == 1
+    failed, folders, busy = False, set(), []
+    with ExitStack() as given_up:  # no other rank is to fail with the same video
+        for location in args.videos:
+            mine = first  # to say what is wrong; nobody has what cannot be opened
+            with ExitStack() as claim:
+                try:
+                    detection = detection_of(location)
+                    folder = args.out / detection.footage.name
+                    if folder in folders:
+                        raise UserError(
+                            f"{location}: another video of this call is called {folder.name}"
+                        )
+                    folders.add(folder)
+                    claim.enter_context(claimed(folder))
+                    mine = True
+                    _one_video(args, detection, folder, first and folder in before, ranks)
+                except InUse:
+                    if alone:
+                        raise
+                    busy.append(folder)
+                    if ranks == 1:
+                        print(f"{folder}: another process is working on it")
+                except UserError as error:
+                    if alone:
+                        raise
+                    if mine:
+                        failed = True
+                        print(f"error: {error}", file=sys.stderr)
+                    given_up.enter_context(claim.pop_all())
+    if failed and ranks > 1:  # torchrun ends all ranks when one ends with an error
+        for folder in busy:
+            _wait_for(folder)
+    return failed
+
+
+def _one_video(
+    args: argparse.Namespace, detection: Detection, folder: Path, known: bool, ranks: int
+) -> None:
+    footage = detection.footage
+    if detection.is_complete_in(folder):
+        if not known:  # another rank has done it meanwhile, or deals with it
+            return
+        print(
+            f"{folder}: is complete already; look at {folder / PAGE}, or remove the folder to do "
+            "it again"
+        )
+        footage = read_result(folder / RESULT) if args.export else footage
+    else:
+        with closing(detection.saving(folder, not args.no_video, args.resume)) as steps:
+            _show(steps, detection.source, in_lines=ranks > 1)
+        _sum_up(footage, folder)
+    for kind in args.export:
+        export(footage, kind, folder)
+
+
+def _wait_for(folder: Path) -> None:
+    while True:
         try:
-            source = open_source(location, args.fps, args.start, args.end)
-            find = (
-                Detected(detector, args.detector_threshold) if detector is not None
-                else Given(rows or [], source.fps, args.detector_threshold)
-            )  # fmt: skip
-            if source.name in names:
-                raise UserError(f"{location}: another video of this call is called {source.name}")
-            names.add(source.name)
-            folder = args.out / source.name
-            detection = Detection(
-                source, model, actions, find, settings, facts, args.batch, args.precision
-            )
-            footage = detection.footage
-            if detection.is_complete_in(folder):
-                print(f"{folder}: is complete already; remove it to do it again")
-                footage = read_result(folder / RESULT) if args.export else footage
-            else:
-                steps = detection.saving(folder, not args.no_video, args.resume)
-                _show(steps, source)
-                _sum_up(footage, folder)
-            for kind in args.export:
-                export(footage, kind, folder)
-        except UserError as error:
-            if len(args.videos) == 1:
-                raise
-            failed += 1
-            print(f"error: {error}", file=sys.stderr)
-    return 2 if failed else 0
+            with claimed(folder):
+                return
+        except InUse:
+            time.sleep(1)
 
 
-def _show(steps: Iterable[Step], source: Source) -> None:
-    """Go through the steps with a progress bar."""
-    with tqdm(total=source.expected, unit="frame", desc=source.name, mininterval=0.5) as bar:
+def _show(steps: Iterable[Step], source: Source, in_lines: bool) -> None:
+    """Go through the steps with a progress bar, or now and then a line where others print too."""
+    whole = "" if source.duration is None else f" of {min(source.duration, source.end):.0f}"
+    begun = said = time.monotonic()
+    with tqdm(
+        total=source.expected, unit="frame", desc=source.name, mininterval=0.5, disable=in_lines
+    ) as bar:
         for step in steps:
             bar.update()
-            passed = bar.format_dict["elapsed"]
-            rate = (step.frame.seconds - source.start) / passed if passed > 0 else 0.0
+            now = time.monotonic()
+            rate = (step.frame.seconds - source.start) / max(now - begun, 1e-3)
             persons = _count(int((step.persons.ids > 0).sum()), "person")
-            bar.set_postfix_str(f"{rate:.2f}x real time, {persons}", refresh=False)
+            status = f"{rate:.2f}x real time, {persons}"
+            bar.set_postfix_str(status, refresh=False)
+            if in_lines and now - said > _SECONDS_A_LINE:
+                said = now
+                print(f"{source.name}: {step.frame.seconds:.0f}{whole} s, {status}", flush=True)
 
 
 def _sum_up(footage: Footage, folder: Path) -> None:
@@ -119,10 +195,25 @@ def _count(number: int, word: str) -> str:
     return f"{number} {word}" if number == 1 else f"{number} {word}s"
 
 
+def _parse(argv: list[str] | None) -> argparse.Namespace:
+    """The command line over what --config-file holds."""
+    parser = _parser()
+    args = parser.parse_intermixed_args(argv)
+    if not args.config_file:
+        return args
+    words = parser.words_of(args.config_file)
+    try:
+        held = parser.parse_intermixed_args(["-", *words])
+    except UserError as error:
+        raise UserError(f"{args.config_file}: {error}") from error
+    return parser.parse_intermixed_args(argv, held)
+
+
 def _parser() -> Parser:
     parser = Parser(description=__doc__)
     add = parser.add_argument
     add("videos", nargs="+", metavar="VIDEO", help="what to look at")
+    add("--config-file", type=Path, help="a yaml file of options, such as 'window: 4'")
     add = parser.add_argument_group("what is looked for").add_argument
     add("--actions", nargs="+", metavar="NAME", help="names of actions, in any words")
     add("--actions-file", type=Path, help="a text file with one name a line")

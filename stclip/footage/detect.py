@@ -16,7 +16,7 @@ from stclip.footage.given import Detected, FindPersons
 from stclip.footage.pipeline import Detection, Settings
 from stclip.footage.source import ArraySource, Source, open_source
 from stclip.models.baselines import Baseline
-from stclip.models.weights import load_clip
+from stclip.models.weights import available_models, load_clip
 
 # Without training, cosines are divided by what CLIP was trained with, so that scores of different
 # names stand apart; thresholds of events are meant for such scores.
@@ -58,7 +58,13 @@ def load_model(
         )
     if weights is not None:
         return load(weights, labels, device), {"name": "ST-CLIP", "weights": str(weights)}
-    model = Baseline(load_clip(clip), frame=True, crop=True, temperature=_CLIP_TEMPERATURE)
+    try:
+        loaded = load_clip(clip)
+    except UserError as error:
+        if clip not in available_models():
+            raise
+        raise UserError(f"{error}; or name the file of any CLIP with --clip FILE") from error
+    model = Baseline(loaded, frame=True, crop=True, temperature=_CLIP_TEMPERATURE)
     detector = Detector(model.to(choose_device(device)), labels)
     return detector, {"name": "CLIP, frame and crop, without training", "clip": str(clip)}
 

@@ -6,11 +6,12 @@ but for the numbers of its boxes.
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import logging
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import closing
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import AbstractContextManager, closing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -95,7 +96,8 @@ class Detection:
         batch: int = 4,
         precision: str = "fp32",
     ) -> None:
-        self._source, self._model, self._find, self._settings = source, model, find, settings
+        self.source = source
+        self._model, self._find, self._settings = model, find, settings
         self._batch, self._precision = batch, precision
         end = None if source.end == math.inf else source.end
         self.footage = Footage(
@@ -132,28 +134,31 @@ class Detection:
                 cannot be written. What was found until then is written all the same, as it is at
                 an interrupt.
         """
-        for _ in self.saving(folder, video, resume):
-            pass
+        with claimed(folder):
+            for _ in self.saving(folder, video, resume):
+                pass
         return self.footage
 
     def saving(
         self, folder: str | Path, video: bool = True, resume: bool = False
-    ) -> Iterator[Step]:
-        """``save`` step by step, for those who show progress."""
+    ) -> Generator[Step, None, None]:
+        """``save`` step by step, for those who show progress.
+
+        The caller has the folder ``claimed``, and closes the iterator if it ends early.
+        """
         folder = Path(folder)
-        with locked(folder.parent, folder.name):
-            _make_room(folder, resume)
-            log = Log.open(folder / LOG, self._key(), resume)
-            annotated = self._annotated(folder) if video else None
-            try:
-                with closing(log):
-                    for step in self._steps(log):
-                        if annotated is not None:
-                            annotated.add(step)
-                        yield step
-            finally:
-                self._write(folder, annotated)
-            (folder / LOG).unlink()
+        _make_room(folder, resume)
+        log = Log.open(folder / LOG, self._key(), resume)
+        annotated = self._annotated(folder) if video else None
+        try:
+            with closing(log):
+                for step in self._steps(log):
+                    if annotated is not None:
+                        annotated.add(step)
+                    yield step
+        finally:
+            self._write(folder, annotated)
+        (folder / LOG).unlink()
 
     def is_complete_in(self, folder: Path) -> bool:
         """Whether a folder holds the complete result of this video, model and settings."""
@@ -173,10 +178,10 @@ class Detection:
         settings, footage = self._settings, self.footage
         tracker = None
         if not self._find.has_tracks:
-            tracker = Tracker(self._source.fps, settings.track_threshold, settings.lost_seconds)
+            tracker = Tracker(self.source.fps, settings.track_threshold, settings.lost_seconds)
         is_cut = Cuts(settings.cut_threshold)
         scorer = Scorer(self._model, settings.score_every, self._batch, self._precision)
-        for frame in self._source:
+        for frame in self.source:
             found = log.boxes.get(frame.number)
             if found is None:
                 found = self._find(frame)
@@ -229,14 +234,14 @@ class Detection:
             track.events = find_events(
                 track, self.footage.actions, settings.events, settings.score_every
             )
-        self.footage.video.update(damaged=self._source.damaged, dropped=self._source.dropped)
+        self.footage.video.update(damaged=self.source.damaged, dropped=self.source.dropped)
 
     def _annotated(self, folder: Path) -> AnnotatedVideo:
         # A moment is scored when a batch of them has all frames of its windows.
-        window = self._model.needs.frames * self._model.needs.stride / self._source.fps
+        window = self._model.needs.frames * self._model.needs.stride / self.source.fps
         wait = self._batch * self._settings.score_every + window
         rule = self._settings.events
-        return AnnotatedVideo(folder / VIDEO, self._source, self.footage.actions, rule, wait)
+        return AnnotatedVideo(folder / VIDEO, self.source, self.footage.actions, rule, wait)
 
     def _write(self, folder: Path, annotated: AnnotatedVideo | None) -> None:
         """All files, of a part as well; the numbers first, should the video's end fail."""
@@ -252,6 +257,18 @@ class Detection:
         video = [self.footage.video[name] for name in ("path", "start")]
         facts = [*video, self._model.labels, self.footage.settings, self.footage.model]
         return hashlib.sha256(repr(facts).encode()).hexdigest()
+
+
+def claimed(folder: str | Path) -> AbstractContextManager[None]:
+    """Keep other processes from working on the video of a folder meanwhile.
+
+    Raises:
+        InUse: another process does.
+        UserError: the folder cannot be written.
+    """
+    folder = Path(folder)
+    # What others have not finished lies in the folders of their videos.
+    return locked(folder.parent, folder.name, leftovers=f"{glob.escape(folder.name)}/.tmp-*")
 
 
 def _make_room(folder: Path, resume: bool) -> None:

@@ -122,7 +122,7 @@ def write_page(path: Path, footage: Footage, video: str | None) -> None:
         video: the name of the video file next to the page; None shows the timeline alone.
     """
     persons = []
-    for track in footage.tracks.values():
+    for _, track in sorted(footage.tracks.items()):
         if not len(track.rows) or not (track.events or len(track.score_times)):
             continue
         persons.append(

@@ -1,8 +1,11 @@
 """Frames with persons drawn by arithmetic alone, the same with every version of every package."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 from numpy.typing import NDArray
 
@@ -27,6 +30,20 @@ def drawn_frame(
         frame[head] = (220, 180, 150)
         frame[head & (v < 0.08)] = (60, 40, 30)
     return frame
+
+
+def write_film(path: Path, frames: Iterable[NDArray[np.uint8]], fps: int = 10) -> Path:
+    """An mp4 of the frames."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=fps)
+        for n, picture in enumerate(frames):
+            if not n:
+                stream.height, stream.width = picture.shape[:2]
+            frame = av.VideoFrame.from_ndarray(picture, "rgb24")
+            frame.pts, frame.time_base = n, Fraction(1, fps)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path
 
 
 def line(u: Any, v: Any, u1: float, v1: float, u2: float, v2: float, half_width: float) -> Bool:

@@ -299,6 +299,49 @@ def test_mistakes_are_one_line(film: Path, words, message, capsys) -> None:
     assert message in error
 
 
+def test_options_from_a_file(film: Path, tmp_path: Path) -> None:
+    """The command line wins."""
+    options = tmp_path / "options.yaml"
+    options.write_text(
+        "actions: [walk, fall down]\nnone-of: stand\nclip: puppet\nno-video: true\n"
+        "resume: false\nend: 0.3\nwindow: 4\nscore-every: 1.5\nexport: []\n"
+    )
+    words = ["--config-file", str(options), "--out", str(tmp_path), "--window", "3", str(film)]
+    assert load_command("detect").main(words) == 0
+    result = read_result(tmp_path / "film/result.json")
+    assert (result.actions, result.none_of) == (["walk", "fall down"], ["stand"])
+    assert (result.settings["events"]["window"], result.settings["score_every"]) == (3, 1.5)
+    assert not (tmp_path / "film/annotated.mp4").exists()
+    again = ["--actions", "sit", "jump"]
+    assert load_command("detect").main([*words, *again]) == 0
+    assert read_result(tmp_path / "film/result.json").actions == ["sit", "jump"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("scoreevery: 1", "'scoreevery' is no option; did you mean score-every?"),
+        ("config-file: a.yaml", "'config-file' is no option"),
+        ("3: a", "3 is no option"),
+        ("- walk", "names of options and their values expected"),
+        ("", "names of options and their values expected"),
+        ("window: [1, 2]", "window: a text or number expected, found \\[1, 2\\]"),
+        ("window: much", "--window: invalid float value: 'much'"),
+        ("window:", "window: a text or number expected, found None"),
+        ("no-video: 1", "no-video: true or false expected, found 1"),
+        ("actions: [yes, walk]", "actions: a text or number expected or a list.*quotes"),
+        ("actions: {walk: 1}", "actions: a text or number expected or a list"),
+        ("precision: fp8", "--precision: invalid choice: 'fp8'"),
+        ("window: 1\nwindow: 2", "line 2: the key window was set"),
+    ],
+)
+def test_mistakes_in_a_file_of_options(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "options.yaml").write_text(text)
+    words = ["film.mp4", "--config-file", str(tmp_path / "options.yaml")]
+    with pytest.raises(UserError, match=rf"options.yaml: .*{message}"):
+        load_command("detect").main(words)
+
+
 def test_a_video_without_anybody(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "empty"
     folder.mkdir()
