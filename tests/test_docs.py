@@ -109,7 +109,7 @@ def test_the_snippet_for_own_videos_runs(
     write_film(tmp_path / "party.mp4", [drawn_frame(240, 160, [(100.0, 30.0, 110.0)])] * 8)
     exec(code, {})
     lines = capsys.readouterr().out.splitlines()
-    assert sum("persons [1]" in line for line in lines) == 7
+    assert sum("persons [1]" in line for line in lines) == 8
     assert sum(bool(re.match(r"person 1: \w.* from 0.\d to 0.\d s$", line)) for line in lines) == 2
     assert (tmp_path / "output/party/index.html").exists()
 

@@ -232,6 +232,7 @@ class BatchLoader:
 
     def __iter__(self) -> Iterator[ClipBatch]:
         """The batches."""
+        batches: Iterator[ClipBatch | _Failure] = iter(())
         try:
             batches = iter(self._loader)
             _WORKERS.update(getattr(batches, "_workers", ()))
@@ -248,6 +249,10 @@ class BatchLoader:
             # torch's handler would raise an error for the killed process wherever we are by then.
             _let_children_end_quietly()
             raise UserError(message) from error
+        finally:
+            # An error would hold them until the garbage collector comes, which cannot tell the
+            # workers to end and waits for them in vain, ten seconds.
+            del batches
 
 
 @dataclass(frozen=True)

@@ -43,6 +43,9 @@ def call(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
     return stopped.value.code
 
 
+WITHOUT_A_TOOL = {"puppet film"}  # newer than tools/
+
+
 def test_every_tool_calls_its_command() -> None:
     called = {
         path.stem: re.findall(r'^    launch\("(.+)"\)$', path.read_text(), flags=re.MULTILINE)
@@ -50,7 +53,7 @@ def test_every_tool_calls_its_command() -> None:
         if path.stem not in OTHER_TOOLS
     }
     assert called == {tool: [command] for tool, command in TOOLS.items()}
-    assert set(TOOLS.values()) == set(COMMANDS)
+    assert set(TOOLS.values()) | WITHOUT_A_TOOL == set(COMMANDS)
 
 
 def test_a_tool_is_a_script(tmp_path: Path) -> None:
@@ -78,7 +81,9 @@ def test_the_commands_of_a_group(
     assert call(monkeypatch, "puppet", "--help") == 0
     out = capsys.readouterr().out
     assert out.startswith("usage: stclip puppet COMMAND")
-    assert re.findall(r"^  (puppet \w+)  ", out, flags=re.MULTILINE) == list(COMMANDS)[-4:]
+    assert re.findall(r"^  (puppet \w+)  ", out, flags=re.MULTILINE) == [
+        name for name in COMMANDS if name.startswith("puppet ")
+    ]
 
 
 @pytest.mark.parametrize(

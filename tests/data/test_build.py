@@ -1,3 +1,5 @@
+import multiprocessing
+
 import numpy as np
 import pytest
 import torch
@@ -121,6 +123,7 @@ def test_a_truncated_frame_is_one_line_from_any_process(cfg, tmp_path, workers):
         list(loader)
     assert str(error.value).startswith(f"{path}: this picture cannot be decoded")
     assert "\n" not in str(error.value)
+    assert not multiprocessing.active_children()  # though the error is still held
 
 
 def test_test_batches(cfg):
