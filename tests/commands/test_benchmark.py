@@ -68,6 +68,7 @@ def test_a_profile(tmp_path, work):
         tool.main([*work, *SMALL, "--profile", str(out)])
 
 
+@pytest.mark.slow
 def test_operations(tmp_path):
     """More persons and a training take more; of a test those of the first video are counted."""
     words = (*SMALL, "--keyframes", "18", "--persons")
@@ -164,6 +165,7 @@ def test_drawn_videos(tmp_path, source):
         assert abs(first.astype(float) - last).mean() > 20  # every frame is another picture
 
 
+@pytest.mark.slow
 def test_scale(tmp_path, monkeypatch):
     monkeypatch.setattr(tool, "CURVES", {"keyframes": (2, 4), "processes": (1, 1)})
 

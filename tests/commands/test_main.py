@@ -56,6 +56,7 @@ def test_every_tool_calls_its_command() -> None:
     assert set(TOOLS.values()) | WITHOUT_A_TOOL == set(COMMANDS)
 
 
+@pytest.mark.slow
 def test_a_tool_is_a_script(tmp_path: Path) -> None:
     """From any folder."""
     script = REPOSITORY / "tools" / "convert_checkpoint.py"

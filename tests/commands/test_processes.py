@@ -96,14 +96,15 @@ def children(pid: int) -> list[int]:
     return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("what", "status", "message"),
     [
         ("killed", 2, r"a loader process failed \(DataLoader worker \(pid.*NUM_WORKERS 0"),
-        pytest.param("memory", 2, "out of memory .*NUM_WORKERS 0", marks=pytest.mark.slow),
-        pytest.param("allocator", 2, "allocate.*NUM_WORKERS 0", marks=pytest.mark.slow),
-        pytest.param("mistake", 1, "KeyError", marks=pytest.mark.slow),
-        pytest.param("mistake in the loop", 1, "KeyError: 'ours'", marks=pytest.mark.slow),
+        ("memory", 2, "out of memory .*NUM_WORKERS 0"),
+        ("allocator", 2, "allocate.*NUM_WORKERS 0"),
+        ("mistake", 1, "KeyError"),
+        ("mistake in the loop", 1, "KeyError: 'ours'"),
     ],
 )
 def test_an_error_with_workers_ends_the_process_and_them(

@@ -125,6 +125,7 @@ POINTERS = [
 ]
 
 
+@pytest.mark.slow
 def test_arrays_never_reach_outside_their_bytes(tmp_path):
     paths = [tmp_path / f"{number}.pkl" for number in range(len(POINTERS))]
     for path, content in zip(paths, POINTERS, strict=True):

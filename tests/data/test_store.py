@@ -188,7 +188,7 @@ def test_a_limit_below_zero_is_refused():
 
 
 @pytest.mark.parametrize("layout", ["flat", "avi"])
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_batches_are_the_same_with_a_store(tmp_path, monkeypatch, layout, workers):
     cfg = write_jhmdb(tmp_path, layout=layout)
     cfg.SOLVER.MAX_ITER = 3

@@ -50,12 +50,13 @@ run(main)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "expected"),
     [
         ("user", "error: rank 1 has no label file"),
-        pytest.param("mistake", "KeyError: 'x'", marks=pytest.mark.slow),
-        pytest.param("none", "done\n", marks=pytest.mark.slow),
+        ("mistake", "KeyError: 'x'"),
+        ("none", "done\n"),
     ],
 )
 def test_an_error_of_one_rank_ends_all(tmp_path: Path, kind: str, expected: str) -> None:

@@ -322,6 +322,7 @@ def test_another_activation_is_refused():
         load_clip("puppet", activation="relu")
 
 
+@pytest.mark.slow
 def test_plain_gelu_is_computed_as_open_clip_does(tmp_path):
     open_clip = pytest.importorskip("open_clip")
     theirs = open_clip.CLIP(
