@@ -59,6 +59,7 @@ def main(argv: list[str] | None = None) -> int:
     settings = Settings(
         detector=str(args.boxes or args.detector),
         detector_threshold=args.detector_threshold,
+        detect_rate=args.detect_rate,
         track_threshold=max(args.track_threshold, args.detector_threshold),
         score_every=args.score_every,
         events=rule,
@@ -227,6 +228,7 @@ def _parser() -> Parser:
     add = parser.add_argument_group("people").add_argument
     add("--detector", default="nanodet", help="nanodet, dfine, or a model of torchvision")
     add("--detector-threshold", type=float, default=0.2, help="lowest score of a box")
+    add("--detect-rate", type=float, default=15.0, help="most frames a second that it looks at")
     add("--track-threshold", type=float, default=0.5, help="lowest score that begins a track")
     add("--boxes", type=Path, help="a file in place of a detector: .jsonl, MOT's .txt, result.json")
     add = parser.add_argument_group("time and events").add_argument

@@ -24,7 +24,7 @@ from stclip.files import locked, read_json, retire
 from stclip.footage.annotated import AnnotatedVideo
 from stclip.footage.cuts import Cuts
 from stclip.footage.events import EventRule, find_events
-from stclip.footage.given import Finder
+from stclip.footage.given import Finder, Given
 from stclip.footage.log import Log
 from stclip.footage.records import Boxes, Footage
 from stclip.footage.results import (
@@ -37,7 +37,7 @@ from stclip.footage.results import (
     write_result,
 )
 from stclip.footage.scoring import Scored, Scorer, Step
-from stclip.footage.source import Source
+from stclip.footage.source import Frame, Source
 from stclip.tracking import Tracker
 
 logger = logging.getLogger(__name__)
@@ -52,6 +52,8 @@ class Settings:
     Attributes:
         detector: its name, or the file of boxes.
         detector_threshold: boxes with lower scores are not used.
+        detect_rate: frames a second that the detector sees at most; in frames between them persons
+            move in a straight line.
         track_threshold: a box with at least this score can begin a track.
         lost_seconds: how long a person may be out of sight and keep the number.
         cut_threshold: mean difference of successive frames, of 255, from which on another shot
@@ -62,11 +64,34 @@ class Settings:
 
     detector: str = "nanodet"
     detector_threshold: float = 0.2
+    detect_rate: float = 15.0
     track_threshold: float = 0.5
     lost_seconds: float = 2.0
     cut_threshold: float = 30.0
     score_every: float = 0.5
     events: EventRule = field(default_factory=EventRule)
+
+    def __post_init__(self) -> None:
+        shares = {
+            "detector_threshold": self.detector_threshold,
+            "track_threshold": self.track_threshold,
+            "threshold": self.events.threshold,
+        }
+        times = {
+            "lost_seconds": self.lost_seconds,
+            "window": self.events.window,
+            "min_seconds": self.events.min_seconds,
+        }
+        rates = {"score_every": self.score_every, "detect_rate": self.detect_rate}
+        for values, fits, expected in (
+            (shares, lambda value: 0 <= value <= 1, "0 to 1"),
+            (times, lambda value: 0 <= value < math.inf, "0 or more"),
+            (rates, lambda value: value > 0, "a number above 0"),
+        ):
+            for name, value in values.items():
+                if not fits(value):
+                    option = name.replace("_", "-")
+                    raise UserError(f"--{option} {value:g}: {expected} expected")
 
 
 class Detection:
@@ -174,24 +199,47 @@ class Detection:
             found["video"] = {key: video.get(key) for key in facts["video"]}
         return all(found.get(name) == value for name, value in facts.items())
 
-    def _steps(self, log: Log) -> Iterator[Step]:
-        settings, footage = self._settings, self.footage
-        tracker = None
-        if not self._find.has_tracks:
-            tracker = Tracker(self.source.fps, settings.track_threshold, settings.lost_seconds)
+    def _persons(self, log: Log) -> Iterator[tuple[Frame, Boxes]]:
+        """Every frame with its persons, whose tracks are numbered."""
+        settings, every = self._settings, 1
+        if not isinstance(self._find, Given):
+            every = max(1, math.ceil(self.source.fps / settings.detect_rate - 1e-6))
+        rate = self.source.fps / every
+        tracker = Tracker(rate, settings.track_threshold, settings.lost_seconds)
         is_cut = Cuts(settings.cut_threshold)
-        scorer = Scorer(self._model, settings.score_every, self._batch, self._precision)
-        for frame in self.source:
+
+        def look(frame: Frame) -> Boxes:
             found = log.boxes.get(frame.number)
             if found is None:
                 found = self._find(frame)
                 log.add_frame(frame.number, found)
-            persons = found
-            if tracker is not None:
-                if is_cut(frame.image):
-                    tracker.cut()
-                ids = tracker.update(found.boxes, found.scores, frame.seconds)
-                persons = Boxes(found.boxes, found.scores, ids)
+            if self._find.has_tracks:
+                return found
+            if is_cut(frame.image):
+                tracker.cut()
+            ids = tracker.update(found.boxes, found.scores, frame.seconds)
+            return Boxes(found.boxes, found.scores, ids)
+
+        before: tuple[float, Boxes] | None = None
+        skipped: list[Frame] = []
+        for count, frame in enumerate(self.source):
+            if count % every:
+                skipped.append(frame)
+                continue
+            persons = look(frame)
+            if before is not None:
+                for between in skipped:
+                    share = (between.seconds - before[0]) / (frame.seconds - before[0])
+                    yield between, before[1].towards(persons, share)
+            yield frame, persons
+            before, skipped = (frame.seconds, persons), []
+        for frame in skipped:
+            yield frame, look(frame)
+
+    def _steps(self, log: Log) -> Iterator[Step]:
+        settings, footage = self._settings, self.footage
+        scorer = Scorer(self._model, settings.score_every, self._batch, self._precision)
+        for frame, persons in self._persons(log):
             step = Step(frame, persons, [])
             self._note(step)
             known = log.scores.get(frame.seconds)

@@ -37,6 +37,14 @@ class Boxes(NamedTuple):
         """Detections that no tracker has seen."""
         return cls(boxes, scores, np.zeros(len(boxes), dtype=np.int64))
 
+    def towards(self, later: Boxes, share: float) -> Boxes:
+        """The tracked persons of both frames, ``share`` of the way from this one to ``later``."""
+        ids, here, there = np.intersect1d(self.ids, later.ids, return_indices=True)
+        here, there, ids = here[ids > 0], there[ids > 0], ids[ids > 0]
+        boxes = (1 - share) * self.boxes[here] + share * later.boxes[there]
+        scores = (1 - share) * self.scores[here] + share * later.scores[there]
+        return Boxes(boxes.astype(np.float32), scores.astype(np.float32), ids)
+
 
 class Event(NamedTuple):
     """One person does one thing for some time.

@@ -14,6 +14,7 @@ import stclip
 from stclip.cli import run
 from stclip.errors import UserError
 from stclip.footage.detect import detect, load_model
+from stclip.footage.events import EventRule
 from stclip.footage.pipeline import Settings
 from stclip.footage.results import read_result
 from tests.footage.make import drawn_frame
@@ -251,6 +252,39 @@ def test_in_python_with_frames_in_memory() -> None:
     (track,) = found.footage.tracks.values()
     assert len(track.timeline()[0]) == 5
     assert found.footage.complete
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"score_every": 0}, "--score-every 0: a number above 0 expected"),
+        ({"detect_rate": -1}, "--detect-rate -1: a number above 0"),
+        ({"track_threshold": 1.5}, "--track-threshold 1.5: 0 to 1"),
+        ({"events": EventRule(window=-1)}, "--window -1: 0 or more"),
+    ],
+)
+def test_numbers_that_cannot_be(options, words) -> None:
+    with pytest.raises(UserError, match=words):
+        Settings(**options)
+
+
+def test_between_the_frames_that_a_detector_sees_people_move_in_a_straight_line() -> None:
+    places = {1: [10.0], 2: [0.0], 3: [30.0, 150.0], 4: [0.0], 5: [50.0, 150.0], 6: [60.0]}
+    seen = []
+
+    def find(frames):
+        seen.append(number := int(frames[0, 0, 0, 0]))
+        boxes = np.array([[x, 30, x + 60, 140] for x in places[number]], np.float32)
+        return [(boxes, np.full(len(boxes), 0.9, np.float32))]
+
+    frames = [np.full((150, 220, 3), number, np.uint8) for number in places]
+    found = detect(
+        frames, ACTIONS, clip="puppet", detector=find, fps=20,
+        settings=Settings(detect_rate=10, track_threshold=0.5), device="cpu",
+    )  # fmt: skip
+    left = [step.persons.boxes[step.persons.ids == 1, 0].tolist() for step in found]
+    assert seen == [1, 3, 5, 6]  # the last one too, which nobody follows
+    assert left == [[10], [20], [30], [40], [50], [60]]
 
 
 def test_a_detector_that_gives_something_else(film: Path) -> None:
