@@ -124,6 +124,9 @@ _C.MODEL.XCLIP.STRIDE = 4
 # Cosine similarities are divided by this.
 _C.MODEL.HEAD = CfgNode()
 _C.MODEL.HEAD.TEMPERATURE = 0.07
+# Beyond the paper: how much of the crop's own CLIP feature is added to a person's feature, which is
+# the sum of relation token and frame feature. 0: none; 1: as much as of the others.
+_C.MODEL.HEAD.CROP_WEIGHT = 0.0
 
 # ---------------------------------------------------------------- data
 _C.DATASETS = CfgNode()

@@ -214,10 +214,21 @@ def _build_stclip(cfg: CfgNode, state: dict[str, Tensor] | None) -> STCLIP:
         prompt_depth=cfg.MODEL.PROMPT.DEPTH,
         temporal_depth=cfg.MODEL.TEMPORAL.DEPTH,
         temporal_init_std=cfg.MODEL.TEMPORAL.INIT_STD,
+        crop_weight=_crop_weight(cfg),
     )
     if state is not None:
         load_state(model, state, "MODEL.WEIGHT")
     return model
+
+
+def _crop_weight(cfg: CfgNode) -> float:
+    weight = float(cfg.MODEL.HEAD.CROP_WEIGHT)
+    if weight and not cfg.MODEL.PERSON_TOKENS.ENABLED:
+        raise UserError(
+            f"MODEL.HEAD.CROP_WEIGHT {weight:g}: needs the crops; set MODEL.PERSON_TOKENS.ENABLED "
+            "True, or the weight to 0"
+        )
+    return weight
 
 
 def _activation_of_weight(cfg: CfgNode, in_file: str | None) -> str:

@@ -341,7 +341,8 @@ class STCLIPOutput:
 
     Attributes:
         logits: (N, C) float32, cosines divided by the temperature.
-        person_features: (N, E), relation token + frame feature, not normalised.
+        person_features: (N, E), relation token + frame feature (+ that of the crop, beyond the
+            paper), not normalised.
         text_features: not normalised, a row for each text that differs: (A, C, E), prompted by each
             keyframe that has persons; (N, C, E) with interest tokens; (1, C, E) of a baseline.
         text_row: (N,) long, the row of ``text_features`` that a person is compared with.
@@ -384,6 +385,8 @@ class STCLIP(nn.Module):
         prompt_alpha, prompt_init_std, prompt_layers, prompt_depth: of ``ContextPrompting``; by
             default all layers prompt.
         temporal_depth, temporal_init_std: of ``ContextTokens``.
+        crop_weight: beyond the paper, the share of the crop's own CLIP feature in a person's
+            feature; needs ``person_tokens``.
     """
 
     needs: Needs  # set by build_model
@@ -405,8 +408,10 @@ class STCLIP(nn.Module):
         prompt_depth: int = 1,
         temporal_depth: int = 1,
         temporal_init_std: float = 1.0,
+        crop_weight: float = 0.0,
     ) -> None:
         super().__init__()
+        assert crop_weight == 0 or person_tokens, "crop_weight needs person_tokens"
         assert interest_tokens is None or (prompt and person_tokens), (
             "interest_tokens needs prompt and person_tokens"
         )
@@ -425,6 +430,7 @@ class STCLIP(nn.Module):
         self.interest_tokens = interest_tokens
         self.window_length = frames if temporal else 1  # frames that the model looks at
         self.temperature = temperature
+        self.crop_weight = crop_weight
 
     @torch.no_grad()
     def encode_vocabulary(self, tokens: Tensor) -> Tensor:
@@ -489,6 +495,8 @@ class STCLIP(nn.Module):
             text = self.context_prompting(layer, text, tokens, key_mask)
         relation = visual.project(visual.ln_post(x[layout.row, layout.column]))  # (N, E)
         person_features = relation + visual.project(frame_features)[owner]  # (N, E)
+        if self.crop_weight:  # section 11
+            person_features = person_features + self.crop_weight * visual.project(crop_features)
 
         # Section 7: scores.
         logits = cosine_logits(person_features, text, text_row, self.temperature)  # (N, C)

@@ -195,6 +195,20 @@ def test_adapter_is_added_to_the_feature() -> None:
     torch.testing.assert_close(tokens(features), expected)
 
 
+def test_the_crops_feature_can_be_added() -> None:
+    batch, model = random_batch([2, 0, 1]), tiny_model(0).eval()
+    with torch.no_grad():
+        plain = model(batch, TEXT)
+        crops = model.clip.encode_image(normalize_pixels(batch.crops))
+        model.crop_weight = 0.5
+        added = model(batch, TEXT)
+    expected = plain.person_features + 0.5 * crops
+    torch.testing.assert_close(added.person_features, expected)
+    text = F.normalize(added.text_features[added.text_row], dim=-1)
+    cosines = (F.normalize(expected, dim=-1)[:, None] * text).sum(dim=-1)
+    torch.testing.assert_close(added.logits, cosines / 0.07, rtol=1e-4, atol=1e-4)
+
+
 def test_no_persons() -> None:
     assert PersonTokens(64)(torch.zeros(0, 64)).shape == (0, 64)
 
