@@ -20,6 +20,7 @@ from stclip.models.build import Model, build_model, config_of_state, encode_labe
 from stclip.models.losses import class_scores
 from stclip.structures import ClipBatch, FrameKey, Needs
 from stclip.structures.groups import GROUPS
+from stclip.structures.wordings import split_label
 
 # Keys under MODEL that parameters do not always tell.
 _WITHOUT_SHAPE = {
@@ -35,7 +36,8 @@ class Detector:
 
     Args:
         model: ST-CLIP or a baseline, on the device that it is to run on.
-        labels: C action names, in any words; they need not have been trained on.
+        labels: C action names, in any words; they need not have been trained on. ``wave | a person
+            waving | waving`` is called wave, and is what the average of the two texts is.
         groups: the group of names that have one: pose, object or person. Poses exclude each other
             (a softmax over them); every other name, also one without a group, stands for itself (a
             sigmoid). None: all names exclude each other.
@@ -64,7 +66,7 @@ class Detector:
 
     @property
     def labels(self) -> list[str]:
-        """The vocabulary; setting it encodes the new names."""
+        """The names of the vocabulary; setting it encodes the new ones."""
         return self._labels
 
     @labels.setter
@@ -72,7 +74,7 @@ class Detector:
         names = list(labels)
         if isinstance(labels, str) or not names or not all(isinstance(n, str) for n in names):
             raise UserError(f"labels: a list of action names expected, found {labels!r:.60}")
-        self._labels = names
+        self._labels = [split_label(name)[0] for name in names]
         self._vocabulary = encode_labels(self.model, names)
 
     def score(

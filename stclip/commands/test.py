@@ -119,7 +119,7 @@ def test(cfg: CfgNode, device: torch.device) -> None:
     # Process 0 looks and broadcasts: on a network disk each process might see different files.
     done: set[FrameKey] = set()
     if rank() == 0:
-        parts.prepare(fingerprint_of(cfg, dataset, labels, model))
+        parts.prepare(fingerprint_of(cfg, dataset, classes.wordings("test"), model))
         done = parts.resume([keyframe.key for keyframe in dataset.keyframes])
     done = broadcast(done)
     loader = build_test_loader(
@@ -140,7 +140,7 @@ def test(cfg: CfgNode, device: torch.device) -> None:
         for part in stream(
             model,
             loader,
-            encode_labels(model, labels, partial(classes.place, "test")),
+            encode_labels(model, classes.wordings("test"), partial(classes.place, "test")),
             device=device,
             precision=cfg.MODEL.PRECISION,
             groups=classes.groups_of("test"),

@@ -189,7 +189,7 @@ def scored(
     detections = infer(
         model,
         loader,
-        encode_labels(model, labels.vocabulary("test"), partial(labels.place, "test")),
+        encode_labels(model, labels.wordings("test"), partial(labels.place, "test")),
         device=device,
         precision=cfg.MODEL.PRECISION,
         groups=labels.groups_of("test"),

@@ -1,4 +1,8 @@
-"""Label files, read once into one record; and lists of videos. Plain text, one name a line."""
+"""Label files, read once into one record; and lists of videos. Plain text, one name a line.
+
+A line of a label file may say how the text encoder is to read the name:
+``name | wording | wording``.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ import logging
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from yacs.config import CfgNode
 
@@ -15,6 +19,7 @@ from stclip.data.fields import read_text
 from stclip.errors import UserError
 from stclip.files import shipped
 from stclip.structures.groups import GROUPS
+from stclip.structures.wordings import SEPARATOR, split_label
 
 Part = Literal["train", "test"]
 
@@ -33,6 +38,7 @@ class Labels:
         groups: the group of every name in ``all``, where a person may have several labels
             (ALL_GROUP); None where exactly one.
         places: for (config key, name) the key, file and line, for messages.
+        texts: for (config key, name) the whole line, with the wordings of the name.
     """
 
     all: tuple[str, ...]
@@ -41,6 +47,7 @@ class Labels:
     generalized: bool = False
     groups: dict[str, str] | None = None
     places: Mapping[tuple[str, str], str] = field(default_factory=dict, repr=False)
+    texts: Mapping[tuple[str, str], str] = field(default_factory=dict, repr=False)
 
     @classmethod
     def read(cls, cfg: CfgNode, part: Part) -> Labels:
@@ -53,10 +60,10 @@ class Labels:
             UserError: a file is unset, unreadable or empty, has a name that ALL_LABEL lacks, or the
                 groups do not fit the names.
         """
-        found: dict[str, dict[str, str]] = {"ALL_LABEL": _places(cfg.ALL_LABEL, "ALL_LABEL")}
+        found: dict[str, dict[str, Line]] = {"ALL_LABEL": _names(cfg.ALL_LABEL, "ALL_LABEL")}
         for other in (part, "train" if part == "test" else "test"):
             key = f"{other.upper()}_LABEL"
-            found[key] = _places(cfg[key], key) if cfg[key] or other == part else {}
+            found[key] = _names(cfg[key], key) if cfg[key] or other == part else {}
             for name in found[key] if (other, part) != ("train", "test") else ():
                 if name not in found["ALL_LABEL"]:
                     raise UserError(
@@ -65,9 +72,11 @@ class Labels:
                     )
         names = tuple(found["ALL_LABEL"])
         groups = read_group_file(cfg.ALL_GROUP, names, "ALL_GROUP") if cfg.ALL_GROUP else None
-        places = {(key, name): where for key in found for name, where in found[key].items()}
+        lines = {(key, name): line for key in found for name, line in found[key].items()}
+        places = {place: line.where for place, line in lines.items()}
+        texts = {place: line.text for place, line in lines.items()}
         train, test = tuple(found["TRAIN_LABEL"]), tuple(found["TEST_LABEL"])
-        return cls(names, train, test, cfg.TEST.GENERALIZED, groups, places)
+        return cls(names, train, test, cfg.TEST.GENERALIZED, groups, places, texts)
 
     def vocabulary(self, part: Part) -> list[str]:
         """The names that a part is trained or scored with, in their order.
@@ -82,6 +91,11 @@ class Labels:
     def key(self, part: Part) -> str:
         """The config key of the vocabulary."""
         return "ALL_LABEL" if part == "test" and self.generalized else f"{part.upper()}_LABEL"
+
+    def wordings(self, part: Part) -> list[str]:
+        """The lines of the vocabulary: each name, with its wordings if it has some."""
+        key = self.key(part)
+        return [self.texts.get((key, name), name) for name in self.vocabulary(part)]
 
     def place(self, part: Part, name: str) -> str:
         """The key, file and line of a name of the vocabulary, for messages."""
@@ -113,7 +127,7 @@ def read_label_file(path: str | Path, key: str = "") -> list[str]:
     """Class names, one a line, in the file's order, which is the order of the vocabulary.
 
     The text is kept exactly as written, because the text encoder reads it; only the line end goes.
-    Blank lines are ignored.
+    Blank lines are ignored, and so is how a name is to be worded (``read_wordings``).
 
     Args:
         path: the file; "" for an unset config key.
@@ -122,18 +136,36 @@ def read_label_file(path: str | Path, key: str = "") -> list[str]:
     Raises:
         UserError: no path, no such file, no name in it, or a name that occurs twice.
     """
-    return list(_places(path, key))
+    return list(_names(path, key))
 
 
-def _places(path: str | Path, key: str) -> dict[str, str]:
-    """The names of a label file, each with its key, file and line."""
+def read_wordings(path: str | Path, key: str = "") -> list[str]:
+    """The lines of a label file: names, some with wordings. See ``read_label_file``."""
+    return [line.text for line in _names(path, key).values()]
+
+
+class Line(NamedTuple):
+    """Where a name stands (key, file and line), and the text of that line."""
+
+    where: str
+    text: str
+
+
+def _names(path: str | Path, key: str) -> dict[str, Line]:
+    """The names of a label file, each with its line."""
     where = _where(path, key)
-    found: dict[str, str] = {}
-    for number, name in enumerate(_lines(path, key), start=1):
+    found: dict[str, Line] = {}
+    for number, text in enumerate(_lines(path, key), start=1):
+        name, wordings = split_label(text)
         if name in found:
             raise UserError(f"{where}: label {name!r} occurs twice; remove one of them")
+        if SEPARATOR in text and not all(word.strip() for word in (name, *wordings)):
+            raise UserError(
+                f"{where}: line {number}: {text!r:.60}: name{SEPARATOR}wording{SEPARATOR}wording "
+                "expected, none of them empty"
+            )
         if name.strip():
-            found[name] = f"{where}, line {number}"
+            found[name] = Line(f"{where}, line {number}", text)
     if not found:
         raise UserError(f"{where}: no label in it; write one class name a line")
     return found

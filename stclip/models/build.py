@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from yacs.config import CfgNode
 
 from stclip.errors import UserError
@@ -28,6 +29,7 @@ from stclip.models.weights import (
 )
 from stclip.models.xclip import XCLIP, CrossFrameCLIP, XCLIPBaseline, XCLIPSizes, is_new
 from stclip.structures import Needs
+from stclip.structures.wordings import split_label
 
 logger = logging.getLogger(__name__)
 
@@ -94,27 +96,46 @@ def encode_labels(
 ) -> Tensor:
     """The model's features of class names (C, E), the names taken exactly as written.
 
+    Of a name with several wordings (``structures.wordings``) these are averaged: their directions,
+    as long as the wordings' features are on average.
+
     Args:
         model: its text tower.
-        labels: the names.
+        labels: the names, with their wordings.
         place: gives the file and line of a name, for messages.
 
     Raises:
         UserError: a name has more tokens than the text tower has positions.
     """
     length = model.clip.text_length
-    for name in labels:
-        if len(name.encode(errors="replace")) + 2 <= length:  # no token has less than a byte
-            continue
-        count = len(get_tokenizer().encode(name)) + 2
-        if count > length:
-            where = f"{place(name)}: " if place is not None else ""
-            raise UserError(
-                f"{where}label {name!r:.60} has {count} tokens with start and end of text, the "
-                f"model reads {length}; shorten it"
-            )
-    tokens = tokenize(labels, length)
-    return model.encode_vocabulary(tokens.to(model.clip.text_projection.device))
+    texts: list[str] = []
+    counts: list[int] = []
+    for name, wordings in map(split_label, labels):
+        texts += wordings
+        counts.append(len(wordings))
+        for text in wordings:
+            if len(text.encode(errors="replace")) + 2 <= length:  # no token has less than a byte
+                continue
+            count = len(get_tokenizer().encode(text)) + 2
+            if count > length:
+                where = f"{place(name)}: " if place is not None else ""
+                raise UserError(
+                    f"{where}label {text!r:.60} has {count} tokens with start and end of text, the "
+                    f"model reads {length}; shorten it"
+                )
+    tokens = tokenize(texts, length)
+    features = model.encode_vocabulary(tokens.to(model.clip.text_projection.device))
+    if len(texts) == len(labels):
+        return features
+    return torch.stack([_mean_direction(part) for part in features.split(counts)])
+
+
+def _mean_direction(features: Tensor) -> Tensor:
+    """The mean of the directions of (n, E) features, with their mean length; one stays as it is."""
+    if len(features) == 1:
+        return features[0]
+    direction = F.normalize(F.normalize(features, dim=1).mean(dim=0), dim=0)
+    return direction * features.norm(dim=1).mean()
 
 
 def load_state(model: STCLIP, state: dict[str, Tensor], source: str) -> None:

@@ -341,8 +341,7 @@ class STCLIPOutput:
 
     Attributes:
         logits: (N, C) float32, cosines divided by the temperature.
-        person_features: (N, E), relation token + frame feature (+ that of the crop, beyond the
-            paper), not normalised.
+        person_features: (N, E), relation token + frame feature, not normalised.
         text_features: not normalised, a row for each text that differs: (A, C, E), prompted by each
             keyframe that has persons; (N, C, E) with interest tokens; (1, C, E) of a baseline.
         text_row: (N,) long, the row of ``text_features`` that a person is compared with.
@@ -385,8 +384,7 @@ class STCLIP(nn.Module):
         prompt_alpha, prompt_init_std, prompt_layers, prompt_depth: of ``ContextPrompting``; by
             default all layers prompt.
         temporal_depth, temporal_init_std: of ``ContextTokens``.
-        crop_weight: beyond the paper, the share of the crop's own CLIP feature in a person's
-            feature; needs ``person_tokens``.
+        crop_weight: of the crop's feature in a person's; not in the paper, needs ``person_tokens``.
     """
 
     needs: Needs  # set by build_model
@@ -495,9 +493,8 @@ class STCLIP(nn.Module):
             text = self.context_prompting(layer, text, tokens, key_mask)
         relation = visual.project(visual.ln_post(x[layout.row, layout.column]))  # (N, E)
         person_features = relation + visual.project(frame_features)[owner]  # (N, E)
-        if self.crop_weight:  # section 11
+        if self.crop_weight:
             person_features = person_features + self.crop_weight * visual.project(crop_features)
-
         # Section 7: scores.
         logits = cosine_logits(person_features, text, text_row, self.temperature)  # (N, C)
         interest_tokens = torch.stack(spotted) if spotted else None  # (R, N, K)

@@ -12,6 +12,7 @@ from stclip.data.labels import (
     read_video_list,
 )
 from stclip.errors import UserError
+from stclip.structures.wordings import split_label
 from tests.helpers import REPOSITORY, shared_path
 
 
@@ -26,9 +27,25 @@ def test_text_is_kept_and_only_line_ends_go(tmp_path):
     assert read_label_file(path) == ["brush_hair", " Ice Dancing ", "run"]
 
 
+def test_wordings(cfg, tmp_path):
+    (tmp_path / "test.txt").write_text("wave | waving a hand | greeting\n")
+    assert read_label_file(tmp_path / "test.txt") == ["wave"]
+    labels = Labels.read(cfg, "test")
+    assert labels.vocabulary("test") == ["wave"]
+    assert labels.wordings("test") == ["wave | waving a hand | greeting"]
+    assert labels.wordings("train") == ["sit", "run"]
+    assert split_label("wave | waving a hand | greeting") == ("wave", ("waving a hand", "greeting"))
+    assert split_label("a|b") == ("a|b", ("a|b",))
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
+        (b"run | running\nrun | jogging", "'run' occurs twice"),
+        (
+            b"run | \n",
+            r"line 1: 'run \| ': name \| wording .*, none of them empty",
+        ),
         (b"", "no label in it"),
         (b"\n \n", "no label in it"),
         (b"run\nsit\nrun\n", "'run' occurs twice"),

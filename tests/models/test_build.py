@@ -14,7 +14,13 @@ from stclip.errors import UserError
 from stclip.models import fast
 from stclip.models import xclip as of_xclip
 from stclip.models.baselines import Baseline
-from stclip.models.build import build_model, config_of_state, cross_frame_clip, xclip_from
+from stclip.models.build import (
+    build_model,
+    config_of_state,
+    cross_frame_clip,
+    encode_labels,
+    xclip_from,
+)
 from stclip.models.clip import CLIP, CLIPSizes, normalize_pixels
 from stclip.models.stclip import STCLIP
 from stclip.models.weights import is_xclip, load_clip
@@ -38,6 +44,19 @@ def clip_file(tmp_path: Path) -> str:
 
 def build(*pairs: str, state: dict[str, Tensor] | None = None) -> STCLIP | Baseline:
     return build_model(load_config(None, pairs), state)
+
+
+def test_wordings_of_a_name_are_averaged() -> None:
+    model = tiny_model(0).eval()
+    one, first, second = encode_labels(model, ["run", "a person runs", "jogging"])
+    both, alone = encode_labels(model, ["run | a person runs | jogging", "run"])
+    torch.testing.assert_close(alone, one)
+    directions = torch.nn.functional.normalize(torch.stack([first, second]), dim=1)
+    cosines = directions @ (both / both.norm())
+    torch.testing.assert_close(cosines[0], cosines[1])  # half way between the two
+    torch.testing.assert_close(both.norm(), (first.norm() + second.norm()) / 2)
+    with pytest.raises(UserError, match=r"TEST_LABEL, line 3: label 'jog jog .* tokens"):
+        encode_labels(model, [f"run | {'jog ' * 99}"], lambda name: "TEST_LABEL, line 3")
 
 
 def test_a_part_that_is_off_has_no_parameters(clip_file: str) -> None:
