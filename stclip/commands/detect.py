@@ -30,7 +30,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from stclip.cli import Parser, positive
-from stclip.data.labels import read_label_file
+from stclip.data.labels import read_wordings
 from stclip.engine.events import setup_logging
 from stclip.errors import UserError
 from stclip.files import InUse
@@ -54,7 +54,7 @@ def main(argv: list[str] | None = None) -> int:
     before = {path.parent for path in args.out.glob(f"*/{RESULT}")}
     actions = [name.strip() for name in args.actions or []]
     if args.actions_file:
-        actions += read_label_file(str(args.actions_file), "--actions-file")
+        actions += read_wordings(str(args.actions_file), "--actions-file")
     rule = EventRule(window=args.window, threshold=args.threshold, min_seconds=args.min_seconds)
     settings = Settings(
         detector=str(args.boxes or args.detector),
@@ -216,8 +216,11 @@ def _parser() -> Parser:
     add("videos", nargs="+", metavar="VIDEO", help="what to look at")
     add("--config-file", type=Path, help="a yaml file of options, such as 'window: 4'")
     add = parser.add_argument_group("what is looked for").add_argument
-    add("--actions", nargs="+", metavar="NAME", help="names of actions, in any words")
-    add("--actions-file", type=Path, help="a text file with one name a line")
+    add(
+        "--actions", nargs="+", metavar="NAME",
+        help="names of actions, in any words; 'name | wording | wording' averages wordings",
+    )  # fmt: skip
+    add("--actions-file", type=Path, help="a text file with one such name a line")
     add("--none-of", nargs="+", default=[], metavar="NAME", help="scored and never reported")
     add = parser.add_argument_group("model").add_argument
     add("--weights", type=Path, help="an ST-CLIP checkpoint; without it CLIP as it is")

@@ -31,7 +31,7 @@ from yacs.config import CfgNode
 
 import stclip
 from stclip.cli import add_reference_options, config_parser, reference_pairs
-from stclip.config import differences, load_config, warn_scales
+from stclip.config import differences, load_config, saved_config, warn_scales
 from stclip.config.load import flatten
 from stclip.data.annotations import DetectionDataset
 from stclip.data.build import (
@@ -61,6 +61,7 @@ from stclip.evaluation.voting import voted
 from stclip.files import locked
 from stclip.models.build import Model, build_model, encode_labels
 from stclip.models.fast import keep_freed_memory
+from stclip.models.scale import scale_training
 from stclip.models.weights import is_xclip
 from stclip.structures import Detections, FrameKey
 
@@ -102,6 +103,8 @@ def test(cfg: CfgNode, device: torch.device) -> None:
             warn_scales(cfg, checkpoint.config, cfg.MODEL.WEIGHT)
             warn_groups(cfg, checkpoint)
         model = build_model(cfg, checkpoint.model, checkpoint.activation)
+        if cfg.MODEL.SCALE != 1 and not baseline:
+            scale_training(model, start_of(checkpoint, cfg.MODEL.WEIGHT), cfg.MODEL.SCALE)
     else:
         if cfg.MODEL.NAME == "stclip":
             logger.warning("MODEL.WEIGHT is empty: testing a model that was never trained")
@@ -168,6 +171,24 @@ def test(cfg: CfgNode, device: torch.device) -> None:
     }
     report(cfg, dataset, classes, detections, facts)
     parts.remove()
+
+
+def start_of(checkpoint: Checkpoint, path: str) -> Model:
+    """The model that a training started from, with the same random numbers.
+
+    Raises:
+        UserError: the checkpoint does not keep the config of its training.
+    """
+    if checkpoint.config is None:
+        raise UserError(
+            f"MODEL.SCALE: {path} does not say how its training started; a checkpoint that "
+            "stclip train wrote expected, or MODEL.SCALE 1"
+        )
+    cfg = saved_config(checkpoint.config, f"the config kept in {path}")
+    first = read_checkpoint(cfg.MODEL.WEIGHT) if cfg.MODEL.WEIGHT else Checkpoint({})
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(cfg.SEED)
+        return build_model(cfg, first.model or None, first.activation)
 
 
 def fingerprint_of(cfg: CfgNode, dataset: DetectionDataset, labels: list[str], model: Model) -> str:

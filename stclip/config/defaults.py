@@ -59,6 +59,10 @@ _C.MODEL.PRECISION = "fp32"
 # Compute in the ways that are fastest for device and precision. False: by the plain formulas, which
 # is slower and rounds differently; to see whether a result depends on it.
 _C.MODEL.FAST = True
+# Beyond the paper, in tests: the share of the way that the trained weights went in their training
+# (WiSE-FT). Less than 1 may cost little on seen classes and gain on unseen ones. Needs a checkpoint
+# of this implementation.
+_C.MODEL.SCALE = 1.0
 # Compile the blocks of the image tower with torch.compile: a minute at the start of a run, and
 # different rounding. CONTRIBUTING.md explains how to measure whether it is faster.
 _C.MODEL.COMPILE = False

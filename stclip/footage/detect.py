@@ -17,6 +17,7 @@ from stclip.footage.pipeline import Detection, Settings
 from stclip.footage.source import ArraySource, Source, open_source
 from stclip.models.baselines import Baseline
 from stclip.models.weights import available_models, load_clip
+from stclip.structures.wordings import split_label
 
 # Without training, cosines are divided by what CLIP was trained with, so that scores of different
 # names stand apart; thresholds of events are meant for such scores.
@@ -33,7 +34,7 @@ def load_model(
     """What scores persons, and what results say of it.
 
     Args:
-        actions: names that are reported.
+        actions: names that are reported; ``wave | a person waving | greeting`` averages wordings.
         none_of: names that are scored too and never reported.
         weights: a checkpoint of ST-CLIP, ours or the reference's; None for CLIP without training on
             the person's crop and the whole frame.
@@ -47,7 +48,8 @@ def load_model(
     if not actions:
         raise UserError("no actions: name at least one, such as --actions walk wave 'fall down'")
     empty = [name for name in labels if not isinstance(name, str) or not name.strip()]
-    twice = sorted({name for name in labels if labels.count(name) > 1})
+    names = [] if empty else [split_label(name)[0] for name in labels]
+    twice = sorted({name for name in names if names.count(name) > 1})
     if empty or twice:
         found = f"{twice[0]!r} twice" if twice else repr(empty[0])
         raise UserError(f"actions: distinct names expected, found {found}")
@@ -56,8 +58,10 @@ def load_model(
             f"actions: {labels[0]!r} alone would get a score of 1 whatever is seen; add others, or "
             "what else people do as --none-of standing 'nothing special'"
         )
+    worded = {"wordings": labels} if names != labels else {}
     if weights is not None:
-        return load(weights, labels, device), {"name": "ST-CLIP", "weights": str(weights)}
+        facts = {"name": "ST-CLIP", "weights": str(weights), **worded}
+        return load(weights, labels, device), facts
     try:
         loaded = load_clip(clip)
     except UserError as error:
@@ -66,7 +70,8 @@ def load_model(
         raise UserError(f"{error}; or name the file of any CLIP with --clip FILE") from error
     model = Baseline(loaded, frame=True, crop=True, temperature=_CLIP_TEMPERATURE)
     detector = Detector(model.to(choose_device(device)), labels)
-    return detector, {"name": "CLIP, frame and crop, without training", "clip": str(clip)}
+    name = "CLIP, frame and crop, without training"
+    return detector, {"name": name, "clip": str(clip), **worded}
 
 
 def detect(

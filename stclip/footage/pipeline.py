@@ -102,7 +102,7 @@ class Detection:
     Args:
         source: the frames.
         model: what scores; its labels are the actions, then names that are never reported.
-        actions: names that are reported.
+        actions: names that are reported, as they were given to the model.
         find: gives the persons of a frame.
         settings: numbers.
         facts: of the model, for the results.
@@ -129,7 +129,7 @@ class Detection:
             name=source.name,
             video={"path": source.location, "size": None, "fps": source.fps, "frames": 0,
                    "duration": source.duration, "start": source.start, "end": end},
-            actions=list(actions),
+            actions=model.labels[: len(actions)],  # without their wordings
             none_of=model.labels[len(actions):],
             model={**facts, "precision": precision},
             settings=asdict(settings),

@@ -123,6 +123,31 @@ def test_start_from_clip_alone(case_config: Path, tmp_path: Path) -> None:
     assert losses(tmp_path / "a") == losses(tmp_path / "b")
 
 
+def test_a_test_of_half_the_training(case_config: Path, tmp_path: Path) -> None:
+    reference = load_config(case_config).MODEL.WEIGHT
+    state = read_checkpoint(reference).model
+    clip = {k[5:]: v for k, v in state.items() if k.startswith("clip.") and "lora" not in k}
+    torch.save(clip, tmp_path / "clip.pt")
+    scratch = ("MODEL.WEIGHT", "", "MODEL.CLIP", str(tmp_path / "clip.pt"))
+    train(case_config, *scratch, *ONE[2:], "OUTPUT_DIR", str(tmp_path / "run"))
+    trained = ("MODEL.WEIGHT", str(tmp_path / "run/model_0000001.pth"), "SEED", "9")
+
+    def scores(name: str, *pairs: str) -> np.ndarray:
+        words = ["--config-file", str(case_config), *pairs, "OUTPUT_DIR", str(tmp_path / name)]
+        assert load_command("test").main(words) == 0
+        predictions = np.load(tmp_path / name / "inference/jhmdb/predictions.npz")
+        return np.asarray(predictions["scores"])
+
+    untrained = scores("untrained", *scratch)
+    half, none = (scores(share, *trained, "MODEL.SCALE", share) for share in ("0.5", "0"))
+    np.testing.assert_allclose(none, untrained, atol=1e-6)
+    whole = scores("whole", *trained)
+    assert np.abs(half - untrained).max() > 1e-4
+    assert np.abs(half - whole).max() > 1e-4
+    with pytest.raises(UserError, match=r"MODEL\.SCALE: .* does not say how its training started"):
+        scores("reference", "MODEL.SCALE", "0.5")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("accumulation", ["1", "2"])
 def test_two_processes_give_the_losses_of_one(

@@ -254,6 +254,16 @@ def test_in_python_with_frames_in_memory() -> None:
     assert found.footage.complete
 
 
+def test_wordings_of_actions() -> None:
+    model, facts = load_model(["wave | a person waving | greeting", "sit"], clip="puppet")
+    plain, none = load_model(["wave", "sit"], clip="puppet")
+    assert model.labels == plain.labels == ["wave", "sit"]
+    assert facts["wordings"] == ["wave | a person waving | greeting", "sit"]
+    assert "wordings" not in none
+    with pytest.raises(UserError, match="'wave' twice"):
+        load_model(["wave | greeting", "wave"], clip="puppet")
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
