@@ -409,10 +409,8 @@ class STCLIP(nn.Module):
         crop_weight: float = 0.0,
     ) -> None:
         super().__init__()
-        assert crop_weight == 0 or person_tokens, "crop_weight needs person_tokens"
-        assert interest_tokens is None or (prompt and person_tokens), (
-            "interest_tokens needs prompt and person_tokens"
-        )
+        assert person_tokens or not (interest_tokens or crop_weight), "they need person_tokens"
+        assert prompt or not interest_tokens, "interest_tokens needs prompt"
         self.clip = clip
         clip.freeze()
         width, layers = clip.visual.width, len(clip.visual.transformer.resblocks)
@@ -495,6 +493,7 @@ class STCLIP(nn.Module):
         person_features = relation + visual.project(frame_features)[owner]  # (N, E)
         if self.crop_weight:
             person_features = person_features + self.crop_weight * visual.project(crop_features)
+
         # Section 7: scores.
         logits = cosine_logits(person_features, text, text_row, self.temperature)  # (N, C)
         interest_tokens = torch.stack(spotted) if spotted else None  # (R, N, K)
