@@ -39,7 +39,7 @@ from stclip.footage.detectors import load_detector
 from stclip.footage.events import EventRule
 from stclip.footage.exports import EXPORTS, export
 from stclip.footage.given import Detected, Given, read_boxes
-from stclip.footage.pipeline import Detection, Settings, claimed
+from stclip.footage.pipeline import LOG, Detection, Settings, claimed
 from stclip.footage.records import Footage
 from stclip.footage.results import PAGE, RESULT, read_result
 from stclip.footage.scoring import Step
@@ -147,8 +147,16 @@ def _one_video(
         )
         footage = read_result(folder / RESULT) if args.export else footage
     else:
-        with closing(detection.saving(folder, not args.no_video, args.resume)) as steps:
-            _show(steps, detection.source, in_lines=ranks > 1)
+        try:
+            with closing(detection.saving(folder, not args.no_video, args.resume)) as steps:
+                _show(steps, detection.source, in_lines=ranks > 1)
+        except BaseException:
+            if (folder / LOG).exists():
+                print(
+                    f"{folder}: has what was found so far; the same command with --resume goes on",
+                    file=sys.stderr,
+                )
+            raise
         _sum_up(footage, folder)
     for kind in args.export:
         export(footage, kind, folder)

@@ -89,18 +89,21 @@ class AnnotatedVideo:
         """
         for moment in moments:
             self._learn(moment)
-        while self._queue:
-            self._write(*self._queue.popleft())
-        if self._stream is None:
-            self._part.unlink(missing_ok=True)
-            return False
-        self._container.mux(self._stream.encode())
-        if self._sound is not None:
-            self._sound.copy(float(self._last * _UNIT + 1 / self._rate))  # while the last one shows
-            self._sound.end()
-        self._container.close()
-        os.replace(self._part, self._path)
-        return True
+        try:
+            while self._queue:
+                self._write(*self._queue.popleft())
+            if self._stream is None:
+                return False
+            self._container.mux(self._stream.encode())
+            if self._sound is not None:
+                # For as long as the last frame shows.
+                self._sound.copy(float(self._last * _UNIT + 1 / self._rate))
+                self._sound.end()
+            self._container.close()
+            os.replace(self._part, self._path)
+            return True
+        finally:
+            self._part.unlink(missing_ok=True)  # what could not be finished, on a full disk
 
     def _learn(self, moment: Scored) -> None:
         for number, scores in zip(moment.ids.tolist(), moment.scores, strict=True):

@@ -191,6 +191,8 @@ class Detection:
         found = read_json(path) if path.exists() else None
         if not isinstance(found, dict) or found.get("complete") is not True:
             return False
+        if (folder / LOG).exists():  # the numbers are complete, but something came after them
+            return False
         ours = self.footage
         facts = {name: getattr(ours, name) for name in ("actions", "none_of", "model", "settings")}
         facts["video"] = {key: ours.video[key] for key in ("path", "start", "end")}
@@ -297,8 +299,11 @@ class Detection:
             self._find_events()
         write_result(folder / RESULT, self.footage)
         write_events(folder / EVENTS, self.footage)
-        drawn = annotated is not None and annotated.close(self._last)
-        write_page(folder / PAGE, self.footage, VIDEO if drawn else None)
+        drawn = False
+        try:
+            drawn = annotated is not None and annotated.close(self._last)
+        finally:  # a full disk leaves room for the page
+            write_page(folder / PAGE, self.footage, VIDEO if drawn else None)
 
     def _key(self) -> str:
         """What an interrupted run must have in common with the one that continues it."""

@@ -2,6 +2,9 @@
 
 import json
 import re
+import resource
+import subprocess
+import sys
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -17,7 +20,7 @@ from stclip.footage.detect import detect, load_model
 from stclip.footage.events import EventRule
 from stclip.footage.pipeline import Settings
 from stclip.footage.results import read_result
-from tests.footage.make import drawn_frame
+from tests.footage.make import drawn_frame, write_film
 from tests.helpers import load_command
 
 FPS, SIZE = 10, (240, 160)
@@ -127,7 +130,11 @@ def test_what_is_complete_is_not_done_again(
 
 
 def test_an_interrupted_run_goes_on_and_ends_alike(
-    film: Path, found: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    film: Path,
+    found: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     from stclip.footage import pipeline
 
@@ -143,6 +150,7 @@ def test_an_interrupted_run_goes_on_and_ends_alike(
     monkeypatch.setattr(pipeline.Detection, "_note", interrupt)
     with pytest.raises(KeyboardInterrupt):
         command(film, "--out", str(tmp_path))
+    assert f"{tmp_path / 'film'}: has what was found so far; the same" in capsys.readouterr().err
     half = read_result(tmp_path / "film/result.json")
     assert not half.complete
     assert half.video["frames"] == 16
@@ -252,6 +260,31 @@ def test_in_python_with_frames_in_memory() -> None:
     (track,) = found.footage.tracks.values()
     assert len(track.timeline()[0]) == 5
     assert found.footage.complete
+
+
+@pytest.mark.slow
+def test_a_full_disk(tmp_path: Path) -> None:
+    """No file may be larger than 40 kB, which the annotated video of a flickering film is."""
+    rng = np.random.default_rng(0)
+    noise = (rng.integers(0, 140, picture.shape, dtype=np.uint8) for picture in pictures())
+    film = write_film(
+        tmp_path / "film.mp4", (np.maximum(a, b) for a, b in zip(pictures(), noise, strict=True))
+    )
+    words = [sys.executable, "-m", "stclip", "detect", str(film), "--out", str(tmp_path)]
+    words += ["--actions", *ACTIONS, "--clip", "puppet"]
+    full = subprocess.run(
+        words, check=False, capture_output=True, text=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000)),
+    )  # fmt: skip
+    assert full.returncode == 2
+    assert "Traceback" not in full.stderr
+    assert "error: " in full.stderr.splitlines()[-1]
+    assert "--resume goes on" in full.stderr
+    left = {path.name for path in (tmp_path / "film").iterdir()}
+    assert left == {".detections.jsonl", "events.csv", "index.html", "result.json"}
+    assert subprocess.run([*words, "--resume"], check=False, capture_output=True).returncode == 0
+    assert (tmp_path / "film/annotated.mp4").stat().st_size > 40_000
+    assert not (tmp_path / "film/.detections.jsonl").exists()
 
 
 def test_wordings_of_actions() -> None:
