@@ -19,9 +19,10 @@ from stclip.models.baselines import Baseline
 from stclip.models.weights import available_models, load_clip
 from stclip.structures.wordings import split_label
 
-# Without training, cosines are divided by what CLIP was trained with, so that scores of different
-# names stand apart; thresholds of events are meant for such scores.
-_CLIP_TEMPERATURE = 0.01
+# Cosines are divided by what CLIP was trained with, also those of ST-CLIP, which is trained and
+# tested with 0.07: its scores would be the lower the more names there are, and a threshold that
+# suits six names would never be reached with twenty.
+_TEMPERATURE = 0.01
 
 
 def load_model(
@@ -61,14 +62,17 @@ def load_model(
     worded = {"wordings": labels} if names != labels else {}
     if weights is not None:
         facts = {"name": "ST-CLIP", "weights": str(weights), **worded}
-        return load(weights, labels, device), facts
+        trained = load(weights, labels, device)
+        if trained.groups is None:  # else names are judged one by one
+            trained.model.temperature = _TEMPERATURE
+        return trained, facts
     try:
         loaded = load_clip(clip)
     except UserError as error:
         if clip not in available_models():
             raise
         raise UserError(f"{error}; or name the file of any CLIP with --clip FILE") from error
-    model = Baseline(loaded, frame=True, crop=True, temperature=_CLIP_TEMPERATURE)
+    model = Baseline(loaded, frame=True, crop=True, temperature=_TEMPERATURE)
     detector = Detector(model.to(choose_device(device)), labels)
     name = "CLIP, frame and crop, without training"
     return detector, {"name": name, "clip": str(clip), **worded}

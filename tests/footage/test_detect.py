@@ -15,13 +15,14 @@ import pytest
 
 import stclip
 from stclip.cli import run
+from stclip.engine.checkpoint import Checkpoint, save_checkpoint
 from stclip.errors import UserError
 from stclip.footage.detect import detect, load_model
 from stclip.footage.events import EventRule
 from stclip.footage.pipeline import Settings
 from stclip.footage.results import read_result
 from tests.footage.make import drawn_frame, write_film
-from tests.helpers import load_command
+from tests.helpers import load_command, tiny_model
 
 FPS, SIZE = 10, (240, 160)
 NOBODY = np.zeros((0, 4), np.float32), np.zeros(0, np.float32)
@@ -285,6 +286,14 @@ def test_a_full_disk(tmp_path: Path) -> None:
     assert subprocess.run([*words, "--resume"], check=False, capture_output=True).returncode == 0
     assert (tmp_path / "film/annotated.mp4").stat().st_size > 40_000
     assert not (tmp_path / "film/.detections.jsonl").exists()
+
+
+@pytest.mark.parametrize(("groups", "temperature"), [(None, 0.01), ({"wave": "person"}, 0.07)])
+def test_scores_of_trained_weights_are_as_sharp_as_clips(tmp_path, groups, temperature) -> None:
+    save_checkpoint(tmp_path / "a.pth", Checkpoint(tiny_model().state_dict(), groups=groups))
+    model, facts = load_model(["wave", "sit"], weights=tmp_path / "a.pth", device="cpu")
+    assert model.model.temperature == temperature
+    assert facts == {"name": "ST-CLIP", "weights": str(tmp_path / "a.pth")}
 
 
 def test_wordings_of_actions() -> None:

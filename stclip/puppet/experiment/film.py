@@ -13,8 +13,6 @@ from stclip.footage.events import EventRule, event_tubes
 from stclip.footage.results import read_result
 
 _IOU = (0.2, 0.5)
-# For a precision-recall curve all that might be an event is ranked by its score.
-_LOWEST = 0.05
 COLUMNS = ("each moment by itself", "averaged along tracks")
 
 
@@ -32,11 +30,10 @@ def film_metrics(result: Path, truth: Path) -> dict[str, Metrics]:
     rule = EventRule(**footage.settings["events"])
     metrics = {}
     for column, window in zip(COLUMNS, (0.0, rule.window), strict=True):
-        events = event_tubes(footage, replace(rule, window=window))
-        ranked = event_tubes(footage, replace(rule, window=window, threshold=_LOWEST))
+        events = {footage.name: event_tubes(footage, replace(rule, window=window))}
         metrics[column] = {
-            **precision_and_recall(drawn.tubes, {footage.name: events}, footage.actions, _IOU),
-            **video_map(drawn.tubes, {footage.name: ranked}, footage.actions, _IOU),
+            **video_map(drawn.tubes, events, footage.actions, _IOU),
+            **precision_and_recall(drawn.tubes, events, footage.actions, _IOU),
         }
     return metrics
 
