@@ -26,7 +26,7 @@ from stclip.structures.wordings import split_label
 _WITHOUT_SHAPE = {
     "LORA": ("ALPHA",),
     "TEMPORAL": ("ENABLED", "FRAMES", "STRIDE"),
-    "HEAD": ("TEMPERATURE",),
+    "HEAD": ("TEMPERATURE", "CROP_WEIGHT"),
     "INTEREST_TOKENS": ("ENABLED", "TOP_K", "INCLUDE_PERSON"),
 }
 

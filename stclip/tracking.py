@@ -22,9 +22,10 @@ _MARGIN = 0.1
 # The least IoU times score, by which a sure box continues a track: small, for people who walk fast
 # in videos of few frames a second; and the least IoU of an unsure one, which is often no person.
 _SURE_OVERLAP, _UNSURE_OVERLAP = 0.1, 0.5
+_NEW_OVERLAP = 0.3  # the same for the second box of a track
 # With so few keyframes a second, or fewer, somebody can be far away in the next one, and whoever
 # stands in the old place can be somebody else: only boxes that overlap well are linked.
-_DENSE, _SPARSE_OVERLAP = 4.0, 0.5
+_DENSE, _SPARSE_OVERLAP = 4.0, 0.4
 _BEGIN = 0.4  # score that begins a track in the boxes of a dataset, whatever their detector
 
 
@@ -65,6 +66,7 @@ class Tracker:
             minimum_consecutive_frames=2,
             minimum_iou_threshold_first_assoc=overlap,
             minimum_iou_threshold_second_assoc=_UNSURE_OVERLAP,
+            minimum_iou_threshold_unconfirmed_assoc=max(overlap, _NEW_OVERLAP),
             enable_cmc=False,
         )
         self._numbers: dict[int, int] = {}  # by the tracker's, since the last cut

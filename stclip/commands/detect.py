@@ -43,7 +43,7 @@ from stclip.footage.pipeline import LOG, Detection, Settings, claimed
 from stclip.footage.records import Footage
 from stclip.footage.results import PAGE, RESULT, read_result
 from stclip.footage.scoring import Step
-from stclip.footage.source import Source, open_source
+from stclip.footage.source import LiveSource, Source, open_source
 
 _SECONDS_A_LINE = 10  # of progress, where several processes write to one terminal
 
@@ -52,9 +52,10 @@ def main(argv: list[str] | None = None) -> int:
     """Command line; see the head of this file."""
     args = _parse(argv)
     before = {path.parent for path in args.out.glob(f"*/{RESULT}")}
-    actions = [name.strip() for name in args.actions or []]
+    actions = list(args.actions or [])
     if args.actions_file:
         actions += read_wordings(str(args.actions_file), "--actions-file")
+    actions, none_of = ([name.strip() for name in names] for names in (actions, args.none_of))
     rule = EventRule(window=args.window, threshold=args.threshold, min_seconds=args.min_seconds)
     settings = Settings(
         detector=str(args.boxes or args.detector),
@@ -71,7 +72,7 @@ def main(argv: list[str] | None = None) -> int:
     detector = (
         None if args.boxes else load_detector(args.detector, args.device, args.detector_threshold)
     )
-    model, facts = load_model(actions, args.none_of, args.weights, args.clip, args.device)
+    model, facts = load_model(actions, none_of, args.weights, args.clip, args.device)
 
     def detection_of(location: str) -> Detection:
         source = open_source(location, args.fps, args.start, args.end)
@@ -100,7 +101,7 @@ def _all_videos(
     first, ranks = os.environ.get("RANK", "0") == "0", int(os.environ.get("WORLD_SIZE", "1"))
     alone = len(args.videos) == 1 and ranks == 1
     failed, folders, busy = False, set(), []
-    with ExitStack() as given_up:  # no other rank is to fail with the same video
+    with ExitStack() as given_up:  # other ranks are not to fail with the same video meanwhile
         for location in args.videos:
             mine = first  # to say what is wrong; nobody has what cannot be opened
             with ExitStack() as claim:
@@ -114,7 +115,8 @@ def _all_videos(
                     folders.add(folder)
                     claim.enter_context(claimed(folder))
                     mine = True
-                    _one_video(args, detection, folder, first and folder in before, ranks)
+                    known = folder in before
+                    _one_video(args, detection, folder, known, first, ranks)
                 except InUse:
                     if alone:
                         raise
@@ -135,23 +137,30 @@ def _all_videos(
 
 
 def _one_video(
-    args: argparse.Namespace, detection: Detection, folder: Path, known: bool, ranks: int
+    args: argparse.Namespace,
+    detection: Detection,
+    folder: Path,
+    known: bool,
+    first: bool,
+    ranks: int,
 ) -> None:
     footage = detection.footage
     if detection.is_complete_in(folder):
-        if not known:  # another rank has done it meanwhile, or deals with it
+        if not known:  # another rank has done it meanwhile
             return
-        print(
-            f"{folder}: is complete already; look at {folder / PAGE}, or remove the folder to do "
-            "it again"
-        )
+        if first:
+            print(
+                f"{folder}: is complete already; look at {folder / PAGE}, or remove the folder to "
+                "do it again"
+            )
         footage = read_result(folder / RESULT) if args.export else footage
     else:
         try:
             with closing(detection.saving(folder, not args.no_video, args.resume)) as steps:
                 _show(steps, detection.source, in_lines=ranks > 1)
         except BaseException:
-            if (folder / LOG).exists():
+            resumable = not isinstance(detection.source, LiveSource) and (folder / LOG).exists()
+            if footage.video["frames"] and resumable:
                 print(
                     f"{folder}: has what was found so far; the same command with --resume goes on",
                     file=sys.stderr,

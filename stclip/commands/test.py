@@ -103,8 +103,8 @@ def test(cfg: CfgNode, device: torch.device) -> None:
             warn_scales(cfg, checkpoint.config, cfg.MODEL.WEIGHT)
             warn_groups(cfg, checkpoint)
         model = build_model(cfg, checkpoint.model, checkpoint.activation)
-        if cfg.MODEL.SCALE != 1 and not baseline:
-            scale_training(model, start_of(checkpoint, cfg.MODEL.WEIGHT), cfg.MODEL.SCALE)
+        if not baseline:
+            apply_scale(cfg, checkpoint, model)
     else:
         if cfg.MODEL.NAME == "stclip":
             logger.warning("MODEL.WEIGHT is empty: testing a model that was never trained")
@@ -173,22 +173,28 @@ def test(cfg: CfgNode, device: torch.device) -> None:
     parts.remove()
 
 
-def start_of(checkpoint: Checkpoint, path: str) -> Model:
-    """The model that a training started from, with the same random numbers.
+def apply_scale(cfg: CfgNode, checkpoint: Checkpoint, model: Model) -> None:
+    """Move the weights of a checkpoint by MODEL.SCALE, in place.
+
+    The start of the training is built again, with the same random numbers.
 
     Raises:
         UserError: the checkpoint does not keep the config of its training.
     """
+    if cfg.MODEL.SCALE == 1:
+        return
+    path = cfg.MODEL.WEIGHT
     if checkpoint.config is None:
         raise UserError(
             f"MODEL.SCALE: {path} does not say how its training started; a checkpoint that "
             "stclip train wrote expected, or MODEL.SCALE 1"
         )
-    cfg = saved_config(checkpoint.config, f"the config kept in {path}")
-    first = read_checkpoint(cfg.MODEL.WEIGHT) if cfg.MODEL.WEIGHT else Checkpoint({})
+    trained = saved_config(checkpoint.config, f"the config kept in {path}")
+    first = read_checkpoint(trained.MODEL.WEIGHT) if trained.MODEL.WEIGHT else Checkpoint({})
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(cfg.SEED)
-        return build_model(cfg, first.model or None, first.activation)
+        torch.manual_seed(trained.SEED)
+        start = build_model(trained, first.model or None, first.activation)
+    scale_training(model, start, cfg.MODEL.SCALE)
 
 
 def fingerprint_of(cfg: CfgNode, dataset: DetectionDataset, labels: list[str], model: Model) -> str:

@@ -30,6 +30,7 @@ from torch import Tensor
 from yacs.config import CfgNode
 
 from stclip.cli import Parser, config_parser
+from stclip.commands.test import apply_scale
 from stclip.config import load_config, warn_scales
 from stclip.data.annotations import DetectionDataset, Keyframe
 from stclip.data.build import build_dataset, build_test_loader
@@ -207,7 +208,10 @@ def _model(cfg: CfgNode) -> Model:
     checkpoint = read_checkpoint(cfg.MODEL.WEIGHT)
     if cfg.MODEL.NAME == "stclip":
         warn_scales(cfg, checkpoint.config, cfg.MODEL.WEIGHT)
-    return build_model(cfg, checkpoint.model, checkpoint.activation)
+    model = build_model(cfg, checkpoint.model, checkpoint.activation)
+    if cfg.MODEL.NAME in ("stclip", "xclip"):
+        apply_scale(cfg, checkpoint, model)
+    return model
 
 
 def _persons(cfg: CfgNode, dataset: DetectionDataset, keyframe: Keyframe) -> int:

@@ -235,7 +235,7 @@ def warn_scales(cfg: CfgNode, saved: str | None, path: str | Path) -> None:
     keys = (
         "MODEL.LORA.ALPHA ",
         *(f"MODEL.TEMPORAL.{name} " for name in ("ENABLED", "BEFORE_XCLIP", "FRAMES", "STRIDE")),
-        "MODEL.HEAD.TEMPERATURE ",
+        "MODEL.HEAD.",
         "MODEL.INTEREST_TOKENS.",
         "MODEL.XCLIP.",
     )

@@ -278,9 +278,10 @@ def dataset_of(
 def _tested(clips: Sequence[Clip], test: Sequence[str] | None, unseen: set[str]) -> set[str]:
     """The names of the videos to test on."""
     names = {clip.film.name: clip.film.name for clip in clips}
-    share = _share(test) if test is not None else None
+    names |= {clip.film.path.name: clip.film.name for clip in clips}
+    # A video may be called 1.
+    share = _share(test) if test is not None and test[0] not in names else None
     if test is not None and share is None:
-        names |= {clip.film.path.name: clip.film.name for clip in clips}
         for name in test:
             if name not in names:
                 raise UserError(f"--test {name}: no such video; {choices(name, names)}")
@@ -296,7 +297,7 @@ def _tested(clips: Sequence[Clip], test: Sequence[str] | None, unseen: set[str])
         )
     share = TEST_SHARE if share is None else share
     if share in (0, 1):
-        return set(names) if share else set()
+        return set(names.values()) if share else set()
     if len(clips) == 1:
         if test is None:
             return set()

@@ -302,7 +302,8 @@ def _track(
         if actions is None:
             left_out[f"boxes of {label!r}, which has no attribute {' or '.join(sources)}"] += 1
         else:
-            rows[frame] = _corners(box, where), box.get("outside") != "1", actions
+            visible = box.get("outside") != "1"
+            rows[frame] = _corners(box, where, visible), visible, actions
     if not rows:
         return []
     frames = np.array(sorted(rows))
@@ -362,10 +363,10 @@ def _text(text: str | None) -> str:
     return " ".join((text or "").split())
 
 
-def _corners(box: ET.Element, where: str) -> Box:
-    """x1, y1, x2, y2; of a rotated box those of the upright box around it."""
+def _corners(box: ET.Element, where: str, shown: bool = True) -> Box:
+    """x1, y1, x2, y2; of a rotated box those of the upright box around it. A hidden one is any."""
     x1, y1, x2, y2 = (_number(box, name, where) for name in ("xtl", "ytl", "xbr", "ybr"))
-    if x2 <= x1 or y2 <= y1:
+    if shown and (x2 <= x1 or y2 <= y1):
         raise UserError(f"{where}: box {x1:g}, {y1:g}, {x2:g}, {y2:g} is empty; correct it in CVAT")
     if box.get("rotation") is None:
         return x1, y1, x2, y2

@@ -19,7 +19,7 @@ from stclip.data.fields import read_text
 from stclip.errors import UserError
 from stclip.files import shipped
 from stclip.structures.groups import GROUPS
-from stclip.structures.wordings import SEPARATOR, split_label
+from stclip.structures.wordings import split_label
 
 Part = Literal["train", "test"]
 
@@ -156,14 +156,12 @@ def _names(path: str | Path, key: str) -> dict[str, Line]:
     where = _where(path, key)
     found: dict[str, Line] = {}
     for number, text in enumerate(_lines(path, key), start=1):
-        name, wordings = split_label(text)
+        try:
+            name, _ = split_label(text)
+        except UserError as error:
+            raise UserError(f"{where}: line {number}: {error}") from error
         if name in found:
             raise UserError(f"{where}: label {name!r} occurs twice; remove one of them")
-        if SEPARATOR in text and not all(word.strip() for word in (name, *wordings)):
-            raise UserError(
-                f"{where}: line {number}: {text!r:.60}: name{SEPARATOR}wording{SEPARATOR}wording "
-                "expected, none of them empty"
-            )
         if name.strip():
             found[name] = Line(f"{where}, line {number}", text)
     if not found:

@@ -103,7 +103,15 @@ class AnnotatedVideo:
             os.replace(self._part, self._path)
             return True
         finally:
-            self._part.unlink(missing_ok=True)  # what could not be finished, on a full disk
+            self.discard()
+
+    def discard(self) -> None:
+        """Leave nothing open, and nothing of a video that could not be finished."""
+        if self._sound is not None:
+            self._sound.close()
+        with suppress(av.FFmpegError, ValueError):  # it is not complete
+            self._container.close()
+        self._part.unlink(missing_ok=True)
 
     def _learn(self, moment: Scored) -> None:
         for number, scores in zip(moment.ids.tolist(), moment.scores, strict=True):
@@ -250,11 +258,14 @@ class _Sound:
                 self._packets = None
 
     def end(self) -> None:
-        """Write what the encoder holds, and close the file."""
+        """Write what the encoder holds."""
         if self._resampler is not None:
             with suppress(av.FFmpegError):  # nothing was put in
                 self._encode(None)
             self._target.mux(self._out.encode(None))
+
+    def close(self) -> None:
+        """Close the file that it comes from; again does nothing."""
         self._container.close()
 
     def _mux(self, packet: Any) -> None:

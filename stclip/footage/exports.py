@@ -141,7 +141,7 @@ def _cvat_box(
 
 
 def _ava(footage: Footage, folder: Path) -> list[Path]:
-    """AVA's csv, a row a person, action and whole second, and the label map of its ids."""
+    """AVA's csv, one row per person, action and whole second, and the label map of its ids."""
     width, height = footage.video["size"] or (1, 1)
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")

@@ -37,12 +37,13 @@ from stclip.footage.results import (
     write_result,
 )
 from stclip.footage.scoring import Scored, Scorer, Step
-from stclip.footage.source import Frame, Source
+from stclip.footage.source import Frame, LiveSource, Source
 from stclip.tracking import Tracker
 
 logger = logging.getLogger(__name__)
 
 LOG = ".detections.jsonl"
+_MOST_SKIPPED = 8  # frames that wait for the next one that the detector sees
 
 
 @dataclass(frozen=True)
@@ -52,8 +53,8 @@ class Settings:
     Attributes:
         detector: its name, or the file of boxes.
         detector_threshold: boxes with lower scores are not used.
-        detect_rate: frames a second that the detector sees at most; in frames between them persons
-            move in a straight line.
+        detect_rate: frames a second that the detector sees at most, and no fewer than every ninth;
+            in frames between them persons move in a straight line.
         track_threshold: a box with at least this score can begin a track.
         lost_seconds: how long a person may be out of sight and keep the number.
         cut_threshold: mean difference of successive frames, of 255, from which on another shot
@@ -76,22 +77,25 @@ class Settings:
             "detector_threshold": self.detector_threshold,
             "track_threshold": self.track_threshold,
             "threshold": self.events.threshold,
+            "keep": self.events.keep,
         }
         times = {
             "lost_seconds": self.lost_seconds,
             "window": self.events.window,
             "min_seconds": self.events.min_seconds,
+            "max_gap": self.events.max_gap,
         }
         rates = {"score_every": self.score_every, "detect_rate": self.detect_rate}
+        of_255 = {"cut_threshold": self.cut_threshold}
         for values, fits, expected in (
             (shares, lambda value: 0 <= value <= 1, "0 to 1"),
             (times, lambda value: 0 <= value < math.inf, "0 or more"),
-            (rates, lambda value: value > 0, "a number above 0"),
+            (rates, lambda value: 0 < value < math.inf, "a number above 0"),
+            (of_255, lambda value: 0 <= value <= 255, "0 to 255"),
         ):
             for name, value in values.items():
                 if not fits(value):
-                    option = name.replace("_", "-")
-                    raise UserError(f"--{option} {value:g}: {expected} expected")
+                    raise UserError(f"{name}: {expected} expected, found {value:g}")
 
 
 class Detection:
@@ -172,6 +176,11 @@ class Detection:
         The caller has the folder ``claimed``, and closes the iterator if it ends early.
         """
         folder = Path(folder)
+        if resume and isinstance(self.source, LiveSource):
+            raise UserError(
+                f"{self.source.location}: what a camera shows now is not what it showed then; "
+                "leave out --resume, and earlier results are kept under another name"
+            )
         _make_room(folder, resume)
         log = Log.open(folder / LOG, self._key(), resume)
         annotated = self._annotated(folder) if video else None
@@ -195,7 +204,7 @@ class Detection:
             return False
         ours = self.footage
         facts = {name: getattr(ours, name) for name in ("actions", "none_of", "model", "settings")}
-        facts["video"] = {key: ours.video[key] for key in ("path", "start", "end")}
+        facts["video"] = {key: ours.video[key] for key in ("path", "fps", "start", "end")}
         video = found.get("video")
         if isinstance(video, dict):
             found["video"] = {key: video.get(key) for key in facts["video"]}
@@ -203,10 +212,11 @@ class Detection:
 
     def _persons(self, log: Log) -> Iterator[tuple[Frame, Boxes]]:
         """Every frame with its persons, whose tracks are numbered."""
-        settings, every = self._settings, 1
+        settings, gap, rate = self._settings, 0.0, self.source.fps
         if not isinstance(self._find, Given):
-            every = max(1, math.ceil(self.source.fps / settings.detect_rate - 1e-6))
-        rate = self.source.fps / every
+            # Time stamps are often rounded to milliseconds.
+            gap = 1 / settings.detect_rate - 0.002
+            rate = min(rate, settings.detect_rate)
         tracker = Tracker(rate, settings.track_threshold, settings.lost_seconds)
         is_cut = Cuts(settings.cut_threshold)
 
@@ -224,8 +234,9 @@ class Detection:
 
         before: tuple[float, Boxes] | None = None
         skipped: list[Frame] = []
-        for count, frame in enumerate(self.source):
-            if count % every:
+        for frame in self.source:
+            soon = before is not None and frame.seconds - before[0] < gap
+            if soon and len(skipped) < _MOST_SKIPPED:
                 skipped.append(frame)
                 continue
             persons = look(frame)
@@ -297,17 +308,21 @@ class Detection:
         """All files, of a part as well; the numbers first, should the video's end fail."""
         if not self.footage.complete:
             self._find_events()
-        write_result(folder / RESULT, self.footage)
-        write_events(folder / EVENTS, self.footage)
-        drawn = False
         try:
-            drawn = annotated is not None and annotated.close(self._last)
-        finally:  # a full disk leaves room for the page
-            write_page(folder / PAGE, self.footage, VIDEO if drawn else None)
+            write_result(folder / RESULT, self.footage)
+            write_events(folder / EVENTS, self.footage)
+            drawn = False
+            try:
+                drawn = annotated is not None and annotated.close(self._last)
+            finally:  # a disk without room for the video may have some for the page
+                write_page(folder / PAGE, self.footage, VIDEO if drawn else None)
+        finally:
+            if annotated is not None:
+                annotated.discard()
 
     def _key(self) -> str:
         """What an interrupted run must have in common with the one that continues it."""
-        video = [self.footage.video[name] for name in ("path", "start")]
+        video = [self.footage.video[name] for name in ("path", "fps", "start")]
         facts = [*video, self._model.labels, self.footage.settings, self.footage.model]
         return hashlib.sha256(repr(facts).encode()).hexdigest()
 

@@ -123,7 +123,7 @@ def write_page(path: Path, footage: Footage, video: str | None) -> None:
     """
     persons = []
     for _, track in sorted(footage.tracks.items()):
-        if not len(track.rows) or not (track.events or len(track.score_times)):
+        if not len(track.rows):
             continue
         persons.append(
             {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from stclip.errors import UserError
+
 SEPARATOR = " | "
 
 
@@ -10,6 +12,13 @@ def split_label(text: str) -> tuple[str, tuple[str, ...]]:
 
     Args:
         text: a name, which is its own wording; or a name and wordings, with `` | `` between them.
+
+    Raises:
+        UserError: the name or a wording next to a `` | `` is empty.
     """
     name, *wordings = text.split(SEPARATOR)
+    if wordings and not all(part.strip() for part in (name, *wordings)):
+        raise UserError(
+            f"label {text!r:.60}: 'name | wording | wording', none of them empty, expected"
+        )
     return name, tuple(wordings) or (name,)

@@ -44,7 +44,7 @@ def test_wordings(cfg, tmp_path):
         (b"run | running\nrun | jogging", "'run' occurs twice"),
         (
             b"run | \n",
-            r"line 1: 'run \| ': name \| wording .*, none of them empty",
+            r"line 1: label 'run \| ': .*, none of them empty, expected",
         ),
         (b"", "no label in it"),
         (b"\n \n", "no label in it"),

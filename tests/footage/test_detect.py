@@ -304,15 +304,19 @@ def test_wordings_of_actions() -> None:
     assert "wordings" not in none
     with pytest.raises(UserError, match="'wave' twice"):
         load_model(["wave | greeting", "wave"], clip="puppet")
+    with pytest.raises(UserError, match="none of them empty"):
+        load_model(["wave |  | greeting", "sit"], clip="puppet")
 
 
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"score_every": 0}, "--score-every 0: a number above 0 expected"),
-        ({"detect_rate": -1}, "--detect-rate -1: a number above 0"),
-        ({"track_threshold": 1.5}, "--track-threshold 1.5: 0 to 1"),
-        ({"events": EventRule(window=-1)}, "--window -1: 0 or more"),
+        ({"score_every": 0}, "score_every: a number above 0 expected, found 0"),
+        ({"detect_rate": float("inf")}, "detect_rate: a number above 0 expected, found inf"),
+        ({"cut_threshold": -1}, "cut_threshold: 0 to 255"),
+        ({"detect_rate": -1}, "detect_rate: a number above 0"),
+        ({"track_threshold": 1.5}, "track_threshold: 0 to 1 expected, found 1.5"),
+        ({"events": EventRule(window=-1)}, "window: 0 or more"),
     ],
 )
 def test_numbers_that_cannot_be(options, words) -> None:
@@ -337,6 +341,24 @@ def test_between_the_frames_that_a_detector_sees_people_move_in_a_straight_line(
     left = [step.persons.boxes[step.persons.ids == 1, 0].tolist() for step in found]
     assert seen == [1, 3, 5, 6]  # the last one too, which nobody follows
     assert left == [[10], [20], [30], [40], [50], [60]]
+
+
+def test_times_say_which_frames_the_detector_sees_and_few_are_left_out() -> None:
+    def seen(times: list[float], fps: float | None) -> list[float]:
+        looked = []
+
+        def find(frames):
+            looked.append(float(frames[0, 0, 0, 0]))
+            return [NOBODY]
+
+        shown = [(time, np.full((40, 40, 3), n, np.uint8)) for n, time in enumerate(times)]
+        options = {"settings": Settings(detect_rate=10), "device": "cpu", "fps": fps}
+        detect(iter(shown), ACTIONS, clip="puppet", detector=find, **options).all()
+        return looked
+
+    assert seen([0.2 * n for n in range(6)], fps=None) == [0, 1, 2, 3, 4, 5]
+    assert seen([0, 0.05, 0.1, 0.15, 0.4, 0.45], fps=90000) == [0, 2, 4, 5]
+    assert seen([0.001 * n for n in range(20)], fps=1000) == [0, 9, 18, 19]
 
 
 def test_a_detector_that_gives_something_else(film: Path) -> None:
