@@ -135,9 +135,14 @@ def test_ava_comes_back(here: Path) -> None:
 def test_a_video_may_be_called_like_a_share(here: Path) -> None:
     for name in ("1", "2"):
         film(f"{name}.mp4")
-        write(here / f"{name}.xml", task(f"{name}.mp4", SIZE), track(box(A, {}, frame=0, keyframe=1)))
+        write(
+            here / f"{name}.xml", task(f"{name}.mp4", SIZE), track(box(A, {}, frame=0, keyframe=1))
+        )
     convert("1.xml", "2.xml", "--videos", "videos", "--out", "mine", "--test", "1")
-    assert [[row["id"] for row in content(p)["videos"]] for p in ("train", "test")] == [["2"], ["1"]]
+    assert [[row["id"] for row in content(p)["videos"]] for p in ("train", "test")] == [
+        ["2"],
+        ["1"],
+    ]
 
 
 def test_people_and_frames_that_are_used(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
