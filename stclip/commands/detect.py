@@ -1,8 +1,8 @@
 """Say who does what when in videos of your own.
 
 People are found and followed, each is scored against the actions every half second, and scores that
-stay high become events. Actions are any words. Without --weights CLIP is used as it is; with an
-ST-CLIP checkpoint its scores are. Names of --none-of are scored and never reported: they give
+stay high become events. Actions are any words. Without --weights CLIP scores them as it is;
+with it, a trained ST-CLIP does. Names of --none-of are scored and never reported: they give
 people something to do that is of no interest.
 
 VIDEO is a file, a folder or zip file of pictures, a camera number, an address (rtsp://, http://) or
@@ -43,7 +43,7 @@ from stclip.footage.pipeline import LOG, Detection, Settings, claimed
 from stclip.footage.records import Footage
 from stclip.footage.results import PAGE, RESULT, read_result
 from stclip.footage.scoring import Step
-from stclip.footage.source import LiveSource, Source, open_source
+from stclip.footage.source import LiveSource, Source, is_missing, nothing_at, open_source
 
 _SECONDS_A_LINE = 10  # of progress, where several processes write to one terminal
 
@@ -66,6 +66,8 @@ def main(argv: list[str] | None = None) -> int:
         events=rule,
     )
     setup_logging(None)
+    if all(map(is_missing, args.videos)):  # before CLIP is downloaded
+        raise nothing_at(args.videos[0])
     if args.boxes and len(args.videos) > 1:
         raise UserError("--boxes: belongs to one video; call the command once for each")
     rows = read_boxes(args.boxes) if args.boxes else None

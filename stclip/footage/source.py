@@ -163,8 +163,20 @@ def open_source(
             return FileSource(path, path.stem, text, start, end)
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
-    raise UserError(
-        f"{text}: there is no such file or folder; give a video file, a folder or zip file of "
+    raise nothing_at(text)
+
+
+def is_missing(location: str | Path) -> bool:
+    """Whether a path names nothing; what is not a path may be there."""
+    text = str(location)
+    elsewhere = text == "-" or text.isdecimal() or ADDRESS.match(text)
+    return not elsewhere and not Path(text).exists()
+
+
+def nothing_at(location: str | Path) -> UserError:
+    """The error for a path that names nothing."""
+    return UserError(
+        f"{location}: there is no such file or folder; give a video file, a folder or zip file of "
         "pictures, a camera number, an address (rtsp://, http://) or - for standard input"
     )
 

@@ -296,6 +296,12 @@ def test_scores_of_trained_weights_are_as_sharp_as_clips(tmp_path, groups, tempe
     assert facts == {"name": "ST-CLIP", "weights": str(tmp_path / "a.pth")}
 
 
+def test_a_video_that_is_not_there_is_told_before_a_download(tmp_path: Path) -> None:
+    words = [str(tmp_path / "none.mp4"), "--actions", *ACTIONS]  # with ViT-B/16, which is not here
+    with pytest.raises(UserError, match=r"none\.mp4: there is no such file or folder; give a"):
+        load_command("detect").main(words)
+
+
 def test_wordings_of_actions() -> None:
     model, facts = load_model(["wave | a person waving | greeting", "sit"], clip="puppet")
     plain, none = load_model(["wave", "sit"], clip="puppet")
