@@ -204,6 +204,9 @@ _C.SOLVER.LOG_PERIOD = 20
 
 # ---------------------------------------------------------------- testing
 _C.TEST = CfgNode()
+# Beyond the paper: a label file with names that take part in the softmax and are never reported,
+# such as "standing", for people who do nothing of the vocabulary. "": none. Not with ALL_GROUP.
+_C.TEST.NONE_OF = ""
 # detected, or ground_truth (detector score 1).
 _C.TEST.BOXES = "detected"
 # Person boxes with a lower detector score are not used.

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from stclip.commands.test import read_none_of
 from stclip.config import load_config
 from stclip.data.build import build_dataset
 from stclip.engine.checkpoint import read_checkpoint
@@ -63,6 +64,25 @@ def test_seen_vocabulary(case_config: Path) -> None:
     _, metrics = test_net(case_config, *pairs, "MODEL.NAME", "frame")
     assert sorted(metrics["per_class"]) == ["catch", "golf", "pick"]
     assert metrics["keyframes"] == 27
+
+
+def test_names_that_take_part_and_are_not_reported(
+    case_config: Path, shared_test: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "none.txt").write_text("nothing | a person doing nothing\nwaiting\n")
+    key = ("TEST.NONE_OF", str(tmp_path / "none.txt"))
+    folder, _ = test_net(case_config, *key)
+    found = np.load(folder / "predictions.npz")
+    plain = np.load(shared_test / "inference/jhmdb/predictions.npz")
+    assert found["labels"].tolist() == plain["labels"].tolist()
+    sums = found["scores"].sum(axis=1, keepdims=True)
+    assert (sums < 0.999).all()
+    np.testing.assert_allclose(found["scores"] / sums, plain["scores"], atol=1e-5)
+    (tmp_path / "none.txt").write_text("stand\n")
+    with pytest.raises(UserError, match=r"TEST\.NONE_OF .* label 'stand' is one of the vocabulary"):
+        test_net(case_config, *key)
+    with pytest.raises(UserError, match=r"TEST\.NONE_OF: '' expected with ALL_GROUP"):
+        read_none_of(load_config(case_config, [*key, "ALL_GROUP", "groups.txt"]), [])
 
 
 def test_single_action(case_config: Path, shared_test: Path) -> None:
