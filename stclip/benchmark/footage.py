@@ -99,7 +99,8 @@ def measure_detect(
         folder = Path(text)
         write_moving_video(folder / "video.mp4", seconds)
         find = Detected(_SomePersons(persons), 0.15)
-        find(next(iter(open_source(folder / "video.mp4"))))  # what is slow the first time
+        Tracker(FPS)  # what is slow the first time, by its imports
+        find(next(iter(open_source(folder / "video.mp4"))))
         detection = Detection(
             open_source(folder / "video.mp4"), detector, _NAMES[:-1], find, Settings(), {},
             precision=precision,
