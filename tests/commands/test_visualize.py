@@ -30,6 +30,7 @@ def test_tokens_of_several_keyframes(case_config: Path) -> None:
             assert picture.width > 3 * 100  # three layers
 
 
+@pytest.mark.slow
 def test_layers_make_the_picture_narrower(case_config: Path) -> None:
     (name,) = visualize(case_config, "--width", "100", *ITS)
     path = case_config.parent / "pictures" / name

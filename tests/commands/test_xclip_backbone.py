@@ -40,6 +40,7 @@ def test_messages_and_lora_alone(config: str, tmp_path: Path) -> None:
     assert stclip.load(weight, ["wave"], device="cpu").model.person_tokens is None
 
 
+@pytest.mark.slow
 def test_train_resume_test_and_load(config: str, tmp_path: Path) -> None:
     train(config, tmp_path / "whole")
     shutil.copytree(tmp_path / "whole", tmp_path / "parts")

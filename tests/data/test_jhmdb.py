@@ -267,9 +267,8 @@ def released(tmp_path_factory):
     return folder.parent
 
 
-@pytest.mark.parametrize(
-    "split", [1, *(pytest.param(n, marks=pytest.mark.slow) for n in list(SPLITS)[1:])]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("split", list(SPLITS))
 def test_released_annotations_give_the_counts_of_every_split(released, split, tmp_path, caplog):
     cfg = write_jhmdb(tmp_path)
     cfg.DATASETS.DATA_DIR = str(released)

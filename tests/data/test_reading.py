@@ -195,7 +195,9 @@ def film(folder):
     return DetectionDataset("film", {"v": video}, keyframes), video
 
 
-@pytest.mark.parametrize("size", [1, 4, 8])
+@pytest.mark.parametrize(
+    "size", [pytest.param(1, marks=pytest.mark.slow), 4, pytest.param(8, marks=pytest.mark.slow)]
+)
 def test_a_store_at_its_limit_sends_no_reader_back(tmp_path, openings, decoded, size):
     cfg = write_jhmdb(tmp_path)
     cfg.TEST.BOXES = "ground_truth"

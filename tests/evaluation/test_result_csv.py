@@ -207,6 +207,7 @@ table = st.lists(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(table)
 def test_the_fast_reader_takes_nothing_that_the_other_refuses(tmp_path_factory, rows):

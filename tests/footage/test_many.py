@@ -70,6 +70,7 @@ def test_a_video_that_another_process_has_is_left_to_it(
     assert complete(tmp_path) == {"0", "1"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("rank", "status"), [("0", 2), ("1", 0)])
 def test_the_first_rank_says_what_all_see(
     films: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys, rank, status
