@@ -19,9 +19,7 @@ Examples:
 import json
 import logging
 import time
-from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -41,7 +39,7 @@ from stclip.data.build import (
     build_test_loader,
     dataset_name,
 )
-from stclip.data.labels import Labels, read_label_file, read_wordings
+from stclip.data.labels import Labels
 from stclip.data.times import with_times
 from stclip.engine.checkpoint import Checkpoint, read_checkpoint
 from stclip.engine.compiling import compile_blocks
@@ -66,7 +64,6 @@ from stclip.models.fast import keep_freed_memory
 from stclip.models.scale import scale_training
 from stclip.models.weights import is_xclip
 from stclip.structures import Detections, FrameKey
-from stclip.structures.wordings import split_label
 
 logger = logging.getLogger("stclip.test")
 
@@ -121,9 +118,8 @@ def test(cfg: CfgNode, device: torch.device) -> None:
     model.to(device)
     if cfg.MODEL.COMPILE:
         compile_blocks(model.clip.visual.transformer)
-    texts = [*classes.wordings("test"), *read_none_of(cfg, labels)]
-    names = [split_label(text)[0] for text in texts]
-    parts = ScoredParts(Path(cfg.OUTPUT_DIR) / "inference" / f"{dataset.name}.partial", names)
+    texts = classes.wordings("test")
+    parts = ScoredParts(Path(cfg.OUTPUT_DIR) / "inference" / f"{dataset.name}.partial", labels)
     # Process 0 looks and broadcasts: on a network disk each process might see different files.
     done: set[FrameKey] = set()
     if rank() == 0:
@@ -152,16 +148,16 @@ def test(cfg: CfgNode, device: torch.device) -> None:
             device=device,
             precision=cfg.MODEL.PRECISION,
             groups=classes.groups_of("test"),
+            reported=len(labels),
             total=len(dataset.keyframes) - len(done),
         ):
             parts.add(part)
     finally:
         parts.flush()
-    local = Detections.cat([no_detections(len(names)), *parts.detections])
+    local = Detections.cat([no_detections(len(labels)), *parts.detections])
     detections = merge(local, [keyframe.key for keyframe in dataset.keyframes])
     if detections is None:
         return
-    detections = replace(detections, scores=detections.scores[:, : len(labels)])
     seconds = time.perf_counter() - start
     facts = {
         "keyframes": len(dataset.keyframes),
@@ -177,29 +173,6 @@ def test(cfg: CfgNode, device: torch.device) -> None:
     }
     report(cfg, dataset, classes, detections, facts)
     parts.remove()
-
-
-def read_none_of(cfg: CfgNode, labels: Sequence[str]) -> list[str]:
-    """The lines of TEST.NONE_OF.
-
-    Raises:
-        UserError: the file cannot be read, a name is one of the vocabulary's, or names do not
-            exclude each other.
-    """
-    if not cfg.TEST.NONE_OF:
-        return []
-    if cfg.ALL_GROUP:
-        raise UserError(
-            "TEST.NONE_OF: '' expected with ALL_GROUP, where names do not exclude each other"
-        )
-    texts = read_wordings(cfg.TEST.NONE_OF, "TEST.NONE_OF")
-    both = [name for name in read_label_file(cfg.TEST.NONE_OF) if name in labels]
-    if both:
-        raise UserError(
-            f"TEST.NONE_OF {cfg.TEST.NONE_OF}: label {both[0]!r} is one of the vocabulary's too; "
-            "take it out of one of the two"
-        )
-    return texts
 
 
 def apply_scale(cfg: CfgNode, checkpoint: Checkpoint, model: Model) -> None:

@@ -283,6 +283,7 @@ class Validation:
             device=self.device,
             precision=self.cfg.MODEL.PRECISION,
             groups=self.labels.groups_of("test"),
+            reported=len(self.vocabulary),
             total=len(self.dataset.keyframes),
         )
         detections = merge(local, [keyframe.key for keyframe in self.dataset.keyframes])

@@ -30,7 +30,7 @@ from torch import Tensor
 from yacs.config import CfgNode
 
 from stclip.cli import Parser, config_parser
-from stclip.commands.test import apply_scale, read_none_of
+from stclip.commands.test import apply_scale
 from stclip.config import load_config, warn_scales
 from stclip.data.annotations import DetectionDataset, Keyframe
 from stclip.data.build import build_dataset, build_test_loader
@@ -187,19 +187,17 @@ def scored(
     device = choose_device(cfg.MODEL.DEVICE)
     model.to(device)
     loader = build_test_loader(cfg, dataset, model.needs, pin_memory=device.type == "cuda")
-    names = labels.vocabulary("test")
-    texts = [*labels.wordings("test"), *read_none_of(cfg, names)]
     detections = infer(
         model,
         loader,
-        encode_labels(model, texts, partial(labels.place, "test")),
+        encode_labels(model, labels.wordings("test"), partial(labels.place, "test")),
         device=device,
         precision=cfg.MODEL.PRECISION,
         groups=labels.groups_of("test"),
+        reported=len(labels.vocabulary("test")),
         total=len(dataset.keyframes),
     )
     hook.remove()
-    detections = replace(detections, scores=detections.scores[:, : len(names)])
     return detections, torch.cat(found, dim=1) if found else None
 
 

@@ -39,6 +39,7 @@ class Labels:
             (ALL_GROUP); None where exactly one.
         places: for (config key, name) the key, file and line, for messages.
         texts: for (config key, name) the whole line, with the wordings of the name.
+        none_of: the lines of TEST.NONE_OF, scored after the vocabulary and not reported.
     """
 
     all: tuple[str, ...]
@@ -48,10 +49,11 @@ class Labels:
     groups: dict[str, str] | None = None
     places: Mapping[tuple[str, str], str] = field(default_factory=dict, repr=False)
     texts: Mapping[tuple[str, str], str] = field(default_factory=dict, repr=False)
+    none_of: tuple[str, ...] = ()
 
     @classmethod
     def read(cls, cfg: CfgNode, part: Part) -> Labels:
-        """Read ALL_LABEL, TRAIN_LABEL, TEST_LABEL and ALL_GROUP, each once.
+        """Read ALL_LABEL, TRAIN_LABEL, TEST_LABEL, TEST.NONE_OF and ALL_GROUP, each once.
 
         The list of ``part`` must be there, the other one need not be. Both must be part of
         ALL_LABEL, but for the labels trained on in a test, which may be another dataset's.
@@ -76,7 +78,9 @@ class Labels:
         places = {place: line.where for place, line in lines.items()}
         texts = {place: line.text for place, line in lines.items()}
         train, test = tuple(found["TRAIN_LABEL"]), tuple(found["TEST_LABEL"])
-        return cls(names, train, test, cfg.TEST.GENERALIZED, groups, places, texts)
+        tested = names if cfg.TEST.GENERALIZED else test
+        none_of = _none_of(cfg, tested) if cfg.TEST.NONE_OF else ()
+        return cls(names, train, test, cfg.TEST.GENERALIZED, groups, places, texts, none_of)
 
     def vocabulary(self, part: Part) -> list[str]:
         """The names that a part is trained or scored with, in their order.
@@ -93,9 +97,10 @@ class Labels:
         return "ALL_LABEL" if part == "test" and self.generalized else f"{part.upper()}_LABEL"
 
     def wordings(self, part: Part) -> list[str]:
-        """The lines of the vocabulary: each name, with its wordings if it has some."""
+        """The lines of the vocabulary to encode, in a test followed by those of ``none_of``."""
         key = self.key(part)
-        return [self.texts.get((key, name), name) for name in self.vocabulary(part)]
+        lines = [self.texts.get((key, name), name) for name in self.vocabulary(part)]
+        return [*lines, *self.none_of] if part == "test" else lines
 
     def place(self, part: Part, name: str) -> str:
         """The key, file and line of a name of the vocabulary, for messages."""
@@ -167,6 +172,22 @@ def _names(path: str | Path, key: str) -> dict[str, Line]:
     if not found:
         raise UserError(f"{where}: no label in it; write one class name a line")
     return found
+
+
+def _none_of(cfg: CfgNode, tested: Sequence[str]) -> tuple[str, ...]:
+    """The lines of TEST.NONE_OF, which must fit the tested names."""
+    if cfg.ALL_GROUP:
+        raise UserError(
+            "TEST.NONE_OF: '' expected with ALL_GROUP, where names do not exclude each other"
+        )
+    found = _names(cfg.TEST.NONE_OF, "TEST.NONE_OF")
+    for name, line in found.items():
+        if name in tested:
+            raise UserError(
+                f"{line.where}: label {name!r} is one of the tested names too; take it out of one "
+                "of the two"
+            )
+    return tuple(line.text for line in found.values())
 
 
 def read_group_file(path: str | Path, names: Sequence[str], key: str = "") -> dict[str, str]:

@@ -22,6 +22,7 @@ def infer(
     device: torch.device,
     precision: str = "fp32",
     groups: Sequence[str] | None = None,
+    reported: int | None = None,
     total: int | None = None,
 ) -> Detections:
     """The concatenated detections of ``stream``, perhaps none; the arguments are the same."""
@@ -32,9 +33,10 @@ def infer(
         device=device,
         precision=precision,
         groups=groups,
+        reported=reported,
         total=total,
     )
-    return Detections.cat([no_detections(len(vocabulary)), *parts])
+    return Detections.cat([no_detections(reported or len(vocabulary)), *parts])
 
 
 def stream(
@@ -45,6 +47,7 @@ def stream(
     device: torch.device,
     precision: str = "fp32",
     groups: Sequence[str] | None = None,
+    reported: int | None = None,
     total: int | None = None,
 ) -> Iterator[Detections]:
     """Score this rank's keyframes, batch by batch.
@@ -56,6 +59,8 @@ def stream(
         device: where the model is.
         precision: fp32, bf16 or fp16.
         groups: the group of each class; None if all exclude each other.
+        reported: how many classes, from the first on, are kept; the others take part in the
+            softmax alone. None: all.
         total: keyframes over all ranks, for rank 0's progress bar.
 
     Yields:
@@ -73,7 +78,7 @@ def stream(
         for batch in loader:
             with torch.inference_mode(), autocast(precision, device), fixed:
                 output = model(batch.to(device, non_blocking=True), vocabulary)
-                scores = class_scores(output.logits, groups).cpu()
+                scores = class_scores(output.logits, groups)[:, :reported].cpu()
             progress.update(len(batch))
             # Copies: a tensor from a worker keeps a file descriptor open as long as it lives.
             yield Detections(

@@ -12,9 +12,9 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from stclip.commands.test import read_none_of
 from stclip.config import load_config
 from stclip.data.build import build_dataset
+from stclip.data.labels import read_label_file
 from stclip.engine.checkpoint import read_checkpoint
 from stclip.errors import UserError
 from stclip.evaluation.results import ScoredParts
@@ -79,10 +79,13 @@ def test_names_that_take_part_and_are_not_reported(
     assert (sums < 0.999).all()
     np.testing.assert_allclose(found["scores"] / sums, plain["scores"], atol=1e-5)
     (tmp_path / "none.txt").write_text("stand\n")
-    with pytest.raises(UserError, match=r"TEST\.NONE_OF .* label 'stand' is one of the vocabulary"):
+    with pytest.raises(UserError, match=r"TEST\.NONE_OF .*, line 1: label 'stand' is one of the"):
         test_net(case_config, *key)
+    groups = tmp_path / "groups.txt"
+    names = load_config(case_config).ALL_LABEL
+    groups.write_text("pose\n" * len(read_label_file(names)))
     with pytest.raises(UserError, match=r"TEST\.NONE_OF: '' expected with ALL_GROUP"):
-        read_none_of(load_config(case_config, [*key, "ALL_GROUP", "groups.txt"]), [])
+        test_net(case_config, *key, "ALL_GROUP", str(groups))
 
 
 def test_single_action(case_config: Path, shared_test: Path) -> None:
