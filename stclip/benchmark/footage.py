@@ -29,7 +29,6 @@ from stclip.models.clip import CLIP, CLIPSizes
 from stclip.tracking import Tracker
 
 WIDTH, HEIGHT, FPS = 1280, 720, 25
-_NAMES = ["clap", "sit", "wave", "throw", "pullup", "catch"]
 
 
 def write_moving_video(path: Path, seconds: float) -> None:
@@ -69,12 +68,12 @@ class _SomePersons:
 
 def model_of(name: str, model: str) -> Detector:
     """ST-CLIP (stclip) or CLIP without training (frame_crop) with random weights."""
+    work = Work(kind="infer", model=model)
     if name == "stclip":
-        work = Work(kind="infer", model=model)
-        return Detector(build(work, torch.device("cpu")), _NAMES)
+        return Detector(build(work, torch.device("cpu")), work.labels)
     torch.manual_seed(0)
     clip = CLIP(CLIPSizes(**MODELS[model])).eval()
-    return Detector(Baseline(clip, frame=True, crop=True), _NAMES)
+    return Detector(Baseline(clip, frame=True, crop=True), work.labels)
 
 
 def measure_detect(
@@ -102,7 +101,7 @@ def measure_detect(
         Tracker(FPS)  # what is slow the first time, by its imports
         find(next(iter(open_source(folder / "video.mp4"))))
         detection = Detection(
-            open_source(folder / "video.mp4"), detector, _NAMES[:-1], find, Settings(), {},
+            open_source(folder / "video.mp4"), detector, detector.labels, find, Settings(), {},
             precision=precision,
         )  # fmt: skip
         profile = cProfile.Profile()

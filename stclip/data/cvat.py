@@ -263,7 +263,7 @@ def _sources(meta: ET.Element, given: Sequence[str], path: Path) -> tuple[str, .
 
 
 def _actions(
-    sources: Iterable[str], label: str, attributes: Mapping[str, str]
+    sources: Sequence[str], label: str, attributes: Mapping[str, str], left_out: Counter[str]
 ) -> tuple[str, ...] | None:
     """What a person does; None if this is no person, but an object without these attributes."""
     found: dict[str, None] = {}
@@ -273,7 +273,10 @@ def _actions(
         is_person |= value is not None
         if value and value.lower() != "false":
             found[name if value.lower() == "true" else value] = None
-    return tuple(found) if is_person else None
+    if not is_person:
+        left_out[f"boxes of {label!r}, which has no attribute {' or '.join(sources)}"] += 1
+        return None
+    return tuple(found)
 
 
 def _track(
@@ -298,10 +301,8 @@ def _track(
         # CVAT itself lists every frame of a task; what is not listed then is not to be seen.
         sparse &= box.get("keyframe") != "0"
         attributes |= _attributes(box)  # a value holds until another one is given
-        actions = _actions(sources, label, attributes)
-        if actions is None:
-            left_out[f"boxes of {label!r}, which has no attribute {' or '.join(sources)}"] += 1
-        else:
+        actions = _actions(sources, label, attributes, left_out)
+        if actions is not None:
             visible = box.get("outside") != "1"
             rows[frame] = _corners(box, where, visible), visible, actions
     if not rows:
@@ -336,10 +337,8 @@ def _image(
     tracks = []
     for number_of_box, box in enumerate(boxes, start=1):
         called = f"{where}, box {number_of_box}"
-        label = _text(box.get("label"))
-        actions = _actions(sources, label, _attributes(box))
+        actions = _actions(sources, _text(box.get("label")), _attributes(box), left_out)
         if actions is None:
-            left_out[f"boxes of {label!r}, which has no attribute {' or '.join(sources)}"] += 1
             continue
         corners = np.array([_corners(box, called)])
         tracks.append(

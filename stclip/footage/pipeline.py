@@ -217,7 +217,9 @@ class Detection:
             # Time stamps are often rounded to milliseconds.
             gap = 1 / settings.detect_rate - 0.002
             rate = min(rate, settings.detect_rate)
-        tracker = Tracker(rate, settings.track_threshold, settings.lost_seconds)
+        tracker = None
+        if not self._find.has_tracks:
+            tracker = Tracker(rate, settings.track_threshold, settings.lost_seconds)
         is_cut = Cuts(settings.cut_threshold)
 
         def look(frame: Frame) -> Boxes:
@@ -225,7 +227,7 @@ class Detection:
             if found is None:
                 found = self._find(frame)
                 log.add_frame(frame.number, found)
-            if self._find.has_tracks:
+            if tracker is None:
                 return found
             if is_cut(frame.image):
                 tracker.cut()
