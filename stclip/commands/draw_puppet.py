@@ -1,8 +1,9 @@
 """Draw Puppet, the benchmark of drawn people, in J-HMDB's layout. Needs no download.
 
 The settings are datasets of their own: standard (one to three people, data/puppet), crowd (four or
-five, data/puppet_crowd) and context (what tells the action is far from the body,
-data/puppet_context).
+five, data/puppet_crowd), context (what tells the action is far from the body,
+data/puppet_context) and camera (standard scenes as a cheap camera films them,
+data/puppet_camera).
 
 Examples:
     stclip puppet draw

@@ -136,7 +136,7 @@ _C.MODEL.HEAD.CROP_WEIGHT = 0.0
 _C.DATASETS = CfgNode()
 # Folder of jhmdb/, ucf24/, ava/, puppet/.
 _C.DATASETS.DATA_DIR = "data"
-# jhmdb, ucf24, ava, puppet, puppet_crowd, puppet_context, or a .json file in the annotations format
+# jhmdb, ucf24, ava, puppet, puppet_crowd, puppet_context, puppet_camera, or a .json file in the annotations format
 # (DATA.md).
 _C.DATASETS.TRAIN = "jhmdb"
 _C.DATASETS.TEST = "jhmdb"

@@ -34,6 +34,7 @@ DRAWN = {
     "puppet": "stclip puppet draw --setting standard",
     "puppet_crowd": "stclip puppet draw --setting crowd",
     "puppet_context": "stclip puppet draw --setting context",
+    "puppet_camera": "stclip puppet draw --setting camera",
 }
 # The 21 classes; the files number them in this order.
 CLASSES = (

@@ -1,6 +1,6 @@
 """Draws Puppet: a benchmark in J-HMDB's layout, of people that the project draws itself.
 
-A folder holds ``videos/<video>/00001.png`` ..., J-HMDB's json files with everybody annotated,
+A folder holds ``videos/<video>/00001.png`` (or .jpg) ..., J-HMDB's json files with everybody annotated,
 ``lists/`` (which videos are of the seen and the unseen classes of each split), the same clips with
 several labels a person (multi.py), and ``puppet.json``, which says what was drawn.
 """
@@ -27,6 +27,8 @@ from stclip.data.jhmdb import CLASSES
 from stclip.data.labels import choices, read_label_file
 from stclip.errors import UserError
 from stclip.files import locked, write_json, write_text
+from stclip.puppet.draw.camera import plan_camera
+from stclip.puppet.draw.chance import Chance
 from stclip.puppet.draw.detections import Box, Detection, detect
 from stclip.puppet.draw.multi import annotations, detection_rows
 from stclip.puppet.draw.scene import HEIGHT, WIDTH, plan_scene
@@ -90,8 +92,9 @@ def draw_puppet(
 
     Returns:
         The content of ``puppet.json``. Its ``pixels_sha256`` (over the SHA-256 of each clip's
-        RGB bytes, in the order of ``plan_clips``) is the same on every machine; the bytes of PNG
-        files depend on the build of zlib.
+        RGB bytes before compression, in the order of ``plan_clips``) is the same on every machine
+        but for the setting ``camera``, whose filters may round otherwise in another Pillow; the
+        bytes of PNG files depend on the build of zlib.
 
     Raises:
         UserError: an argument cannot be, the folder exists, or the disk is full or not writable.
@@ -143,6 +146,7 @@ def draw_clip(plan: ClipPlan, videos: Path) -> DrawnClip:
     frames = choose_frames(rng)
     scene = plan_scene(rng, actions, frames, apart=setting.apart)
     errors = plan.random("detections")
+    camera = plan_camera(Chance(plan.random("camera"))) if setting.camera else None
     boxes: list[list[Box]] = []
     detections: list[list[Detection]] = []
     folder = videos / plan.name
@@ -151,8 +155,12 @@ def draw_clip(plan: ClipPlan, videos: Path) -> DrawnClip:
     for frame in range(frames):
         picture, found = scene.draw(frame)
         assert all(x1 < x2 and y1 < y2 for x1, y1, x2, y2 in found), f"{plan.name}: {found}"
-        path = folder / f"{frame + 1:05d}.png"
-        picture.save(path, compress_level=_COMPRESSION)
+        path = folder / f"{frame + 1:05d}.{setting.ending}"
+        if camera is None:
+            picture.save(path, compress_level=_COMPRESSION)
+        else:
+            picture = camera.film(picture, frame)
+            path.write_bytes(camera.compress(picture))
         pixels.update(picture.tobytes())
         size += path.stat().st_size
         boxes.append(found)
@@ -217,7 +225,8 @@ def _write_jhmdb(root: Path, clips: Sequence[DrawnClip]) -> None:
         name, part = clip.plan.name, clip.plan.part
         for frame, boxes in enumerate(clip.boxes, start=1):
             image_id = 1000 * number + frame
-            content[part]["images"].append(_image(image_id, name, frame))
+            file = f"{name}/{frame:05d}.{SETTINGS[clip.plan.setting].ending}"
+            content[part]["images"].append(_image(image_id, name, frame, file))
             content[part]["annotations"] += [
                 _annotation(image_id, person, clip.actions[person - 1], box)
                 for person, box in enumerate(boxes, start=1)
@@ -239,10 +248,10 @@ def _write_jhmdb(root: Path, clips: Sequence[DrawnClip]) -> None:
 _PERSON = {"supercategory": "person", "id": 1, "name": "person"}
 
 
-def _image(image_id: int, name: str, frame: int) -> dict[str, Any]:
+def _image(image_id: int, name: str, frame: int, file: str) -> dict[str, Any]:
     return {
         "id": image_id,
-        "img_path": f"{name}/{frame:05d}.png",
+        "img_path": file,
         "height": HEIGHT,
         "width": WIDTH,
         "movie": name,

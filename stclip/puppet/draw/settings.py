@@ -25,6 +25,7 @@ class Setting:
         other_action: how often another person does not do what the main person does.
         distinct: no two persons do the same.
         apart: the prop that tells the action is far from the body.
+        camera: a cheap camera films the scene (camera.py).
     """
 
     folder: str
@@ -33,12 +34,19 @@ class Setting:
     other_action: float = 1.0
     distinct: bool = False
     apart: bool = False
+    camera: bool = False
+
+    @property
+    def ending(self) -> str:
+        """The ending of the frames' files."""
+        return "jpg" if self.camera else "png"
 
 
 SETTINGS = {
     "standard": Setting("puppet", (1, 2), alone=0.1, other_action=0.85),
     "crowd": Setting("puppet_crowd", (3, 4), distinct=True),
     "context": Setting("puppet_context", (1,), alone=0.5, apart=True),
+    "camera": Setting("puppet_camera", (1, 2), alone=0.1, other_action=0.85, camera=True),
 }
 
 
