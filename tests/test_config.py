@@ -121,7 +121,7 @@ def test_saved_config_loads_to_the_same_values(tmp_path: Path) -> None:
         ("a: [1\n", "not valid yaml"),
         ("_BASE_: bad.yaml\n", "leads back"),
         ("_BASE_: absent.yaml\n", "absent.yaml: there is no such config file; there are "),
-        ("_BASE_: [a]\n", "_BASE_: the name of a file expected"),
+        ("_BASE_: [a, 1]\n", "_BASE_: the name of a file, or several, expected"),
         ("SEED: 1\nSEED: 2\n", "bad.yaml: line 2: the key SEED was set in line 1 already"),
         ("TEST: {BOXES: detected, BOXES: detected}\n", "line 1: the key BOXES was set in line 1"),
         ("SEED: 1\nTEST:\n  BOX_THRESH: 0\nTEST: {}\n", "line 4: the key TEST was set in line 2"),

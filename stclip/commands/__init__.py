@@ -32,6 +32,10 @@ COMMANDS = {
     "puppet film": ("draw_film", "draw a film without boxes, to try stclip detect on"),
     "puppet benchmark": ("benchmark_puppet", "all methods, splits and seeds on Puppet"),
     "puppet ablate": ("ablate_puppet", "train with and without each part of ST-CLIP on Puppet"),
+    "puppet beyond": (
+        "beyond_puppet",
+        "measure on Puppet what goes beyond the paper, step by step",
+    ),
     "puppet pretrain": ("pretrain_puppet", "train Puppet's small CLIP"),
 }
 

@@ -136,8 +136,8 @@ _C.MODEL.HEAD.CROP_WEIGHT = 0.0
 _C.DATASETS = CfgNode()
 # Folder of jhmdb/, ucf24/, ava/, puppet/.
 _C.DATASETS.DATA_DIR = "data"
-# jhmdb, ucf24, ava, puppet, puppet_crowd, puppet_context, puppet_camera, or a .json file in the annotations format
-# (DATA.md).
+# jhmdb, ucf24, ava, puppet, puppet_crowd, puppet_context, puppet_camera, or a .json file in the
+# annotations format (DATA.md).
 _C.DATASETS.TRAIN = "jhmdb"
 _C.DATASETS.TEST = "jhmdb"
 # A detections file to use instead of the dataset's own: .json (COCO-like), .jsonl, or AVA's .csv
@@ -205,7 +205,8 @@ _C.SOLVER.LOG_PERIOD = 20
 # ---------------------------------------------------------------- testing
 _C.TEST = CfgNode()
 # Beyond the paper: a label file with names that take part in the softmax and are never reported,
-# such as "standing", for people who do nothing of the vocabulary. "": none. Not with ALL_GROUP.
+# such as "standing", for people who do nothing of the vocabulary. TRAIN_LABEL: the names that were
+# trained on, but for those that are tested. "": none. Not with ALL_GROUP.
 _C.TEST.NONE_OF = ""
 # detected, or ground_truth (detector score 1).
 _C.TEST.BOXES = "detected"

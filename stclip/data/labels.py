@@ -79,7 +79,7 @@ class Labels:
         texts = {place: line.text for place, line in lines.items()}
         train, test = tuple(found["TRAIN_LABEL"]), tuple(found["TEST_LABEL"])
         tested = names if cfg.TEST.GENERALIZED else test
-        none_of = _none_of(cfg, tested) if cfg.TEST.NONE_OF else ()
+        none_of = _none_of(cfg, tested, found["TRAIN_LABEL"]) if cfg.TEST.NONE_OF else ()
         return cls(names, train, test, cfg.TEST.GENERALIZED, groups, places, texts, none_of)
 
     def vocabulary(self, part: Part) -> list[str]:
@@ -174,12 +174,16 @@ def _names(path: str | Path, key: str) -> dict[str, Line]:
     return found
 
 
-def _none_of(cfg: CfgNode, tested: Sequence[str]) -> tuple[str, ...]:
+def _none_of(cfg: CfgNode, tested: Sequence[str], trained: Mapping[str, Line]) -> tuple[str, ...]:
     """The lines of TEST.NONE_OF, which must fit the tested names."""
     if cfg.ALL_GROUP:
         raise UserError(
             "TEST.NONE_OF: '' expected with ALL_GROUP, where names do not exclude each other"
         )
+    if cfg.TEST.NONE_OF == "TRAIN_LABEL":
+        if not trained:
+            _lines("", "TRAIN_LABEL")
+        return tuple(line.text for name, line in trained.items() if name not in tested)
     found = _names(cfg.TEST.NONE_OF, "TEST.NONE_OF")
     for name, line in found.items():
         if name in tested:

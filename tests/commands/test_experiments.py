@@ -14,6 +14,7 @@ from stclip.cli import run
 from stclip.config import saved_config
 from stclip.errors import UserError
 from stclip.puppet.experiment import runs
+from stclip.puppet.experiment.beyond import STEPS, BeyondPlan
 from stclip.puppet.experiment.outcomes import intervals
 from stclip.puppet.experiment.plan import Plan
 from tests.helpers import REPOSITORY, load_command
@@ -235,3 +236,75 @@ def test_image_towers(configs: Path, tmp_path: Path) -> None:
         folder = out / "backbone" / key / "seed_3" / "test/inference/jhmdb"
         metrics = json.loads((folder / "metrics.json").read_text())
         assert row["mAP"]["mean"] == metrics["frame_mAP@0.5"]
+
+
+@pytest.mark.slow
+def test_beyond_the_paper(
+    tmp_path: Path, calls: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    configs, out = small_benchmark(tmp_path), tmp_path / "out"
+    words = ["--config-dir", str(configs), "--splits", "1", "--seeds", "3", "--draws", "20"]
+    words += ["--steps", "with_crop,frame_crop,published,published_half", "--chosen", "with_crop"]
+    assert load_command("beyond_puppet").main([*words, "--output", str(out)]) == 0
+    assert (calls.count("train"), calls.count("test")) == (2, 8)
+    assert "trained with the crop's feature minus ST-CLIP: " in capsys.readouterr().out
+    tables = json.loads((out / "table.json").read_text())["tables"]
+    found = {
+        (table["none_of"], table["voting"], row["method"]): row["splits"]["1"]["mean"]
+        for table in tables
+        for row in table["rows"]
+    }
+    # Each way of reading the one test is the test with these keys.
+    title, folder = "CLIP, frame + crop", tmp_path / "plain"
+    for none_of in ("", "TRAIN_LABEL"):
+        for voting in ("none", "track", "video"):
+            pairs = ["MODEL.NAME", "frame_crop", "TEST.NONE_OF", none_of, "TEST.VOTING", voting]
+            pairs += ["OUTPUT_DIR", str(folder)]
+            config = str(configs / "split_1.yaml")
+            assert load_command("test").main(["--config-file", config, *pairs]) == 0
+            metrics = json.loads((folder / "inference/jhmdb/metrics.json").read_text())
+            value = found[bool(none_of), voting, title]
+            assert value == pytest.approx(metrics["frame_mAP@0.5"], abs=1e-4)
+    (first, *_) = tables
+    leads = first["leads"]
+    assert list(leads) == [title, "ST-CLIP", "ST-CLIP, half of the training's way"]
+    ours = found[False, "none", "ST-CLIP, trained with the crop's feature"]
+    expected = ours - found[False, "none", title]
+    assert leads[title]["estimate"] == pytest.approx(expected, abs=1e-6)
+
+
+def test_classes_held_out_to_choose_on(tmp_path: Path) -> None:
+    lists, labels = tmp_path / "puppet/lists", tmp_path / "labels"
+    lists.mkdir(parents=True)
+    labels.mkdir()
+    (labels / "all.txt").write_text("a\nb\nc\nd\nz\n")
+    (labels / "train.txt").write_text("b\na\nc\nd\n")
+    (labels / "test.txt").write_text("z\n")
+    for part, first in (("train", 1), ("test", 5001)):
+        names = [f"{name}_{first + i}" for name in "abcd" for i in range(3)]
+        (lists / f"split_1_{part}_seen.txt").write_text("\n".join(names))
+    (tmp_path / "split_1.yaml").write_text(
+        f"""
+ALL_LABEL: {labels}/all.txt
+TRAIN_LABEL: {labels}/train.txt
+TEST_LABEL: {labels}/test.txt
+DATASETS: {{DATA_DIR: {tmp_path}, TRAIN: puppet, TEST: puppet}}
+"""
+    )
+    plan = BeyondPlan(tmp_path / "out", tmp_path, unseen_clips=2, held_out=True)
+    plan.fill([1], [7], STEPS)
+    assert [run.command for run in plan.runs].count("train") == 2
+    cfg = plan.trials[-1].run.cfg()
+    assert Path(cfg.TRAIN_LABEL).read_text().split() == ["a", "c"]
+    assert Path(cfg.TEST_LABEL).read_text().split() == ["b", "d"]
+    assert Path(cfg.TEST_VIDEO).read_text().split() == ["b_5002", "b_5003", "d_5002", "d_5003"]
+    trained = plan.trials[-1].run.training
+    assert trained is not None
+    of_training = trained.cfg()
+    assert Path(of_training.TRAIN_VIDEO).read_text().split() == [
+        *("a_1", "a_2", "a_3", "c_1", "c_2", "c_3")
+    ]
+    assert (of_training.TRAIN_LABEL, of_training.SEED) == (cfg.TRAIN_LABEL, 7)
+    assert (cfg.TEST.NONE_OF, cfg.MODEL.HEAD.CROP_WEIGHT, cfg.MODEL.SCALE) == (
+        "TRAIN_LABEL", 1.0, 0.5,
+    )  # fmt: skip

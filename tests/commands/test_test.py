@@ -81,6 +81,12 @@ def test_names_that_take_part_and_are_not_reported(
     (tmp_path / "none.txt").write_text("stand\n")
     with pytest.raises(UserError, match=r"TEST\.NONE_OF .*, line 1: label 'stand' is one of the"):
         test_net(case_config, *key)
+    trained, _ = test_net(case_config, "TEST.NONE_OF", "TRAIN_LABEL")
+    cfg = load_config(case_config)
+    (tmp_path / "none.txt").write_text("\n".join(read_label_file(cfg.TRAIN_LABEL)))
+    scores = np.load(trained / "predictions.npz")["scores"]
+    folder, _ = test_net(case_config, *key)
+    assert (np.load(folder / "predictions.npz")["scores"] == scores).all()
     groups = tmp_path / "groups.txt"
     names = load_config(case_config).ALL_LABEL
     groups.write_text("pose\n" * len(read_label_file(names)))

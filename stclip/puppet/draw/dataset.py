@@ -1,8 +1,8 @@
 """Draws Puppet: a benchmark in J-HMDB's layout, of people that the project draws itself.
 
-A folder holds ``videos/<video>/00001.png`` (or .jpg) ..., J-HMDB's json files with everybody annotated,
-``lists/`` (which videos are of the seen and the unseen classes of each split), the same clips with
-several labels a person (multi.py), and ``puppet.json``, which says what was drawn.
+A folder holds ``videos/<video>/00001.png`` (or .jpg) ..., J-HMDB's json files with everybody
+annotated, ``lists/`` (which videos are of the seen and the unseen classes of each split), the same
+clips with several labels a person (multi.py), and ``puppet.json``, which says what was drawn.
 """
 
 import hashlib
