@@ -30,9 +30,9 @@ _C.TEST_VIDEO = ""
 # ---------------------------------------------------------------- model
 _C.MODEL = CfgNode()
 # stclip; or CLIP without training on the keyframe (frame), the person's crop (crop), the keyframe
-# with the person marked (marked; beyond the paper, see HEAD.MARKED), or the sum of the keyframe's
-# feature and another one (frame_crop, frame_marked); or xclip: X-CLIP, fine-tuned or as published,
-# whose score of a clip is given to every person in it. The CLIP baselines use only WEIGHT, CLIP,
+# with the person marked (marked; beyond the paper, see HEAD.MARKED), or a sum of these features
+# (frame_crop, frame_marked, frame_crop_marked); or xclip: X-CLIP, fine-tuned or as published, whose
+# score of a clip is given to every person in it. The CLIP baselines use only WEIGHT, CLIP,
 # CLIP_ACTIVATION, DEVICE, PRECISION and HEAD (without its weights) of the keys below, xclip WEIGHT,
 # CLIP, CLIP_ACTIVATION, DEVICE, PRECISION and XCLIP. The classes of xclip are exclusive (no
 # ALL_GROUP).

@@ -45,7 +45,10 @@ _SHOWN = 20
 _KEPT = "the config kept with the weights"
 
 CHOICES: dict[str, tuple[str, ...]] = {
-    "MODEL.NAME": ("stclip", "frame", "crop", "frame_crop", "marked", "frame_marked", "xclip"),
+    "MODEL.NAME": (
+        *("stclip", "frame", "crop", "frame_crop"),
+        *("marked", "frame_marked", "frame_crop_marked", "xclip"),
+    ),
     "MODEL.XCLIP.UNIT": ("video", "window"),
     "MODEL.BACKBONE": ("clip", "xclip"),
     "MODEL.CLIP_ACTIVATION": ("auto", "quick_gelu", "gelu"),

@@ -18,6 +18,7 @@ BASELINES = {
     "frame_crop": {"frame": True, "crop": True},
     "marked": {"frame": False, "crop": False, "marked": True},
     "frame_marked": {"frame": True, "crop": False, "marked": True},
+    "frame_crop_marked": {"frame": True, "crop": True, "marked": True},
 }
 
 
