@@ -26,7 +26,7 @@ from stclip.structures.wordings import split_label
 _WITHOUT_SHAPE = {
     "LORA": ("ALPHA",),
     "TEMPORAL": ("ENABLED", "FRAMES", "STRIDE"),
-    "HEAD": ("TEMPERATURE", "CROP_WEIGHT"),
+    "HEAD": ("TEMPERATURE", "CROP_WEIGHT", "MARKED", "MARKED_WEIGHT"),
     "INTEREST_TOKENS": ("ENABLED", "TOP_K", "INCLUDE_PERSON"),
 }
 
@@ -52,7 +52,9 @@ class Detector:
         window_stride: int | None = None,
     ) -> None:
         self.model = model.eval()
-        self.needs = getattr(model, "needs", Needs(model.clip.image_size, model.window_length))
+        marked = getattr(model, "marked", None) is not None
+        needs = Needs(model.clip.image_size, model.window_length, frame_boxes=marked)
+        self.needs = getattr(model, "needs", needs)
         if window_stride is not None:
             self.needs = replace(self.needs, stride=window_stride)
         self.device = model.clip.text_projection.device

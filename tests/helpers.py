@@ -87,7 +87,15 @@ def random_batch(
         det_scores=torch.rand(count, generator=generator),
         labels=labels,
         keys=tuple(FrameKey(video, t) for t in range(1, len(persons) + 1)),
+        frame_boxes=_inside(count, size, generator),
     )
+
+
+def _inside(count: int, size: int, generator: torch.Generator) -> torch.Tensor:
+    """Boxes (count, 4) in a square, each a fifth to all of it wide and high."""
+    sides = 0.2 + 0.8 * torch.rand(count, 2, generator=generator)
+    corner = (1 - sides) * torch.rand(count, 2, generator=generator)
+    return size * torch.cat([corner, corner + sides], dim=1)
 
 
 def _pixels(count: int, size: int, generator: torch.Generator) -> torch.Tensor:

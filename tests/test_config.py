@@ -106,6 +106,8 @@ def test_saved_config_loads_to_the_same_values(tmp_path: Path) -> None:
         ("TEST: {VOTING: tracks}\n", "TEST.VOTING: one of none, video, track expected"),
         ("TEST: {VOTING_WINDOW: 0}\n", "TEST.VOTING_WINDOW: a number above 0"),
         ("MODEL:\n  NAME: videoclip\n", "MODEL.NAME: one of stclip, frame, crop, frame_crop"),
+        ("MODEL: {HEAD: {MARKED: red}}\n", "MODEL.HEAD.MARKED: one of blur, mask expected"),
+        ("MODEL: {HEAD: {MARKED_WEIGHT: -1}}\n", "MODEL.HEAD.MARKED_WEIGHT: a number not below 0"),
         ("MODEL: {TEMPORAL: {ENABLED: 1}}\n", "MODEL.TEMPORAL.ENABLED: bool expected"),
         ("MODEL: {INTEREST_TOKENS: {TOP_K: -1}}\n", "MODEL.INTEREST_TOKENS.TOP_K"),
         (

@@ -44,6 +44,7 @@ VARIANTS: dict[str, Callable[[], STCLIP]] = {
     "plain": tiny_model,
     "interest": lambda: STCLIP(tiny_model().clip, interest_tokens=InterestTokens(4)),
     "xclip": lambda: tiny_model(kind=CrossFrameCLIP),
+    "marked": lambda: STCLIP(tiny_model().clip, crop_weight=1.0, marked="blur"),
     "bare": lambda: STCLIP(tiny_model().clip, temporal=False, person_tokens=False),
 }
 # The most that the norm of a difference may be of the norm of the float32 values.

@@ -7,8 +7,8 @@ result_ava.csv is what its challenge takes, and there is no detections/. <datase
 DATASETS.TEST, or `annotations` for a file in the annotations format: each such file needs an
 OUTPUT_DIR of its own.
 
-Without MODEL.WEIGHT the freshly initialised model is tested. MODEL.NAME frame, crop or frame_crop
-tests CLIP as it is, and xclip without MODEL.WEIGHT what MODEL.CLIP names.
+Without MODEL.WEIGHT the freshly initialised model is tested. MODEL.NAME frame, crop, marked, or a
+sum such as frame_crop, tests CLIP as it is, and xclip without MODEL.WEIGHT what MODEL.CLIP names.
 
 Examples:
     stclip test --config-file jhmdb/split_1 \\

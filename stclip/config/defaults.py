@@ -29,11 +29,13 @@ _C.TEST_VIDEO = ""
 
 # ---------------------------------------------------------------- model
 _C.MODEL = CfgNode()
-# stclip; or CLIP without training on the keyframe (frame), the person's crop (crop) or the sum of
-# both features (frame_crop); or xclip: X-CLIP, fine-tuned or as published, whose score of a clip
-# is given to every person in it. The CLIP baselines use only WEIGHT, CLIP, CLIP_ACTIVATION, DEVICE,
-# PRECISION and HEAD of the keys below, xclip WEIGHT, CLIP, CLIP_ACTIVATION, DEVICE, PRECISION and
-# XCLIP. The classes of xclip are exclusive (no ALL_GROUP).
+# stclip; or CLIP without training on the keyframe (frame), the person's crop (crop), the keyframe
+# with the person marked (marked; beyond the paper, see HEAD.MARKED), or a sum of these features
+# (frame_crop, frame_marked, frame_crop_marked); or xclip: X-CLIP, fine-tuned or as published, whose
+# score of a clip is given to every person in it. The CLIP baselines use only WEIGHT, CLIP,
+# CLIP_ACTIVATION, DEVICE, PRECISION and HEAD (without its weights) of the keys below, xclip WEIGHT,
+# CLIP, CLIP_ACTIVATION, DEVICE, PRECISION and XCLIP. The classes of xclip are exclusive (no
+# ALL_GROUP).
 _C.MODEL.NAME = "stclip"
 # A checkpoint of ours or of the reference, CLIP included. "": start from MODEL.CLIP. A baseline
 # uses the checkpoint's CLIP without LoRA.
@@ -131,6 +133,12 @@ _C.MODEL.HEAD.TEMPERATURE = 0.07
 # Beyond the paper: how much of the crop's own CLIP feature is added to a person's feature, which is
 # the sum of relation token and frame feature. 0: none; 1: as much as of the others.
 _C.MODEL.HEAD.CROP_WEIGHT = 0.0
+# Beyond the paper: how much of the CLIP feature of the keyframe in which the person is marked is
+# added. 0: none, at no cost; otherwise every person costs one more picture in CLIP.
+_C.MODEL.HEAD.MARKED_WEIGHT = 0.0
+# How a person is marked: outside of the person's box the keyframe is blurred (blur) or has CLIP's
+# mean colour (mask).
+_C.MODEL.HEAD.MARKED = "blur"
 
 # ---------------------------------------------------------------- data
 _C.DATASETS = CfgNode()

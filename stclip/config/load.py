@@ -45,12 +45,16 @@ _SHOWN = 20
 _KEPT = "the config kept with the weights"
 
 CHOICES: dict[str, tuple[str, ...]] = {
-    "MODEL.NAME": ("stclip", "frame", "crop", "frame_crop", "xclip"),
+    "MODEL.NAME": (
+        *("stclip", "frame", "crop", "frame_crop"),
+        *("marked", "frame_marked", "frame_crop_marked", "xclip"),
+    ),
     "MODEL.XCLIP.UNIT": ("video", "window"),
     "MODEL.BACKBONE": ("clip", "xclip"),
     "MODEL.CLIP_ACTIVATION": ("auto", "quick_gelu", "gelu"),
     "MODEL.DEVICE": ("auto", "cpu", "cuda"),
     "MODEL.PRECISION": ("fp32", "bf16", "fp16"),
+    "MODEL.HEAD.MARKED": ("blur", "mask"),
     "SOLVER.OPTIMIZER": ("sgd", "adamw"),
     "DATALOADER.RESIZE": ("pillow", "torch"),
     "SOLVER.SCHEDULE": ("step", "cosine"),
@@ -81,6 +85,7 @@ NOT_NEGATIVE = (
     "DATASETS.AVA.START",
     "MODEL.SCALE",
     "MODEL.HEAD.CROP_WEIGHT",
+    "MODEL.HEAD.MARKED_WEIGHT",
     "MODEL.LORA.RANK",
     "MODEL.TEMPORAL.INIT_STD",
     "MODEL.PROMPT.INIT_STD",

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from stclip.data.frames import Video
 from stclip.data.proposals import Proposals
 from stclip.data.reading import FrameReader
-from stclip.data.transforms import clip_picture, preprocess
+from stclip.data.transforms import clip_picture, frame_boxes, preprocess
 from stclip.data.windows import spread, window
 from stclip.errors import UserError
 from stclip.structures import ClipBatch, FrameKey, Needs
@@ -76,6 +76,7 @@ def make_chunk(
     boxes: list[NDArray[np.float32]] = []
     scores: list[NDArray[np.float32]] = []
     labels: list[NDArray[np.float32]] = []
+    placed: list[NDArray[np.float32]] = []
     persons: list[tuple[int, NDArray[np.float32]]] = []
     for index, item in enumerate(keyframes):
         shown = frames.get(item.key.frame)
@@ -84,6 +85,8 @@ def make_chunk(
         owner += [index] * len(valid)
         boxes.append(clipped[valid])
         scores.append(item.persons.scores[valid])
+        if needs.frame_boxes:
+            placed.append(frame_boxes(clipped[valid], *size, needs.image_size))
         persons += [(item.key.frame, clipped[person]) for person in valid]
         if item.labels is not None:
             labels.append(item.labels[valid])
@@ -105,6 +108,7 @@ def make_chunk(
         det_scores=torch.from_numpy(np.concatenate(scores)),
         labels=torch.from_numpy(np.concatenate(labels)) if labels else None,
         keys=tuple(item.key for item in keyframes),
+        frame_boxes=torch.from_numpy(np.concatenate(placed)) if placed else None,
     )
 
 

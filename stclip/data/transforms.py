@@ -116,6 +116,26 @@ def patch_boxes(width: int, height: int, size: int, patch: int) -> NDArray[np.fl
     return np.concatenate(grids, axis=-1).reshape(-1, 4)
 
 
+def frame_boxes(
+    boxes: NDArray[np.floating], width: int, height: int, size: int
+) -> NDArray[np.float32]:
+    """Where boxes lie in the preprocessed picture, over whose edges they may reach.
+
+    Args:
+        boxes: (n, 4) xyxy in pixels of the picture itself.
+        width: of the picture, in pixels.
+        height: of the picture, in pixels.
+        size: side of the square that ``preprocess`` makes of it.
+
+    Returns:
+        (n, 4) xyxy in pixels of that square.
+    """
+    new_width, new_height = _resized(width, height, size)
+    scale = np.array([new_width / width, new_height / height] * 2)
+    margin = np.array([_margin(new_width, size), _margin(new_height, size)] * 2)
+    return np.asarray(boxes * scale - margin, dtype=np.float32)
+
+
 def rounded(box: NDArray[np.floating]) -> tuple[int, int, int, int]:
     """The whole pixels of a box (4,), halves rounded to even (method.md section 2)."""
     x1, y1, x2, y2 = (round(float(value)) for value in box)

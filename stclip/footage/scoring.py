@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from stclip.data.chunks import visible_boxes
-from stclip.data.transforms import crop_box, preprocess
+from stclip.data.transforms import crop_box, frame_boxes, preprocess
 from stclip.data.windows import window
 from stclip.detector import Detector
 from stclip.footage.records import Boxes
@@ -35,6 +35,7 @@ class Moment:
         ids: (n,) tracks of its persons.
         boxes: (n, 4) float32.
         crops: (n, 3, size, size) uint8.
+        frame_boxes: (n, 4) float32, ``boxes`` in the resized frame.
     """
 
     seconds: float
@@ -42,6 +43,7 @@ class Moment:
     ids: NDArray[np.int64]
     boxes: NDArray[np.float32]
     crops: Tensor
+    frame_boxes: NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -137,8 +139,10 @@ class Scorer:
 
     def _moment(self, frame: Frame, boxes: NDArray[np.float32], ids: NDArray[np.int64]) -> Moment:
         size = self._needs.image_size
+        height, width = frame.image.shape[:2]
+        placed = frame_boxes(boxes, width, height, size)
         crops = [preprocess(crop_box(frame.image, box), size) for box in boxes]
-        return Moment(frame.seconds, self._count, ids, boxes, torch.stack(crops))
+        return Moment(frame.seconds, self._count, ids, boxes, torch.stack(crops), placed)
 
     def _forget(self) -> None:
         """Drop frames that no window needs any more."""
@@ -155,6 +159,7 @@ class Scorer:
         windows = [window(m.place, self._count, needs.frames, needs.stride) for m in moments]
         numbers = sorted({n for shown in windows for n in shown} | {m.place for m in moments})
         row = {number: index for index, number in enumerate(numbers)}
+        placed = np.concatenate([moment.frame_boxes for moment in moments])
         batch = ClipBatch(
             frames=torch.stack([self._frames[number] for number in numbers]),
             window=torch.tensor(
@@ -167,6 +172,7 @@ class Scorer:
             det_scores=torch.ones(sum(len(moment.ids) for moment in moments)),
             labels=None,
             keys=tuple(FrameKey("", moment.place) for moment in moments),
+            frame_boxes=torch.from_numpy(placed) if needs.frame_boxes else None,
         )
         with self._fixed:
             scores = self._detector.score_batch(batch, self._precision)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from stclip.models.clip import CLIP, normalize_pixels
+from stclip.models.marked import Outside, mark
 from stclip.models.stclip import STCLIPOutput, cosine_logits
 from stclip.structures import ClipBatch, Needs
 
@@ -15,31 +16,46 @@ BASELINES = {
     "frame": {"frame": True, "crop": False},
     "crop": {"frame": False, "crop": True},
     "frame_crop": {"frame": True, "crop": True},
+    "marked": {"frame": False, "crop": False, "marked": True},
+    "frame_marked": {"frame": True, "crop": False, "marked": True},
+    "frame_crop_marked": {"frame": True, "crop": True, "marked": True},
 }
 
 
 class Baseline(nn.Module):
-    """CLIP's image features of a person's keyframe, crop or both against CLIP's text features.
+    """CLIP's image features of pictures of a person against CLIP's text features.
 
     Keyframes and crops are preprocessed as ST-CLIP's are, and the class names are the bare ones. Of
-    both, the UNNORMALISED projected features are added, because ST-CLIP adds those of the
+    several, the UNNORMALISED projected features are added, because ST-CLIP adds those of the
     interaction and of the keyframe so (method.md section 4): whatever it gains over this baseline
     then comes from what it computes and not from another way to add.
 
     Args:
         clip: a CLIP without LoRA; all of it is frozen.
         frame: whether the keyframe's feature counts.
-        crop: whether the feature of the person's crop counts; one of the two must.
+        crop: whether the feature of the person's crop counts.
+        marked: whether that of the keyframe counts in which the person is marked; one must.
+        outside: what is done outside of the person's box to mark the person, see ``mark``.
         temperature: the cosines are divided by it.
     """
 
     needs: Needs  # set by build_model
 
-    def __init__(self, clip: CLIP, *, frame: bool, crop: bool, temperature: float = 0.07) -> None:
+    def __init__(
+        self,
+        clip: CLIP,
+        *,
+        frame: bool,
+        crop: bool,
+        marked: bool = False,
+        outside: Outside = "blur",
+        temperature: float = 0.07,
+    ) -> None:
         super().__init__()
-        assert frame or crop, "a baseline must see the keyframe or the crop"
+        assert frame or crop or marked, "a baseline must see the person somewhere"
         self.clip = clip.requires_grad_(False)
         self.frame, self.crop = frame, crop
+        self.marked = outside if marked else None
         self.temperature = temperature
 
     @property
@@ -72,6 +88,9 @@ class Baseline(nn.Module):
             features.append(self.clip.encode_image(frames)[owner])  # (N, E)
         if self.crop:
             features.append(self.clip.encode_image(normalize_pixels(batch.crops)))  # (N, E)
+        if self.marked is not None:
+            marked = normalize_pixels(mark(batch, self.marked))
+            features.append(self.clip.encode_image(marked))  # (N, E)
         person_features = torch.stack(features).sum(dim=0)
         text, text_row = vocabulary[None], torch.zeros_like(batch.owner)
         logits = cosine_logits(person_features, text, text_row, self.temperature)

@@ -61,8 +61,12 @@ def build_model(
         model = _build_xclip(cfg, state)
     else:
         clip = _clip(cfg, state, lora_rank=0)
-        temperature = cfg.MODEL.HEAD.TEMPERATURE
-        model = Baseline(clip, **BASELINES[cfg.MODEL.NAME], temperature=temperature)
+        model = Baseline(
+            clip,
+            **BASELINES[cfg.MODEL.NAME],
+            outside=cfg.MODEL.HEAD.MARKED,
+            temperature=cfg.MODEL.HEAD.TEMPERATURE,
+        )
     if state is not None:
         model.clip.use_activation(_activation_of_weight(cfg, activation))
     visual = model.clip.visual
@@ -87,8 +91,11 @@ def needs_of(cfg: CfgNode, image_size: int) -> Needs:
     temporal, clips = cfg.MODEL.TEMPORAL, cfg.MODEL.XCLIP
     if cfg.MODEL.NAME == "xclip":
         return Needs(image_size, clips.FRAMES, clips.STRIDE, clips.UNIT)
-    over_time = cfg.MODEL.NAME == "stclip" and temporal.ENABLED
-    return Needs(image_size, temporal.FRAMES if over_time else 1, temporal.STRIDE)
+    frames, marked = 1, BASELINES.get(cfg.MODEL.NAME, {}).get("marked", False)
+    if cfg.MODEL.NAME == "stclip":
+        frames = temporal.FRAMES if temporal.ENABLED else 1
+        marked = cfg.MODEL.HEAD.MARKED_WEIGHT > 0
+    return Needs(image_size, frames, temporal.STRIDE, frame_boxes=marked)
 
 
 def encode_labels(
@@ -236,6 +243,8 @@ def _build_stclip(cfg: CfgNode, state: dict[str, Tensor] | None) -> STCLIP:
         temporal_depth=cfg.MODEL.TEMPORAL.DEPTH,
         temporal_init_std=cfg.MODEL.TEMPORAL.INIT_STD,
         crop_weight=_crop_weight(cfg),
+        marked=cfg.MODEL.HEAD.MARKED if cfg.MODEL.HEAD.MARKED_WEIGHT else None,
+        marked_weight=cfg.MODEL.HEAD.MARKED_WEIGHT,
     )
     if state is not None:
         load_state(model, state, "MODEL.WEIGHT")

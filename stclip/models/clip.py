@@ -448,6 +448,14 @@ class CLIP(nn.Module):
         return self.logit_scale.exp() * image_features @ text_features.T
 
 
+def initialise_linear(module: nn.Module, std: float = 0.02) -> None:
+    """Start a linear layer with a truncated normal and without bias; for ``nn.Module.apply``."""
+    if isinstance(module, nn.Linear):
+        nn.init.trunc_normal_(module.weight, std=std)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
 def _normal(*shape: int, std: float) -> nn.Parameter:
     values = torch.empty(shape)
     if not values.is_meta:  # there is nothing to draw, and trying imports torch's whole compiler

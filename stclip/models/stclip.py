@@ -32,9 +32,11 @@ from stclip.models.clip import (
     InteractionBlock,
     LayerNorm,
     Linear,
+    initialise_linear,
     normalize_pixels,
 )
 from stclip.models.fast import cross_attention, mean_attention
+from stclip.models.marked import Outside, mark
 from stclip.structures import ClipBatch, Needs, PersonLayout
 
 
@@ -227,9 +229,7 @@ class ContextPrompting(nn.Module):
         layers: the blocks after which the text is prompted, counted from 0.
         width: W.
         embed_dim: E.
-        alpha: initial scale of the prompts.
-        init_std: standard deviation that their weights start with.
-        depth: prompt blocks of each layer.
+        alpha, init_std, depth: of each ``ContextPrompt``.
     """
 
     def __init__(
@@ -256,14 +256,6 @@ class ContextPrompting(nn.Module):
         if name not in self.prompts:
             return text
         return self.prompts[name](text, self.projectors[name](tokens), key_mask)
-
-
-def initialise_linear(module: nn.Module, std: float = 0.02) -> None:
-    """Start a linear layer with a truncated normal and without bias; for ``nn.Module.apply``."""
-    if isinstance(module, nn.Linear):
-        nn.init.trunc_normal_(module.weight, std=std)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
 
 
 # ---------------------------------------------------------------- section 6: interest tokens
@@ -385,6 +377,8 @@ class STCLIP(nn.Module):
             default all layers prompt.
         temporal_depth, temporal_init_std: of ``ContextTokens``.
         crop_weight: of the crop's feature in a person's; not in the paper, needs ``person_tokens``.
+        marked: how the person is marked in one more keyframe (see ``mark``), whose feature counts
+            with ``marked_weight`` in a person's; None: in none. Not in the paper.
     """
 
     needs: Needs  # set by build_model
@@ -407,6 +401,8 @@ class STCLIP(nn.Module):
         temporal_depth: int = 1,
         temporal_init_std: float = 1.0,
         crop_weight: float = 0.0,
+        marked: Outside | None = None,
+        marked_weight: float = 1.0,
     ) -> None:
         super().__init__()
         assert person_tokens or not (interest_tokens or crop_weight), "they need person_tokens"
@@ -427,6 +423,7 @@ class STCLIP(nn.Module):
         self.window_length = frames if temporal else 1  # frames that the model looks at
         self.temperature = temperature
         self.crop_weight = crop_weight
+        self.marked, self.marked_weight = marked, marked_weight
 
     @torch.no_grad()
     def encode_vocabulary(self, tokens: Tensor) -> Tensor:
@@ -451,20 +448,21 @@ class STCLIP(nn.Module):
         keyframe = batch.keyframe[active]  # (A,)
         window = batch.window[active] if self.window_length > 1 else keyframe[:, None]  # (A, T)
 
-        # Section 1: every distinct frame is cut into patches once; crops and whole keyframes go
-        # through the encoder together.
+        # Section 1: every distinct frame is cut into patches once; crops, whole keyframes and those
+        # with a person marked go through the encoder together.
         patches = visual.patch_embed(normalize_pixels(batch.frames))  # (F, L, W)
-        images = context = patches[keyframe]  # (A, L, W)
-        if self.person_tokens is not None:
-            crops = visual.patch_embed(normalize_pixels(batch.crops))  # (N, L, W)
-            images = torch.cat([images, crops])  # (A + N, L, W)
-        encoded = visual.encode(images)  # (A + N, W)
-        frame_features, crop_features = encoded.tensor_split([len(active)])
+        context = patches[keyframe]  # (A, L, W)
+        pictures = [] if self.person_tokens is None else [batch.crops]  # (N, 3, H, W) each
+        if self.marked is not None:
+            pictures.append(mark(batch, self.marked))
+        images = [visual.patch_embed(normalize_pixels(pixels)) for pixels in pictures]
+        encoded = visual.encode(torch.cat([context, *images]))  # (A + N, W), marked: A + 2 N
+        frame_features, *others = encoded.split([len(active), *map(len, pictures)])  # (N, W) each
 
         # Section 2: person tokens.
         persons = None
         if self.person_tokens is not None:
-            persons = self.person_tokens(crop_features)  # (N, W)
+            persons = self.person_tokens(others[0])  # (N, W)
 
         # Section 3: context tokens, with class token, positions and ln_pre.
         if self.context_tokens is not None:
@@ -492,7 +490,9 @@ class STCLIP(nn.Module):
         relation = visual.project(visual.ln_post(x[layout.row, layout.column]))  # (N, E)
         person_features = relation + visual.project(frame_features)[owner]  # (N, E)
         if self.crop_weight:
-            person_features = person_features + self.crop_weight * visual.project(crop_features)
+            person_features = person_features + self.crop_weight * visual.project(others[0])
+        if self.marked is not None:
+            person_features = person_features + self.marked_weight * visual.project(others[-1])
 
         # Section 7: scores.
         logits = cosine_logits(person_features, text, text_row, self.temperature)  # (N, C)

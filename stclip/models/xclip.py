@@ -34,9 +34,10 @@ from stclip.models.clip import (
     InteractionBlock,
     LayerNorm,
     VisionTransformer,
+    initialise_linear,
     normalize_pixels,
 )
-from stclip.models.stclip import ContextPrompt, STCLIPOutput, cosine_logits, initialise_linear
+from stclip.models.stclip import ContextPrompt, STCLIPOutput, cosine_logits
 from stclip.structures import ClipBatch, Needs
 
 # ImageNet's statistics and not CLIP's: what the authors trained with.

@@ -82,6 +82,8 @@ class ClipBatch:
         det_scores: (N,) float32, the person detector's; 1 for ground truth.
         labels: (N, C) float32 multi-hot over the vocabulary, or None at test time.
         keys: B frame keys.
+        frame_boxes: (N, 4) float32, ``boxes`` in pixels of ``frames``, over whose edges they may
+            reach; None where the model does not need them.
         layout: what follows from ``owner`` and ``window``.
     """
 
@@ -94,6 +96,7 @@ class ClipBatch:
     det_scores: Tensor
     labels: Tensor | None
     keys: tuple[FrameKey, ...]
+    frame_boxes: Tensor | None = None
     layout: PersonLayout = field(init=False)
 
     def __post_init__(self) -> None:
@@ -102,6 +105,7 @@ class ClipBatch:
         assert len(self.owner) == len(self.boxes) == len(self.det_scores) == persons, "N rows each"
         assert self.boxes.shape == (persons, 4), f"boxes: {tuple(self.boxes.shape)}"
         assert self.labels is None or len(self.labels) == persons, "labels: N rows"
+        assert self.frame_boxes is None or self.frame_boxes.shape == (persons, 4), "frame_boxes"
         self.layout = PersonLayout.of(self.owner, self.window)
 
     def __len__(self) -> int:
@@ -122,6 +126,8 @@ class ClipBatch:
             keyframe_offset += len(batch)
         labels = [batch.labels for batch in batches if batch.labels is not None]
         assert len(labels) in (0, len(batches)), "labels: either every batch has them, or none"
+        placed = [batch.frame_boxes for batch in batches if batch.frame_boxes is not None]
+        assert len(placed) in (0, len(batches)), "frame_boxes: every batch has them, or none"
         return cls(
             frames=torch.cat([batch.frames for batch in batches]),
             window=torch.cat(windows),
@@ -132,6 +138,7 @@ class ClipBatch:
             det_scores=torch.cat([batch.det_scores for batch in batches]),
             labels=torch.cat(labels) if labels else None,
             keys=tuple(key for batch in batches for key in batch.keys),
+            frame_boxes=torch.cat(placed) if placed else None,
         )
 
     def to(self, device: torch.device, non_blocking: bool = False) -> ClipBatch:

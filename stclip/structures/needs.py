@@ -17,9 +17,11 @@ class Needs:
         clips: None for windows around keyframes, the keyframe itself and a crop of each person.
             "window" and "video" for clips alone, resized as X-CLIP's authors do it: one of the
             frames around each keyframe, or one of a whole video for all of its keyframes.
+        frame_boxes: whether also the persons' boxes in the keyframes as they are resized.
     """
 
     image_size: int
     frames: int = 1
     stride: int = 1
     clips: Literal["window", "video"] | None = None
+    frame_boxes: bool = False

@@ -244,6 +244,9 @@ def test_keys_that_clips_do_not_heed_are_named_once(cfg, tmp_path, caplog):
         (("MODEL.TEMPORAL.STRIDE", 2, "MODEL.TEMPORAL.FRAMES", 5), Needs(32, 5, 2)),
         (("MODEL.TEMPORAL.ENABLED", False), Needs(32, 1)),
         (("MODEL.NAME", "frame_crop"), Needs(32, 1)),
+        (("MODEL.NAME", "frame_marked"), Needs(32, 1, frame_boxes=True)),
+        (("MODEL.HEAD.MARKED_WEIGHT", 0.5), Needs(32, 9, frame_boxes=True)),
+        (("MODEL.NAME", "crop", "MODEL.HEAD.MARKED_WEIGHT", 0.5), Needs(32, 1)),
         (("MODEL.NAME", "xclip", "MODEL.XCLIP.FRAMES", 4), Needs(32, 4, 4, "video")),
         (
             ("MODEL.NAME", "xclip", "MODEL.XCLIP.UNIT", "window", "MODEL.XCLIP.STRIDE", 3),

@@ -101,6 +101,18 @@ def test_boxes_are_clipped_and_empty_ones_dropped_with_their_scores_and_labels()
         assert torch.equal(crop, preprocess(crop_box(picture, box), SIZE))
 
 
+def test_boxes_in_the_resized_frames_come_if_they_are_needed():
+    """40 x 30 becomes 21 x 16, of which the crop keeps columns 2 to 18."""
+    boxes = [[-5, 0, 20, 15], [10, 7.5, 99, 99]]
+    keyframes = [keyframe(1, boxes), keyframe(2)]
+    batch = make_chunk(Counting(2), keyframes, Needs(SIZE, 1, frame_boxes=True))
+    expected = [[-2, 0, 8.5, 8], [3.25, 4, 18.475, 15.467]]  # of boxes clipped to the frame
+    np.testing.assert_allclose(batch.frame_boxes, expected, rtol=1e-4)
+    assert make_chunk(Counting(2), keyframes, Needs(SIZE, 1)).frame_boxes is None
+    alone = make_chunk(Counting(2), keyframes[1:], Needs(SIZE, 1, frame_boxes=True))
+    assert alone.frame_boxes.shape == (0, 4)
+
+
 def test_a_keyframe_without_persons_keeps_its_columns_of_labels():
     empty = ChunkKeyframe(FrameKey("v", 1), NO_PROPOSALS, np.zeros((0, 5), dtype=np.float32))
     batch = make_chunk(Counting(2), [empty], Needs(SIZE, 3))

@@ -5,7 +5,13 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from stclip.data.transforms import clip_picture, crop_box, patch_boxes, preprocess
+from stclip.data.transforms import (
+    clip_picture,
+    crop_box,
+    frame_boxes,
+    patch_boxes,
+    preprocess,
+)
 from stclip.models.xclip import normalize_video, preprocess_video
 
 
@@ -109,6 +115,8 @@ def test_patches_show_what_is_in_them(size):
         means = square.unflatten(0, (4, 16)).unflatten(2, (4, 16)).mean(dim=(1, 3)).flatten()
         assert means[number] > 220
         assert means.sum() - means[number] < 110
+    found = frame_boxes(boxes, width, height, size=64)  # the way back
+    np.testing.assert_allclose(found[6], [32, 16, 48, 32], rtol=1e-5)
 
 
 @pytest.mark.parametrize("shape", [(320, 240), (37, 300), (224, 224), (100, 61), (1, 50)])

@@ -375,16 +375,23 @@ def test_a_detector_that_gives_something_else(film: Path) -> None:
         stclip.detect(film, ACTIONS, clip="puppet", detector=wrong).all()
 
 
-def test_a_window_at_a_time_gives_what_the_detector_gives(film: Path) -> None:
+@pytest.mark.parametrize("marked", [False, True])
+def test_a_window_at_a_time_gives_what_the_detector_gives(marked: bool, tmp_path: Path) -> None:
     """The stream's scores are those of ``Detector.score`` with the whole video at hand."""
+    weights = None
+    if marked:
+        weights, config = tmp_path / "a.pth", "MODEL: {HEAD: {MARKED_WEIGHT: 1.0}}"
+        save_checkpoint(weights, Checkpoint(tiny_model().state_dict(), config=config))
     frames = list(pictures(1.5))
     box = np.array([[20.0, 30, 80, 140]], np.float32)
     found = detect(
-        frames, ACTIONS, clip="puppet", fps=FPS, settings=Settings(score_every=0.3), device="cpu",
+        frames, ACTIONS, weights=weights, clip="puppet", fps=FPS,
+        settings=Settings(score_every=0.3), device="cpu",
         detector=lambda _: [(box, np.array([0.9], np.float32))],
     ).all()  # fmt: skip
     times, scores = found.tracks[1].timeline()
-    model, _ = load_model(ACTIONS, clip="puppet", device="cpu")
+    model, _ = load_model(ACTIONS, weights=weights, clip="puppet", device="cpu")
+    assert model.needs.frame_boxes == marked
     for time, row in zip(times, scores, strict=True):
         expected = model.score(frames, box, round(time * FPS))
         np.testing.assert_allclose(row, expected[0], atol=1e-5)

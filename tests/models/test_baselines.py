@@ -5,6 +5,7 @@ from torch.nn import functional as F
 
 from stclip.models.baselines import BASELINES, Baseline
 from stclip.models.clip import CLIP, normalize_pixels
+from stclip.models.marked import mark
 from stclip.structures import ClipBatch
 from tests.helpers import random_batch, tiny_model
 
@@ -21,7 +22,9 @@ def looped(name: str, clip: CLIP, batch: ClipBatch) -> Tensor:
     for person, owner in enumerate(batch.owner.tolist()):
         frame = clip.encode_image(normalize_pixels(batch.frames[batch.keyframe[owner]][None]))[0]
         crop = clip.encode_image(normalize_pixels(batch.crops[person][None]))[0]
-        feature = {"frame": frame, "crop": crop, "frame_crop": frame + crop}[name]
+        marked = clip.encode_image(normalize_pixels(mark(batch, "blur")[person][None]))[0]
+        pictures = {"frame": frame, "crop": crop, "marked": marked}
+        feature = sum(pictures[part] for part in name.split("_"))
         rows.append(F.cosine_similarity(feature[None], TEXT) / 0.07)
     return torch.stack(rows)
 

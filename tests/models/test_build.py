@@ -2,6 +2,7 @@
 
 import logging
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -156,6 +157,23 @@ def test_a_baseline_of_a_checkpoint_is_its_clip_without_lora(clip_file: str, nam
     assert not found.training
     assert found.state_dict().keys() == expected.keys()
     assert all(torch.equal(tensor, expected[key]) for key, tensor in found.state_dict().items())
+
+
+@torch.no_grad()
+def test_marked_persons(clip_file: str) -> None:
+    """Without a weight nothing changes, and no boxes are needed."""
+    pairs, batch = ("MODEL.CLIP", clip_file), random_batch([2, 0, 1])
+    state = build(*pairs).state_dict()
+    expected = build(*pairs, state=state)(batch, TEXT).logits
+    off = build(*pairs, "MODEL.HEAD.MARKED", "mask", state=state)
+    assert torch.equal(off(replace(batch, frame_boxes=None), TEXT).logits, expected)
+    logits = []
+    for how in ("blur", "mask"):
+        keys = ("MODEL.HEAD.MARKED", how, "MODEL.HEAD.MARKED_WEIGHT", "0.5")
+        logits.append(build(*pairs, *keys, state=state)(batch, TEXT).logits)
+        assert build(*pairs, *keys, "MODEL.NAME", "marked").marked == how
+    assert not torch.allclose(logits[0], logits[1], atol=1e-3)
+    assert not torch.allclose(logits[0], expected, atol=1e-3)
 
 
 def test_a_baseline_of_weights_without_clip(clip_file: str) -> None:

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stclip.models.clip import normalize_pixels
+from stclip.models.marked import Outside, mark
 from stclip.models.stclip import (
     STCLIP,
     ContextPrompt,
@@ -30,6 +31,7 @@ def forward(batch: ClipBatch, seed: int = 0) -> STCLIPOutput:
 
 def one_keyframe(batch: ClipBatch, row: int) -> ClipBatch:
     rows = batch.owner == row
+    assert batch.frame_boxes is not None
     return ClipBatch(
         frames=batch.frames,
         window=batch.window[row : row + 1],
@@ -40,6 +42,7 @@ def one_keyframe(batch: ClipBatch, row: int) -> ClipBatch:
         det_scores=batch.det_scores[rows],
         labels=None,
         keys=batch.keys[row : row + 1],
+        frame_boxes=batch.frame_boxes[rows],
     )
 
 
@@ -207,6 +210,39 @@ def test_the_crops_feature_can_be_added() -> None:
     text = F.normalize(added.text_features[added.text_row], dim=-1)
     cosines = (F.normalize(expected, dim=-1)[:, None] * text).sum(dim=-1)
     torch.testing.assert_close(added.logits, cosines / 0.07, rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("person_tokens", [True, False])
+@pytest.mark.parametrize("outside", ["blur", "mask"])
+def test_the_marked_persons_feature_can_be_added(
+    both_ways: bool, outside: Outside, person_tokens: bool
+) -> None:
+    clip, batch = tiny_model().clip, random_batch([2, 0, 1])
+    crop_weight = 0.25 if person_tokens else 0.0
+    parts = {"prompt": False, "person_tokens": person_tokens, "crop_weight": crop_weight}
+    torch.manual_seed(0)
+    plain = STCLIP(clip, **parts).eval()
+    model = STCLIP(clip, **parts, marked=outside, marked_weight=0.5).eval()
+    model.load_state_dict(plain.state_dict())  # no parameters of its own
+    found = model(batch, TEXT)
+    pictures = torch.cat([mark(one_keyframe(batch, row), outside) for row in (0, 2)])
+    added = clip.encode_image(normalize_pixels(pictures))
+    expected = plain(batch, TEXT).person_features + 0.5 * added
+    torch.testing.assert_close(found.person_features, expected, rtol=1e-5, atol=1e-5)
+    looped = torch.cat([model(one_keyframe(batch, row), TEXT).logits for row in range(3)])
+    torch.testing.assert_close(found.logits, looped, rtol=1e-5, atol=1e-5)
+
+
+def test_gradients_flow_through_the_marked_persons_feature() -> None:
+    """Without person tokens and prompts LoRA learns from it, and only the pictures differ."""
+    batch, gradients = random_batch([1, 2]), []
+    for weight in (0.0, 1.0):
+        parts = {"person_tokens": False, "prompt": False, "temporal": False}
+        model = STCLIP(tiny_model().clip, **parts, marked="blur", marked_weight=weight).train()
+        model(batch, TEXT).logits.square().sum().backward()
+        gradients.append([p.grad for p in model.parameters() if p.requires_grad])
+    assert all(not torch.allclose(a, b) for a, b in zip(*gradients, strict=True))
 
 
 def test_no_persons() -> None:

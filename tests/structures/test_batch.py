@@ -17,6 +17,7 @@ def test_laying_end_to_end_keeps_what_indices_point_at() -> None:
     assert torch.equal(both.frames[both.keyframe[2]], b.frames[b.keyframe[0]])
     assert torch.equal(both.frames[both.window[2, 3]], b.frames[b.window[0, 3]])
     assert both.window[0].tolist() == [0, 1, 2, 3, -1, -1, -1, -1, -1]
+    assert torch.equal(both.frame_boxes[1:], b.frame_boxes)
 
 
 def test_fields_must_agree_in_length() -> None:
@@ -38,6 +39,14 @@ def test_the_layout_follows_from_owners_and_windows() -> None:
 def test_labels_must_be_there_for_all_or_none() -> None:
     with pytest.raises(AssertionError, match="labels"):
         ClipBatch.cat([random_batch([1], classes=3), random_batch([1])])
+
+
+def test_boxes_in_the_frames_must_be_there_for_all_or_none() -> None:
+    batch = random_batch([1])
+    without = replace(batch, frame_boxes=None)
+    assert ClipBatch.cat([without, without]).frame_boxes is None
+    with pytest.raises(AssertionError, match="frame_boxes"):
+        ClipBatch.cat([batch, without])
 
 
 def test_moving_keeps_everything() -> None:
