@@ -112,15 +112,18 @@ def load_config(config_file: str | Path | None = None, pairs: Sequence[str] = ()
 
     Args:
         config_file: a yaml file; its ``_BASE_`` names another one, relative to itself, to start
-            from, or one that comes with stclip (``configs/base.yaml``), or several in a list, of
-            which the later ones win.
+            from, or one that comes with stclip (``configs/base.yaml``). Several files, with commas
+            between them, are read one after the other; the later ones win.
         pairs: KEY VALUE KEY VALUE ..., which win over the files.
 
     Raises:
         UserError: a file that is missing or no yaml mapping, unknown keys (all of them at once), a
             value of the wrong type or outside the choices.
     """
-    sources = [] if config_file is None else _read_files(Path(config_file), seen=())
+    names = [] if config_file is None else [str(config_file)]
+    if names and not os.path.exists(names[0]):
+        names = names[0].split(",")
+    sources = [source for name in names for source in _read_files(Path(name), seen=())]
     if len(pairs) % 2:
         raise UserError(
             f"command line: KEY VALUE pairs expected, found {len(pairs)} words: "
@@ -273,11 +276,8 @@ def _read_files(path: Path, seen: tuple[Path, ...]) -> list[Source]:
     source = str(path)
     tree = _mapping(read_yaml(path), source)
     base = tree.pop(BASE_KEY, None)
-    bases = [base] if isinstance(base, str) else [] if base is None else base
-    if not isinstance(bases, list) or not all(isinstance(name, str) for name in bases):
-        raise UserError(
-            f"{source}: {BASE_KEY}: the name of a file, or several, expected, found {shown(base)}"
-        )
+    if base is not None and not isinstance(base, str):
+        raise UserError(f"{source}: {BASE_KEY}: the name of a file expected, found {shown(base)}")
     settings: dict[str, Any] = {}
     names: dict[str, str] = {}
     for key, value in _leaves(tree, get_cfg_defaults()):
@@ -290,11 +290,9 @@ def _read_files(path: Path, seen: tuple[Path, ...]) -> list[Source]:
             )
         names[name] = key
         settings[key] = value
-    files: list[Source] = []
-    for name in bases:
-        beside = path.parent / name
-        ships = name.startswith("configs/") and not os.path.exists(beside)
-        files += _read_files(Path(name) if ships else beside, (*seen, real))
+    beside = path.parent / (base or "")
+    ships = base is not None and base.startswith("configs/") and not os.path.exists(beside)
+    files = [] if base is None else _read_files(Path(base) if ships else beside, (*seen, real))
     return [*files, (source, list(settings.items()))]
 
 
