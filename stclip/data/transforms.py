@@ -3,6 +3,8 @@
 The pixels stay 8-bit here, so that batches are small; the models scale and normalise them.
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -12,37 +14,55 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from stclip.structures import Needs
+
 Picture = NDArray[np.uint8]
+Prepare = Callable[[Picture, int], Tensor]
 Resize = Literal["pillow", "torch"]
 
 # Sides longer than this many crops are resized in part only.
 _LONGEST = 64
 
 
-def preprocess(image: Picture, size: int, resize: Resize = "pillow") -> Tensor:
-    """Resize the shorter side to ``size`` (bicubic, antialiased) and cut out the centre.
+def preparation(needs: Needs, resize: Resize = "pillow") -> Prepare:
+    """What makes of a picture and a size the (3, size, size) uint8 that a model needs."""
+    if needs.clips is not None:
+        return clip_picture
+    return partial(preprocess, resize=resize, fit=needs.fit, interpolation=needs.interpolation)
+
+
+def preprocess(
+    image: Picture,
+    size: int,
+    resize: Resize = "pillow",
+    fit: Literal["crop", "squash"] = "crop",
+    interpolation: Literal["bicubic", "bilinear"] = "bicubic",
+) -> Tensor:
+    """Resize a picture, with antialiasing, to a square.
 
     Args:
         image: (h, w, 3) uint8 RGB, not empty.
         size: side of the square in pixels.
         resize: with Pillow, as CLIP and the reference do, or with torch, which is faster and rounds
             some values the other way.
+        fit: crop: the shorter side becomes ``size``, and the centre is cut out. squash: both do.
+        interpolation: of the pixels.
 
     Returns:
         (3, size, size) uint8.
     """
     height, width = image.shape[:2]
     assert height * width > 0, f"an empty picture: {image.shape}"
-    new_width, new_height = _resized(width, height, size)
+    new_width, new_height = (size, size) if fit == "squash" else _resized(width, height, size)
     left, top = _margin(new_width, size), _margin(new_height, size)
     whole = max(new_width, new_height) <= _LONGEST * size
     if whole and resize == "torch":
         pixels = torch.from_numpy(image.copy()).permute(2, 0, 1)[None]
-        pixels = interpolate(pixels, (new_height, new_width), mode="bicubic", antialias=True)
+        pixels = interpolate(pixels, (new_height, new_width), mode=interpolation, antialias=True)
         return pixels[0, :, top : top + size, left : left + size].contiguous()
-    picture, bicubic = Image.fromarray(image), Image.Resampling.BICUBIC
+    picture, method = Image.fromarray(image), Image.Resampling[interpolation.upper()]
     if whole:
-        picture = picture.resize((new_width, new_height), bicubic)
+        picture = picture.resize((new_width, new_height), method)
         picture = picture.crop((left, top, left + size, top + size))
     else:
         # A box one pixel thin would become a picture of hundreds of megabytes on its way, so only
@@ -53,7 +73,7 @@ def preprocess(image: Picture, size: int, resize: Resize = "pillow") -> Tensor:
             min((left + size) * width / new_width, width),
             min((top + size) * height / new_height, height),
         )
-        picture = picture.resize((size, size), bicubic, box=box)
+        picture = picture.resize((size, size), method, box=box)
     return torch.from_numpy(np.array(picture)).permute(2, 0, 1).contiguous()
 
 

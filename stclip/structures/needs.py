@@ -17,9 +17,14 @@ class Needs:
         clips: None for windows around keyframes, the keyframe itself and a crop of each person.
             "window" and "video" for clips alone, resized as X-CLIP's authors do it: one of the
             frames around each keyframe, or one of a whole video for all of its keyframes.
+        fit: how frames and crops become square: the shorter side is resized and the centre cut out
+            (crop), or both sides are resized, each by its own factor (squash). Not of clips.
+        interpolation: how they are resized, with antialiasing. Not of clips.
     """
 
     image_size: int
     frames: int = 1
     stride: int = 1
     clips: Literal["window", "video"] | None = None
+    fit: Literal["crop", "squash"] = "crop"
+    interpolation: Literal["bicubic", "bilinear"] = "bicubic"
