@@ -55,7 +55,7 @@ class Detector:
         self.needs = getattr(model, "needs", Needs(model.clip.image_size, model.window_length))
         if window_stride is not None:
             self.needs = replace(self.needs, stride=window_stride)
-        self.device = model.clip.text_projection.device
+        self.device = next(model.parameters()).device
         for name, group in (groups or {}).items():
             if group not in GROUPS:
                 raise UserError(

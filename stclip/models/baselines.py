@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from stclip.models.clip import CLIP, normalize_pixels
+from stclip.models.openclip import OpenCLIP
 from stclip.models.stclip import STCLIPOutput, cosine_logits
 from stclip.structures import ClipBatch, Needs
 
@@ -27,18 +28,22 @@ class Baseline(nn.Module):
     then comes from what it computes and not from another way to add.
 
     Args:
-        clip: a CLIP without LoRA; all of it is frozen.
+        clip: a CLIP without LoRA, or one of open_clip's; all of it is frozen.
         frame: whether the keyframe's feature counts.
         crop: whether the feature of the person's crop counts; one of the two must.
         temperature: the cosines are divided by it.
     """
 
-    needs: Needs  # set by build_model
-
-    def __init__(self, clip: CLIP, *, frame: bool, crop: bool, temperature: float = 0.07) -> None:
+    def __init__(
+        self, clip: CLIP | OpenCLIP, *, frame: bool, crop: bool, temperature: float = 0.07
+    ) -> None:
         super().__init__()
         assert frame or crop, "a baseline must see the keyframe or the crop"
         self.clip = clip.requires_grad_(False)
+        if isinstance(clip, OpenCLIP):
+            self.needs, self._normalize = clip.needs, clip.normalize
+        else:
+            self.needs, self._normalize = Needs(clip.image_size), normalize_pixels
         self.frame, self.crop = frame, crop
         self.temperature = temperature
 
@@ -68,10 +73,10 @@ class Baseline(nn.Module):
         features: list[Tensor] = []
         if self.frame:
             active, owner = batch.layout.active, batch.layout.row  # (A,), (N,)
-            frames = normalize_pixels(batch.frames[batch.keyframe[active]])
+            frames = self._normalize(batch.frames[batch.keyframe[active]])
             features.append(self.clip.encode_image(frames)[owner])  # (N, E)
         if self.crop:
-            features.append(self.clip.encode_image(normalize_pixels(batch.crops)))  # (N, E)
+            features.append(self.clip.encode_image(self._normalize(batch.crops)))  # (N, E)
         person_features = torch.stack(features).sum(dim=0)
         text, text_row = vocabulary[None], torch.zeros_like(batch.owner)
         logits = cosine_logits(person_features, text, text_row, self.temperature)
