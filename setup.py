@@ -62,10 +62,13 @@ setup(
         # The most accurate of the person detectors; older ones have no D-FINE.
         "dfine": ["transformers>=4.52"],
         "elan": ["pympi-ling"],  # one of the exports of stclip detect
+        # Other CLIPs; transformers reads the tokenizers of SigLIP and others.
+        "open_clip": ["open_clip_torch>=3.3", "transformers"],
         # playwright drives a browser of the system, chromium; its tests are skipped without one.
         "dev": [
             "hypothesis",
             "mypy",
+            "open_clip_torch>=3.3",
             "playwright",
             "pre-commit",
             "pytest>=7.3",

@@ -57,7 +57,7 @@ class Detector:
         self.needs = getattr(model, "needs", needs)
         if window_stride is not None:
             self.needs = replace(self.needs, stride=window_stride)
-        self.device = model.clip.text_projection.device
+        self.device = next(model.parameters()).device
         for name, group in (groups or {}).items():
             if group not in GROUPS:
                 raise UserError(

@@ -102,7 +102,7 @@ def test_the_snippet_for_own_videos_runs(
         if "stclip.detect(" in block
     ]
     small = weights.load_clip("puppet")  # in the place of a download
-    monkeypatch.setattr("stclip.footage.detect.load_clip", lambda name: small)
+    monkeypatch.setattr("stclip.footage.detect.load_towers", lambda name: small)
     certain = Settings(events=EventRule(threshold=0.0))  # whatever it makes of the drawing
     monkeypatch.setattr("stclip.footage.detect.Settings", lambda: certain)
     monkeypatch.chdir(tmp_path)

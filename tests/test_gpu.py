@@ -236,7 +236,7 @@ def test_compiled_blocks(train: bool) -> None:
     for compiled in (False, True):
         model = tiny_model().train(train).to(device)
         if compiled:
-            compile_blocks(model.clip.visual.transformer)
+            compile_blocks(model.clip)
         with torch.set_grad_enabled(train):
             logits = model(batch, text).logits
         results.append(logits.detach())

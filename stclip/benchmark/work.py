@@ -112,7 +112,7 @@ def build(work: Work, device: torch.device) -> STCLIP:
     mixing = work.backbone == "clip"
     model = STCLIP(clip, interest_tokens=interest, mixing=mixing).eval().to(device)
     if work.compiled:
-        compile_blocks(model.clip.visual.transformer)
+        compile_blocks(model.clip)
     if work.recompute:
         recompute_activations(model, (Block, PromptBlock))
     return model

@@ -243,7 +243,11 @@ def _parser() -> Parser:
     add("--none-of", nargs="+", default=[], metavar="NAME", help="scored and never reported")
     add = parser.add_argument_group("model").add_argument
     add("--weights", type=Path, help="an ST-CLIP checkpoint; without it CLIP as it is")
-    add("--clip", default="ViT-B/16", help="without --weights: a name or file; puppet for a try")
+    add(
+        "--clip",
+        default="ViT-B/16",
+        help="without --weights: a name or file, open_clip:MODEL/TAG, or puppet for a try",
+    )
     add("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     add("--precision", default="fp32", choices=("fp32", "bf16", "fp16"))
     add("--batch", type=positive, default=4, help="moments scored at once")

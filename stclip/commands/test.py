@@ -117,7 +117,7 @@ def test(cfg: CfgNode, device: torch.device) -> None:
         model = build_model(cfg)
     model.to(device)
     if cfg.MODEL.COMPILE:
-        compile_blocks(model.clip.visual.transformer)
+        compile_blocks(model.clip)
     texts = classes.wordings("test")
     parts = ScoredParts(Path(cfg.OUTPUT_DIR) / "inference" / f"{dataset.name}.partial", labels)
     # Process 0 looks and broadcasts: on a network disk each process might see different files.

@@ -117,7 +117,7 @@ def train(cfg: CfgNode, args: argparse.Namespace, device: torch.device) -> int:
     held = (None, None) if source is None else (source.model, source.activation)
     model = build_model(cfg, *held).to(device)
     if cfg.MODEL.COMPILE:
-        compile_blocks(model.clip.visual.transformer)
+        compile_blocks(model.clip)
     if cfg.SOLVER.ACTIVATION_CHECKPOINTING:
         recompute_activations(model, (Block, PromptBlock))
     # Goes with the weights, so that they can be turned into the reference's format again.

@@ -47,6 +47,7 @@ from stclip.evaluation.pictures import (
 )
 from stclip.files import atomic_path, file_names, locked
 from stclip.models.build import Model, build_model, encode_labels
+from stclip.models.stclip import STCLIP
 from stclip.structures import Detections, FrameKey
 
 logger = logging.getLogger("stclip.visualize")
@@ -233,6 +234,7 @@ def _person(detections: Detections, index: int, labels: list[str], top: int) -> 
 
 
 def _patches(model: Model, picture: Image.Image) -> np.ndarray[Any, np.dtype[np.float64]]:
+    assert isinstance(model, STCLIP), "only ST-CLIP has interest tokens"
     visual = model.clip.visual
     return patch_boxes(picture.width, picture.height, visual.image_size, visual.patch_size)
 

@@ -41,8 +41,10 @@ _C.MODEL.NAME = "stclip"
 # uses the checkpoint's CLIP without LoRA.
 _C.MODEL.WEIGHT = ""
 # A name (ViT-B/32, ViT-B/16, ViT-L/14, ViT-L/14@336px: downloaded once; puppet: the small CLIP in
-# the package) or a file of CLIP weights. With NAME xclip also a name (k400_16_8, zero, ...) or a
-# file of X-CLIP weights; from CLIP weights, X-CLIP's additional parts are initialised randomly.
+# the package) or a file of CLIP weights; or open_clip:MODEL/TAG, a model of open_clip (an extra;
+# docs/beyond.md), such as open_clip:ViT-B-16-SigLIP2/webli. With NAME xclip also a name (k400_16_8,
+# zero, ...) or a file of X-CLIP weights; from CLIP weights, X-CLIP's additional parts are
+# initialised randomly.
 _C.MODEL.CLIP = "ViT-B/16"
 # Activation in the MLPs that the CLIP weights were trained with: quick_gelu (all of OpenAI's) or
 # gelu (most of open_clip's). auto: from the config next to the weights, a TorchScript program, the

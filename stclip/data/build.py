@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Callable, Collection
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 from yacs.config import CfgNode
@@ -23,7 +22,7 @@ from stclip.data.loaders import (
 )
 from stclip.data.reading import FrameReader
 from stclip.data.store import PictureStore
-from stclip.data.transforms import clip_picture, preprocess
+from stclip.data.transforms import preparation
 from stclip.data.ucf24 import build_ucf24
 from stclip.data.windows import run_of, split_into_chunks
 from stclip.errors import Report, UserError
@@ -250,8 +249,11 @@ def _frame_reader(cfg: CfgNode, needs: Needs) -> FrameReader:
                 "authors do it and are not stored",
                 ", DATALOADER.".join(unused),
             )  # fmt: skip
-        return FrameReader(prepare=clip_picture)
-    store = PictureStore(keys.STORE, keys.STORE_GB, keys.RESIZE) if keys.STORE else None
+        return FrameReader(prepare=preparation(needs))
+    method = keys.RESIZE
+    if (needs.fit, needs.interpolation) != ("crop", "bicubic"):
+        method = f"{method}, {needs.fit}, {needs.interpolation}"
+    store = PictureStore(keys.STORE, keys.STORE_GB, method) if keys.STORE else None
     if store is not None:
         store.check_limit(needs.image_size)
-    return FrameReader(store, partial(preprocess, resize=keys.RESIZE))
+    return FrameReader(store, preparation(needs, keys.RESIZE))

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from stclip.data.frames import Video
 from stclip.data.proposals import Proposals
 from stclip.data.reading import FrameReader
-from stclip.data.transforms import clip_picture, frame_boxes, preprocess
+from stclip.data.transforms import frame_boxes, preparation
 from stclip.data.windows import spread, window
 from stclip.errors import UserError
 from stclip.structures import ClipBatch, FrameKey, Needs
@@ -70,7 +70,7 @@ def make_chunk(
     numbers = needed_frames(needs, centres, length)
     row = {number: index for index, number in enumerate(numbers)}
     if reader is None:
-        reader = FrameReader(prepare=clip_picture if needs.clips else preprocess)
+        reader = FrameReader(prepare=preparation(needs))
     frames = reader.frames(video, numbers, needs.image_size)
     owner: list[int] = []
     boxes: list[NDArray[np.float32]] = []
@@ -86,7 +86,7 @@ def make_chunk(
         boxes.append(clipped[valid])
         scores.append(item.persons.scores[valid])
         if needs.frame_boxes:
-            placed.append(frame_boxes(clipped[valid], *size, needs.image_size))
+            placed.append(frame_boxes(clipped[valid], *size, needs))
         persons += [(item.key.frame, clipped[person]) for person in valid]
         if item.labels is not None:
             labels.append(item.labels[valid])

@@ -1,6 +1,6 @@
 """Frames and crops as the image encoder takes them, computed as rarely as possible."""
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,10 +9,8 @@ from torch import Tensor
 
 from stclip.data.frames import Picture, Video
 from stclip.data.store import PictureStore, Stored
-from stclip.data.transforms import crop_box, preprocess, rounded
+from stclip.data.transforms import Prepare, crop_box, preprocess, rounded
 from stclip.errors import UserError
-
-Prepare = Callable[[Picture, int], Tensor]
 
 
 @dataclass

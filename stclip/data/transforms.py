@@ -3,6 +3,8 @@
 The pixels stay 8-bit here, so that batches are small; the models scale and normalise them.
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -12,37 +14,56 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from stclip.structures import Needs
+
 Picture = NDArray[np.uint8]
+Prepare = Callable[[Picture, int], Tensor]
 Resize = Literal["pillow", "torch"]
+Fit = Literal["crop", "squash"]
 
 # Sides longer than this many crops are resized in part only.
 _LONGEST = 64
 
 
-def preprocess(image: Picture, size: int, resize: Resize = "pillow") -> Tensor:
-    """Resize the shorter side to ``size`` (bicubic, antialiased) and cut out the centre.
+def preparation(needs: Needs, resize: Resize = "pillow") -> Prepare:
+    """What makes of a picture and a size the (3, size, size) uint8 that a model needs."""
+    if needs.clips is not None:
+        return clip_picture
+    return partial(preprocess, resize=resize, fit=needs.fit, interpolation=needs.interpolation)
+
+
+def preprocess(
+    image: Picture,
+    size: int,
+    resize: Resize = "pillow",
+    fit: Fit = "crop",
+    interpolation: Literal["bicubic", "bilinear"] = "bicubic",
+) -> Tensor:
+    """Resize a picture, with antialiasing, to a square.
 
     Args:
         image: (h, w, 3) uint8 RGB, not empty.
         size: side of the square in pixels.
         resize: with Pillow, as CLIP and the reference do, or with torch, which is faster and rounds
             some values the other way.
+        fit: crop: the shorter side becomes ``size``, and the centre is cut out. squash: both do.
+        interpolation: of the pixels.
 
     Returns:
         (3, size, size) uint8.
     """
     height, width = image.shape[:2]
     assert height * width > 0, f"an empty picture: {image.shape}"
-    new_width, new_height = _resized(width, height, size)
+    new_width, new_height = _resized(width, height, size, fit)
     left, top = _margin(new_width, size), _margin(new_height, size)
     whole = max(new_width, new_height) <= _LONGEST * size
     if whole and resize == "torch":
         pixels = torch.from_numpy(image.copy()).permute(2, 0, 1)[None]
-        pixels = interpolate(pixels, (new_height, new_width), mode="bicubic", antialias=True)
+        pixels = interpolate(pixels, (new_height, new_width), mode=interpolation, antialias=True)
         return pixels[0, :, top : top + size, left : left + size].contiguous()
-    picture, bicubic = Image.fromarray(image), Image.Resampling.BICUBIC
+    picture, method = Image.fromarray(image), Image.Resampling[interpolation.upper()]
     if whole:
-        picture = picture.resize((new_width, new_height), bicubic)
+        picture = picture.resize((new_width, new_height), method)
         picture = picture.crop((left, top, left + size, top + size))
     else:
         # A box one pixel thin would become a picture of hundreds of megabytes on its way, so only
@@ -53,7 +74,7 @@ def preprocess(image: Picture, size: int, resize: Resize = "pillow") -> Tensor:
             min((left + size) * width / new_width, width),
             min((top + size) * height / new_height, height),
         )
-        picture = picture.resize((size, size), bicubic, box=box)
+        picture = picture.resize((size, size), method, box=box)
     return torch.from_numpy(np.array(picture)).permute(2, 0, 1).contiguous()
 
 
@@ -117,7 +138,7 @@ def patch_boxes(width: int, height: int, size: int, patch: int) -> NDArray[np.fl
 
 
 def frame_boxes(
-    boxes: NDArray[np.floating], width: int, height: int, size: int
+    boxes: NDArray[np.floating], width: int, height: int, needs: Needs
 ) -> NDArray[np.float32]:
     """Where boxes lie in the preprocessed picture, over whose edges they may reach.
 
@@ -125,12 +146,13 @@ def frame_boxes(
         boxes: (n, 4) xyxy in pixels of the picture itself.
         width: of the picture, in pixels.
         height: of the picture, in pixels.
-        size: side of the square that ``preprocess`` makes of it.
+        needs: of the model: side of the square, and how pictures become square.
 
     Returns:
         (n, 4) xyxy in pixels of that square.
     """
-    new_width, new_height = _resized(width, height, size)
+    size = needs.image_size
+    new_width, new_height = _resized(width, height, size, needs.fit)
     scale = np.array([new_width / width, new_height / height] * 2)
     margin = np.array([_margin(new_width, size), _margin(new_height, size)] * 2)
     return np.asarray(boxes * scale - margin, dtype=np.float32)
@@ -142,8 +164,10 @@ def rounded(box: NDArray[np.floating]) -> tuple[int, int, int, int]:
     return x1, y1, x2, y2
 
 
-def _resized(width: int, height: int, size: int) -> tuple[int, int]:
-    """The size (width, height) after the shorter side is resized to ``size``."""
+def _resized(width: int, height: int, size: int, fit: Fit = "crop") -> tuple[int, int]:
+    """The size (width, height) after the shorter side, or both sides, become ``size``."""
+    if fit == "squash":
+        return size, size
     if width <= height:
         return size, int(size * height / width)
     return int(size * width / height), size

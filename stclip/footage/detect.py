@@ -16,7 +16,7 @@ from stclip.footage.given import Detected, FindPersons
 from stclip.footage.pipeline import Detection, Settings
 from stclip.footage.source import ArraySource, Source, open_source
 from stclip.models.baselines import Baseline
-from stclip.models.weights import available_models, load_clip
+from stclip.models.weights import available_models, load_towers
 from stclip.structures.wordings import split_label
 
 # Cosines are divided by what CLIP was trained with, also those of ST-CLIP, which is trained and
@@ -39,7 +39,7 @@ def load_model(
         none_of: names that are scored too and never reported.
         weights: a checkpoint of ST-CLIP, ours or the reference's; None for CLIP without training on
             the person's crop and the whole frame.
-        clip: without weights, the name or file of a CLIP.
+        clip: without weights, the name or file of a CLIP, or ``open_clip:MODEL/TAG``.
         device: auto, cpu, cuda or cuda:N.
 
     Raises:
@@ -67,7 +67,7 @@ def load_model(
             trained.model.temperature = _TEMPERATURE
         return trained, facts
     try:
-        loaded = load_clip(clip)
+        loaded = load_towers(clip)
     except UserError as error:
         if clip not in available_models():
             raise
@@ -103,7 +103,7 @@ def detect(
         actions: names that are reported.
         none_of: names that are scored and never reported, such as "standing".
         weights: a checkpoint of ST-CLIP; None for CLIP without training.
-        clip: without weights, the name or file of a CLIP.
+        clip: without weights, the name or file of a CLIP, or ``open_clip:MODEL/TAG``.
         detector: the name of a person detector, or a function from frames to boxes and scores.
         settings: thresholds, times and what makes an event.
         fps: frames a second where the frames carry no times.

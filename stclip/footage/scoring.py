@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from stclip.data.chunks import visible_boxes
-from stclip.data.transforms import crop_box, frame_boxes, preprocess
+from stclip.data.transforms import crop_box, frame_boxes, preparation
 from stclip.data.windows import window
 from stclip.detector import Detector
 from stclip.footage.records import Boxes
@@ -92,6 +92,7 @@ class Scorer:
         self._detector, self._every, self._batch = detector, every, batch
         self._precision = precision
         self._needs = detector.needs
+        self._prepare = preparation(self._needs)
         self._fixed = FixedWeights()  # nothing is trained meanwhile
         self._frames: OrderedDict[int, Tensor] = OrderedDict()
         self._waiting: list[Moment] = []
@@ -113,7 +114,7 @@ class Scorer:
         boxes, chosen = self._visible(frame, persons)
         due = frame.seconds >= self._next - 1e-6 and len(chosen) > 0
         if due or self._span > 1:
-            self._frames[self._count] = preprocess(frame.image, self._needs.image_size)
+            self._frames[self._count] = self._prepare(frame.image, self._needs.image_size)
         if due:
             # On the grid of multiples, so that a late person does not shift all that follow.
             self._next = (np.floor(frame.seconds / self._every + 1e-6) + 1) * self._every
@@ -140,8 +141,8 @@ class Scorer:
     def _moment(self, frame: Frame, boxes: NDArray[np.float32], ids: NDArray[np.int64]) -> Moment:
         size = self._needs.image_size
         height, width = frame.image.shape[:2]
-        placed = frame_boxes(boxes, width, height, size)
-        crops = [preprocess(crop_box(frame.image, box), size) for box in boxes]
+        placed = frame_boxes(boxes, width, height, self._needs)
+        crops = [self._prepare(crop_box(frame.image, box), size) for box in boxes]
         return Moment(frame.seconds, self._count, ids, boxes, torch.stack(crops), placed)
 
     def _forget(self) -> None:

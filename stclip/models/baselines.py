@@ -3,11 +3,14 @@
 N persons, A keyframes that have persons, C class names, E joint embedding width.
 """
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
 from stclip.models.clip import CLIP, normalize_pixels
 from stclip.models.marked import Outside, mark
+from stclip.models.openclip import OpenCLIP
 from stclip.models.stclip import STCLIPOutput, cosine_logits
 from stclip.structures import ClipBatch, Needs
 
@@ -31,7 +34,7 @@ class Baseline(nn.Module):
     then comes from what it computes and not from another way to add.
 
     Args:
-        clip: a CLIP without LoRA; all of it is frozen.
+        clip: a CLIP without LoRA, or one of open_clip's; all of it is frozen.
         frame: whether the keyframe's feature counts.
         crop: whether the feature of the person's crop counts.
         marked: whether that of the keyframe counts in which the person is marked; one must.
@@ -39,11 +42,9 @@ class Baseline(nn.Module):
         temperature: the cosines are divided by it.
     """
 
-    needs: Needs  # set by build_model
-
     def __init__(
         self,
-        clip: CLIP,
+        clip: CLIP | OpenCLIP,
         *,
         frame: bool,
         crop: bool,
@@ -54,6 +55,11 @@ class Baseline(nn.Module):
         super().__init__()
         assert frame or crop or marked, "a baseline must see the person somewhere"
         self.clip = clip.requires_grad_(False)
+        if isinstance(clip, OpenCLIP):
+            needs, self._normalize = clip.needs, clip.normalize
+        else:
+            needs, self._normalize = Needs(clip.image_size), normalize_pixels
+        self.needs = replace(needs, frame_boxes=marked)
         self.frame, self.crop = frame, crop
         self.marked = outside if marked else None
         self.temperature = temperature
@@ -84,13 +90,13 @@ class Baseline(nn.Module):
         features: list[Tensor] = []
         if self.frame:
             active, owner = batch.layout.active, batch.layout.row  # (A,), (N,)
-            frames = normalize_pixels(batch.frames[batch.keyframe[active]])
+            frames = self._normalize(batch.frames[batch.keyframe[active]])
             features.append(self.clip.encode_image(frames)[owner])  # (N, E)
         if self.crop:
-            features.append(self.clip.encode_image(normalize_pixels(batch.crops)))  # (N, E)
+            features.append(self.clip.encode_image(self._normalize(batch.crops)))  # (N, E)
         if self.marked is not None:
-            marked = normalize_pixels(mark(batch, self.marked))
-            features.append(self.clip.encode_image(marked))  # (N, E)
+            pictures = self._normalize(mark(batch, self.marked))
+            features.append(self.clip.encode_image(pictures))  # (N, E)
         person_features = torch.stack(features).sum(dim=0)
         text, text_row = vocabulary[None], torch.zeros_like(batch.owner)
         logits = cosine_logits(person_features, text, text_row, self.temperature)

@@ -12,22 +12,30 @@ from torch.nn import functional as F
 from yacs.config import CfgNode
 
 from stclip.errors import UserError
-from stclip.models import clip as of_clip
 from stclip.models import fast
-from stclip.models import xclip as of_xclip
 from stclip.models.baselines import BASELINES, Baseline
 from stclip.models.clip import CLIP, HEAD_WIDTH
-from stclip.models.formats import clip_sizes
+from stclip.models.formats import clip_sizes, with_clips_pixels
+from stclip.models.openclip import OpenCLIP
 from stclip.models.stclip import STCLIP, InterestTokens
 from stclip.models.tokenizer import get_tokenizer, tokenize
 from stclip.models.weights import (
     clip_from_state_dict,
     is_xclip,
     load_clip,
+    load_towers,
     load_xclip,
     xclip_from_state_dict,
 )
-from stclip.models.xclip import XCLIP, CrossFrameCLIP, XCLIPBaseline, XCLIPSizes, is_new
+from stclip.models.xclip import (
+    PIXEL_MEAN,
+    PIXEL_STD,
+    XCLIP,
+    CrossFrameCLIP,
+    XCLIPBaseline,
+    XCLIPSizes,
+    is_new,
+)
 from stclip.structures import Needs
 from stclip.structures.wordings import split_label
 
@@ -60,26 +68,23 @@ def build_model(
     elif cfg.MODEL.NAME == "xclip":
         model = _build_xclip(cfg, state)
     else:
-        clip = _clip(cfg, state, lora_rank=0)
-        model = Baseline(
-            clip,
-            **BASELINES[cfg.MODEL.NAME],
-            outside=cfg.MODEL.HEAD.MARKED,
-            temperature=cfg.MODEL.HEAD.TEMPERATURE,
-        )
-    if state is not None:
-        model.clip.use_activation(_activation_of_weight(cfg, activation))
-    visual = model.clip.visual
-    model.needs = needs_of(cfg, visual.image_size)
+        model = _build_baseline(cfg, state)
+    clip = model.clip
+    if isinstance(clip, OpenCLIP):
+        tower = f"open_clip's {clip.name}, trained with a temperature of {clip.temperature:.3g},"
+    else:
+        if state is not None:
+            clip.use_activation(_activation_of_weight(cfg, activation))
+        model.needs = needs_of(cfg, clip.image_size)
+        visual = clip.visual
+        layers, patch = len(visual.transformer.resblocks), visual.patch_size
+        tower = f"vision {visual.width} wide, {layers} layers, patch {patch}"
     logger.info(
-        "model %s: vision %d wide, %d layers, patch %d at %d px; embedding %d; "
-        "%.1f M parameters, %.1f M of them trained",
+        "model %s: %s at %d px; embedding %d; %.1f M parameters, %.1f M of them trained",
         cfg.MODEL.NAME,
-        visual.width,
-        len(visual.transformer.resblocks),
-        visual.patch_size,
-        visual.image_size,
-        model.clip.embed_dim,
+        tower,
+        clip.image_size,
+        clip.embed_dim,
         sum(p.numel() for p in model.parameters()) / 1e6,
         sum(p.numel() for p in model.parameters() if p.requires_grad) / 1e6,
     )
@@ -114,27 +119,34 @@ def encode_labels(
     Raises:
         UserError: a name has more tokens than the text tower has positions.
     """
-    length = model.clip.text_length
+    clip = model.clip
+    length = clip.text_length
     texts: list[str] = []
     counts: list[int] = []
     for name, wordings in map(split_label, labels):
         texts += wordings
         counts.append(len(wordings))
         for text in wordings:
-            if len(text.encode(errors="replace")) + 2 <= length:  # no token has less than a byte
-                continue
-            count = len(get_tokenizer().encode(text)) + 2
+            count = _count_tokens(clip, text)
             if count > length:
                 where = f"{place(name)}: " if place is not None else ""
                 raise UserError(
                     f"{where}label {text!r:.60} has {count} tokens with start and end of text, the "
                     f"model reads {length}; shorten it"
                 )
-    tokens = tokenize(texts, length)
-    features = model.encode_vocabulary(tokens.to(model.clip.text_projection.device))
+    tokens = clip.tokenize(texts) if isinstance(clip, OpenCLIP) else tokenize(texts, length)
+    features = model.encode_vocabulary(tokens.to(next(clip.parameters()).device))
     if len(texts) == len(labels):
         return features
     return torch.stack([_mean_direction(part) for part in features.split(counts)])
+
+
+def _count_tokens(clip: CLIP | OpenCLIP, text: str) -> int:
+    """Tokens of a text with start and end of text; where it certainly fits perhaps too many."""
+    if isinstance(clip, OpenCLIP):
+        return clip.count_tokens(text)
+    most = len(text.encode(errors="replace")) + 2  # no token has less than a byte
+    return most if most <= clip.text_length else len(get_tokenizer().encode(text)) + 2
 
 
 def _mean_direction(features: Tensor) -> Tensor:
@@ -219,6 +231,19 @@ def _prompt_layers(cfg: CfgNode, layers: int) -> list[int]:
             f"has, found {chosen}; () takes all"
         )
     return sorted({number - 1 for number in chosen}) or list(range(layers))
+
+
+def _build_baseline(cfg: CfgNode, state: dict[str, Tensor] | None) -> Baseline:
+    if state is None:
+        clip = load_towers(cfg.MODEL.CLIP, cfg.MODEL.CLIP_ACTIVATION)
+    else:
+        clip = _clip(cfg, state, lora_rank=0)
+    return Baseline(
+        clip,
+        **BASELINES[cfg.MODEL.NAME],
+        outside=cfg.MODEL.HEAD.MARKED,
+        temperature=cfg.MODEL.HEAD.TEMPERATURE,
+    )
 
 
 def _build_stclip(cfg: CfgNode, state: dict[str, Tensor] | None) -> STCLIP:
@@ -434,7 +459,7 @@ def cross_frame_clip(
             for name, tensor in loaded.state_dict().items()
             if not name.startswith(("mit.", "prompts_"))
         }
-        state = with_clips_pixels(towers)
+        state = with_clips_pixels(towers, PIXEL_MEAN, PIXEL_STD)
         logger.info("MODEL.CLIP %s: X-CLIP, with the messages between its frames", source)
     else:
         loaded = load_clip(source, activation=activation)
@@ -451,29 +476,3 @@ def cross_frame_clip(
     assert isinstance(model, CrossFrameCLIP)
     model.use_activation(loaded.activation)
     return model
-
-
-def with_clips_pixels(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Weights that make of pixels normalised by CLIP what X-CLIP's make of ImageNet's.
-
-    The scales go into the patch convolution. The shift is the same for every patch, so it goes
-    into the positions of the patches.
-
-    Args:
-        state: X-CLIP's weights, in the names of ``XCLIP``.
-
-    Returns:
-        The same, with another ``visual.conv1.weight`` and ``visual.positional_embedding``.
-    """
-    weight = state["visual.conv1.weight"]  # (W, ch, p, p)
-    means = weight.new_tensor([of_clip.PIXEL_MEAN, of_xclip.PIXEL_MEAN])
-    deviations = weight.new_tensor([of_clip.PIXEL_STD, of_xclip.PIXEL_STD])
-    scale = deviations[0] / deviations[1]  # (ch,)
-    shift = (means[0] - means[1]) / deviations[1]  # (ch,)
-    positions = state["visual.positional_embedding"].clone()  # (1 + L, W)
-    positions[1:] += torch.einsum("wcij,c->w", weight, shift)
-    moved = {
-        "visual.conv1.weight": weight * scale[:, None, None],
-        "visual.positional_embedding": positions,
-    }
-    return state | moved

@@ -22,14 +22,14 @@ Shape letters: W width of a tower, E joint embedding width, L patch tokens.
 import logging
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from stclip.errors import UserError
-from stclip.models.clip import HEAD_WIDTH, CLIPSizes
+from stclip.models.clip import HEAD_WIDTH, PIXEL_MEAN, PIXEL_STD, CLIPSizes
 from stclip.models.tensor_files import check_tensors, shorten
 from stclip.models.xclip import XCLIPSizes
 
@@ -193,6 +193,36 @@ def openai_names(state: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
         state = {name.removeprefix("text."): tensor for name, tensor in state.items()}
     state = {name: tensor for name, tensor in state.items() if name not in _NOT_WEIGHTS}
     return as_floats(state, source)
+
+
+def with_clips_pixels(
+    state: Mapping[str, Tensor], mean: Sequence[float], std: Sequence[float]
+) -> dict[str, Tensor]:
+    """Weights that make of pixels normalised by CLIP what others make of pixels normalised so.
+
+    The scales go into the patch convolution. The shift is the same for every patch, so it goes
+    into the positions of the patches.
+
+    Args:
+        state: the others, in the names of ``CLIP``.
+        mean: of each channel, as in ``normalize_pixels``.
+        std: of each channel.
+
+    Returns:
+        The same, with another ``visual.conv1.weight`` and ``visual.positional_embedding``.
+    """
+    weight = state["visual.conv1.weight"]  # (W, ch, p, p)
+    means = weight.new_tensor([PIXEL_MEAN, tuple(mean)])
+    deviations = weight.new_tensor([PIXEL_STD, tuple(std)])
+    scale = deviations[0] / deviations[1]  # (ch,)
+    shift = (means[0] - means[1]) / deviations[1]  # (ch,)
+    positions = state["visual.positional_embedding"].clone()  # (1 + L, W)
+    positions[1:] += torch.einsum("wcij,c->w", weight, shift)
+    moved = {
+        "visual.conv1.weight": weight * scale[:, None, None],
+        "visual.positional_embedding": positions,
+    }
+    return {**state, **moved}
 
 
 def as_floats(

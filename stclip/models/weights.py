@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from stclip.errors import UserError
 from stclip.files import read_json
-from stclip.models.clip import ACTIVATIONS, CLIP, HEAD_WIDTH, PIXEL_MEAN
+from stclip.models.clip import ACTIVATIONS, CLIP, HEAD_WIDTH, PIXEL_MEAN, PIXEL_STD
 from stclip.models.download import download, download_xclip, xclip_models
 from stclip.models.formats import (
     POSITIONS,
@@ -30,10 +30,12 @@ from stclip.models.formats import (
     is_hugging_face,
     openai_names,
     unwrap,
+    with_clips_pixels,
     xclip_names,
     xclip_sizes,
 )
 from stclip.models.lora import LoRALinear
+from stclip.models.openclip import Found, OpenCLIP, create, find, is_open_clip, load_open_clip
 from stclip.models.tensor_files import read_tensors, script_activation, shorten
 from stclip.models.xclip import XCLIP, resize_positions
 
@@ -105,7 +107,8 @@ def load_clip(
 
     Args:
         name_or_path: one of ``available_models()``, or a file or folder. OpenAI's models are
-            downloaded once; "puppet" is part of this package.
+            downloaded once; "puppet" is part of this package. ``open_clip:MODEL/TAG``: a model of
+            open_clip (openclip.py), if it is a CLIP with a plain vision transformer.
         device: where to.
         lora_rank: rank of LoRA on the MLPs of the image tower; 0 leaves it out.
         lora_alpha: LoRA's scale times its rank.
@@ -118,6 +121,8 @@ def load_clip(
     """
     _check_activation(activation)
     source = str(name_or_path)
+    if is_open_clip(source):
+        return _clip_of_open_clip(find(source), lora_rank, lora_alpha, activation).to(device)
     if source in _MODELS:
         path = download(_MODELS[source].url, _MODELS[source].sha256)
     elif source == PUPPET:
@@ -135,6 +140,64 @@ def load_clip(
     model = clip_from_state_dict(state, lora_rank, lora_alpha, source=source)
     model.use_activation(_choose_activation(activation, recognised, source))
     return model.to(device)
+
+
+def load_towers(source: str | Path, activation: str = "auto") -> CLIP | OpenCLIP:
+    """What encodes pictures and texts, in float32 on the CPU and in eval mode.
+
+    Args:
+        source: of ``load_clip``, or any ``open_clip:MODEL/TAG``.
+        activation: of ``load_clip``; auto where open_clip's own towers compute.
+
+    Raises:
+        UserError: as ``load_clip``.
+    """
+    if not is_open_clip(source):
+        return load_clip(source, activation=activation)
+    _check_activation(activation)
+    found = find(str(source))
+    if not found.unlike_clip():
+        return _clip_of_open_clip(found, activation=activation)
+    if activation != "auto":
+        raise UserError(
+            f"{source}: open_clip's own towers know their activation; auto expected for "
+            f"MODEL.CLIP_ACTIVATION, found {activation}"
+        )
+    return load_open_clip(found)
+
+
+def _clip_of_open_clip(
+    found: Found, lora_rank: int = 0, lora_alpha: float = 1.0, activation: str = "auto"
+) -> CLIP:
+    """A model of open_clip as ``CLIP``, with its pixels worked into the weights where they differ.
+
+    Raises:
+        UserError: ``CLIP`` cannot hold it, or its weights cannot be loaded.
+    """
+    if reason := found.unlike_clip():
+        raise UserError(
+            f"{found.source}: {reason}, and here CLIP's vision transformer with a class token and "
+            f"heads of width {HEAD_WIDTH} and CLIP's text tower are expected: use it with "
+            "MODEL.NAME frame_crop, frame or crop, or take another MODEL.CLIP"
+        )
+    state = openai_names(create(found).state_dict(), found.source)
+    state.pop("logit_bias", None)  # the same for all classes
+    state["logit_scale"] = state["logit_scale"].reshape(())
+    mean, std = found.pictures.mean, found.pictures.std
+    if (mean, std) != (PIXEL_MEAN, PIXEL_STD):
+        state = with_clips_pixels(state, mean, std)
+    model = clip_from_state_dict(state, lora_rank, lora_alpha, found.source)
+    trained = "quick_gelu" if found.quick_gelu else "gelu"
+    if isinstance(found.weights, Path) and activation == "auto":
+        named = name_activation([found.weights.name, found.weights.absolute().parent.name])
+        if named not in (None, trained):
+            logger.warning(
+                "%s: computed with %s as %s is, though the name of the file is one of weights that "
+                "were trained with %s; set MODEL.CLIP_ACTIVATION",
+                *(found.source, trained, found.model, named),
+            )
+    model.use_activation(_choose_activation(activation, trained, found.source))
+    return model
 
 
 def load_xclip(
@@ -206,6 +269,8 @@ def is_xclip(name_or_path: str | Path) -> bool:
     Raises:
         UserError: it is no name of CLIP's or X-CLIP's and no file, or the file cannot be read.
     """
+    if is_open_clip(name_or_path):
+        return False
     clip, xclip = available_models(), xclip_models()
     if str(name_or_path) in (*clip, *xclip):
         return str(name_or_path) in xclip

@@ -18,6 +18,9 @@ class Needs:
             "window" and "video" for clips alone, resized as X-CLIP's authors do it: one of the
             frames around each keyframe, or one of a whole video for all of its keyframes.
         frame_boxes: whether also the persons' boxes in the keyframes as they are resized.
+        fit: how frames and crops become square: the shorter side is resized and the centre cut out
+            (crop), or both sides are resized, each by its own factor (squash). Not of clips.
+        interpolation: how they are resized, with antialiasing. Not of clips.
     """
 
     image_size: int
@@ -25,3 +28,5 @@ class Needs:
     stride: int = 1
     clips: Literal["window", "video"] | None = None
     frame_boxes: bool = False
+    fit: Literal["crop", "squash"] = "crop"
+    interpolation: Literal["bicubic", "bilinear"] = "bicubic"

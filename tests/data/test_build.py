@@ -260,6 +260,17 @@ def test_what_each_model_looks_at(changes, expected):
     assert needs_of(cfg, 32) == expected
 
 
+def test_stored_pictures_of_one_preprocessing_are_not_those_of_another(cfg, tmp_path):
+    dataset = build_dataset(cfg, "test")
+    cfg.DATALOADER.NUM_WORKERS = 0
+    crop, squash = Needs(16), Needs(16, fit="squash", interpolation="bilinear")
+    without = [next(iter(build_test_loader(cfg, dataset, needs))) for needs in (crop, squash)]
+    cfg.DATALOADER.STORE = str(tmp_path / "store")
+    stored = [next(iter(build_test_loader(cfg, dataset, needs))) for needs in (crop, squash) * 2]
+    assert all(map(same, without * 2, stored))
+    assert not torch.equal(without[0].crops, without[1].crops)
+
+
 # ------------------------------------------------------------------ a dataset of a stranger
 
 

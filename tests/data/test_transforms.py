@@ -58,6 +58,21 @@ def test_preprocess_agrees_with_torchvision():
         assert np.array_equal(preprocess(image, 64).permute(1, 2, 0).numpy(), np.asarray(expected))
 
 
+@pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
+def test_squashed_pictures_agree_with_torchvision(interpolation):
+    from torchvision.transforms import InterpolationMode, Resize
+
+    ways = {"fit": "squash", "interpolation": interpolation}
+    for height, width in [(240, 320), (101, 77), (300, 2)]:
+        image = picture(height, width)
+        resized = Resize((64, 64), InterpolationMode(interpolation))(Image.fromarray(image))
+        expected = torch.from_numpy(np.array(resized)).permute(2, 0, 1)
+        assert torch.equal(preprocess(image, 64, **ways), expected)
+    image = picture(240, 320)
+    exact, quick = (preprocess(image, 64, method, **ways).int() for method in ("pillow", "torch"))
+    assert (exact - quick).abs().max() <= 2
+
+
 def test_a_picture_of_the_right_size_is_unchanged():
     image = picture(32, 32)
     assert np.array_equal(preprocess(image, 32).permute(1, 2, 0).numpy(), image)
@@ -115,7 +130,7 @@ def test_patches_show_what_is_in_them(size):
         means = square.unflatten(0, (4, 16)).unflatten(2, (4, 16)).mean(dim=(1, 3)).flatten()
         assert means[number] > 220
         assert means.sum() - means[number] < 110
-    found = frame_boxes(boxes, width, height, size=64)  # the way back
+    found = frame_boxes(boxes, width, height, Needs(64))  # the way back
     np.testing.assert_allclose(found[6], [32, 16, 48, 32], rtol=1e-5)
 
 

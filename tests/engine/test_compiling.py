@@ -21,7 +21,7 @@ def test_compiled_blocks_give_the_same() -> None:
     batch, vocabulary = random_batch([2, 1], classes=3), torch.randn(3, 64)
     models = tiny_model(), tiny_model(), tiny_model()
     for model in models[1:]:
-        compile_blocks(model.clip.visual.transformer)
+        compile_blocks(model.clip)
     recompute_activations(models[2], (Block, PromptBlock))
     before = torch._dynamo.utils.counters["stats"]["unique_graphs"]
     found = []
@@ -45,4 +45,4 @@ def test_compiling_without_a_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path:
     monkeypatch.delenv("CXX", raising=False)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(UserError, match=r"MODEL\.COMPILE: no C\+\+ compiler .*install g\+\+"):
-        compile_blocks(tiny_model().clip.visual.transformer)
+        compile_blocks(tiny_model().clip)
