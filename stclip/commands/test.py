@@ -145,7 +145,7 @@ def test(cfg: CfgNode, device: torch.device) -> None:
         for part in stream(
             model,
             loader,
-            encode_labels(model, texts, partial(classes.place, "test")),
+            encode_labels(model, texts, partial(classes.place, "test"), cfg.MODEL.TEMPLATES),
             device=device,
             precision=cfg.MODEL.PRECISION,
             groups=classes.groups_of("test"),

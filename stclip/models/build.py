@@ -35,6 +35,8 @@ logger = logging.getLogger(__name__)
 
 Model = STCLIP | Baseline | XCLIPBaseline
 
+_TEXTS = 512  # read at once: wordings and templates may make thousands
+
 
 def build_model(
     cfg: CfgNode, state: dict[str, Tensor] | None = None, activation: str | None = None
@@ -92,17 +94,21 @@ def needs_of(cfg: CfgNode, image_size: int) -> Needs:
 
 
 def encode_labels(
-    model: Model, labels: list[str], place: Callable[[str], str] | None = None
+    model: Model,
+    labels: list[str],
+    place: Callable[[str], str] | None = None,
+    templates: Sequence[str] = (),
 ) -> Tensor:
     """The model's features of class names (C, E), the names taken exactly as written.
 
-    Of a name with several wordings (``structures.wordings``) these are averaged: their directions,
-    as long as the wordings' features are on average.
+    A name is read in each of its wordings (``structures.wordings``), and these in each template. Of
+    several texts the features are averaged: their directions, with their mean length.
 
     Args:
         model: its text tower.
         labels: the names, with their wordings.
         place: gives the file and line of a name, for messages.
+        templates: texts with one {} each, for a wording; () leaves the wordings as they are.
 
     Raises:
         UserError: a name has more tokens than the text tower has positions.
@@ -111,9 +117,10 @@ def encode_labels(
     texts: list[str] = []
     counts: list[int] = []
     for name, wordings in map(split_label, labels):
-        texts += wordings
-        counts.append(len(wordings))
-        for text in wordings:
+        filled = [t.replace("{}", wording) for wording in wordings for t in templates or ("{}",)]
+        texts += filled
+        counts.append(len(filled))
+        for text in filled:
             if len(text.encode(errors="replace")) + 2 <= length:  # no token has less than a byte
                 continue
             count = len(get_tokenizer().encode(text)) + 2
@@ -123,8 +130,8 @@ def encode_labels(
                     f"{where}label {text!r:.60} has {count} tokens with start and end of text, the "
                     f"model reads {length}; shorten it"
                 )
-    tokens = tokenize(texts, length)
-    features = model.encode_vocabulary(tokens.to(model.clip.text_projection.device))
+    tokens = tokenize(texts, length).to(model.clip.text_projection.device)
+    features = torch.cat([model.encode_vocabulary(part) for part in tokens.split(_TEXTS)])
     if len(texts) == len(labels):
         return features
     return torch.stack([_mean_direction(part) for part in features.split(counts)])
