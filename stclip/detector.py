@@ -42,6 +42,7 @@ class Detector:
             (a softmax over them); every other name, also one without a group, stands for itself (a
             sigmoid). None: all names exclude each other.
         window_stride: from one of the frames that are looked at to the next; None: as in training.
+        templates: texts with one {} each, in which the text encoder reads the names; averaged.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class Detector:
         labels: Sequence[str],
         groups: Mapping[str, str] | None = None,
         window_stride: int | None = None,
+        templates: Sequence[str] = (),
     ) -> None:
         self.model = model.eval()
         marked = getattr(model, "marked", None) is not None
@@ -64,6 +66,7 @@ class Detector:
                     f"groups: {name!r} has {group!r}: one of {', '.join(GROUPS)} expected"
                 )
         self.groups = None if groups is None else dict(groups)
+        self.templates = tuple(templates)
         self.labels = labels
 
     @property
@@ -77,7 +80,7 @@ class Detector:
         if isinstance(labels, str) or not names or not all(isinstance(n, str) for n in names):
             raise UserError(f"labels: a list of action names expected, found {labels!r:.60}")
         self._labels = [split_label(name)[0] for name in names]
-        self._vocabulary = encode_labels(self.model, names)
+        self._vocabulary = encode_labels(self.model, names, templates=self.templates)
 
     def score(
         self,
@@ -169,7 +172,7 @@ def load(
         known = {**(known or {}), **groups}
     model = build_model(cfg, content.model, content.activation)
     model.to(choose_device(str(device)))
-    return Detector(model, labels, known)
+    return Detector(model, labels, known, templates=trained.TEMPLATES)
 
 
 def _as_boxes(boxes: NDArray[np.floating] | Sequence[Sequence[float]]) -> NDArray[np.float32]:

@@ -417,6 +417,26 @@ def test_the_page_for_those_who_move_over_names_the_keys() -> None:
     assert [key for key in named if key.removesuffix(".*").split(".")[-1] not in page] == []
 
 
+def test_templates(tmp_path: Path) -> None:
+    def templates(text: str) -> tuple[str, ...]:
+        return load_config(None, ["MODEL.TEMPLATES", text]).MODEL.TEMPLATES
+
+    assert templates("") == ()
+    assert templates("{}") == ("{}",)
+    assert templates("['a {}', '{} b', 'a {}']") == ("a {}", "{} b")
+    actions = templates("action")
+    assert len(actions) == 16
+    assert templates("['action', 'a {}']") == (*actions, "a {}")
+    (tmp_path / "a.yaml").write_text("MODEL: {TEMPLATES: ['a {}', '{}, b']}")
+    cfg = load_config(tmp_path / "a.yaml")
+    assert cfg.MODEL.TEMPLATES == ("a {}", "{}, b")
+    save_config(cfg, tmp_path / "b.yaml")
+    assert load_config(tmp_path / "b.yaml") == cfg
+    for wrong in ("a", "actions", "{} {}", "[3]", "['a {}', 'b']", "{0}"):
+        with pytest.raises(UserError, match=r"MODEL\.TEMPLATES: texts with one {} .* or action, "):
+            templates(wrong)
+
+
 def test_pairs_must_be_pairs() -> None:
     with pytest.raises(UserError, match="KEY VALUE pairs"):
         load_config(None, ["SEED"])

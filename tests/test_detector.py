@@ -63,7 +63,7 @@ def test_switches_of_a_checkpoint_are_found(tmp_path: Path) -> None:
     clip = tiny_model(lora_rank=0).clip
     config = (
         "MODEL: {INTEREST_TOKENS: {ENABLED: true, TOP_K: 4, INCLUDE_PERSON: false}, "
-        "HEAD: {CROP_WEIGHT: 0.5, MARKED: mask, MARKED_WEIGHT: 0.25}}"
+        "HEAD: {CROP_WEIGHT: 0.5, MARKED: mask, MARKED_WEIGHT: 0.25}, TEMPLATES: ['somebody {}']}"
     )
     model = STCLIP(clip, temporal=False, prompt_layers=[1], prompt_depth=2)
     save_checkpoint(tmp_path / "a.pth", Checkpoint(model.state_dict(), config=config))
@@ -72,6 +72,7 @@ def test_switches_of_a_checkpoint_are_found(tmp_path: Path) -> None:
     assert loaded.model.interest_tokens == InterestTokens(top_k=4, include_person=False)
     assert loaded.model.crop_weight == 0.5
     assert (loaded.model.marked, loaded.model.marked_weight) == ("mask", 0.25)
+    assert loaded.templates == ("somebody {}",)
     assert loaded.score(frames(), [[5, 5, 40, 50]]).shape == (1, 3)
 
 

@@ -33,6 +33,7 @@ from stclip.data.tubes import TubeFile, read_detected_tubes, write_detected_tube
 from stclip.errors import UserError
 from stclip.evaluation.ava import CLASSES, ava_map
 from stclip.evaluation.frame_map import Metrics, frame_map, generalized, why_zero
+from stclip.evaluation.rejection import rejection
 from stclip.evaluation.result_csv import DetectionRows, read_ava_rows, read_result_csv, rows_of
 from stclip.evaluation.results import read_predictions, write_results
 from stclip.evaluation.tables import frame_map_table, percent, video_map_table
@@ -374,7 +375,7 @@ def _evaluate(
 
         check_boxes(boxes, boxes, truth.path, place, fate="cannot be found")
         check_rows(rows, boxes, arguments.detections)
-    metrics = frame_map(keyframes, rows, labels, arguments.iou)
+    metrics = frame_map(keyframes, rows, labels, arguments.iou) | rejection(keyframes, rows, labels)
     if not any(metrics["ground_truth_boxes"].values()):
         raise UserError(
             f"{truth.path}: none of its boxes in the {len(videos)} evaluated videos has a label of "
@@ -469,8 +470,7 @@ def run_ava(arguments: argparse.Namespace) -> Outcome:
         note(f"{path}: {hint}")
     if unseen is not None:
         metrics = generalized(metrics, unseen)
-    groups = metrics.get("per_group", {}).items()
-    lines = [f"mean {group}: {percent(value)}" for group, value in groups]
+    lines = [f"mean {group}: {percent(v)}" for group, v in metrics.get("per_group", {}).items()]
     return metrics, "\n".join([frame_map_table(metrics), *lines])
 
 

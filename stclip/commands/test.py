@@ -54,6 +54,7 @@ from stclip.engine.events import peak_memory_mb, setup_logging
 from stclip.engine.infer import merge, no_detections, stream
 from stclip.errors import UserError
 from stclip.evaluation.frame_map import frame_map, generalized
+from stclip.evaluation.rejection import rejection
 from stclip.evaluation.result_csv import AvaForm, rows_of
 from stclip.evaluation.results import ScoredParts, fingerprint, write_results
 from stclip.evaluation.tables import frame_map_table
@@ -144,7 +145,7 @@ def test(cfg: CfgNode, device: torch.device) -> None:
         for part in stream(
             model,
             loader,
-            encode_labels(model, texts, partial(classes.place, "test")),
+            encode_labels(model, texts, partial(classes.place, "test"), cfg.MODEL.TEMPLATES),
             device=device,
             precision=cfg.MODEL.PRECISION,
             groups=classes.groups_of("test"),
@@ -283,6 +284,7 @@ def report(
     annotated = dataset.annotates(labels)
     if annotated:
         metrics = frame_map(dataset.keyframes, rows, labels, cfg.TEST.IOU_THRESHOLDS)
+        metrics |= rejection(dataset.keyframes, rows, labels)
         if len(detections) and not metrics["rows"]:
             logger.warning(
                 "TEST.ACTION_THRESH %g: no score of any of the %d boxes is higher, so that the mAP "

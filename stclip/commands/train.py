@@ -144,7 +144,9 @@ def train(cfg: CfgNode, args: argparse.Namespace, device: torch.device) -> int:
         events = EventWriter(output_dir, start, solver.MAX_ITER, solver.LOG_PERIOD)
     trainer = Trainer(
         model=model,
-        vocabulary=encode_labels(model, labels.wordings("train"), partial(labels.place, "train")),
+        vocabulary=encode_labels(
+            model, labels.wordings("train"), partial(labels.place, "train"), cfg.MODEL.TEMPLATES
+        ),
         criterion=(
             FocalCriterion(solver.FOCAL_GAMMA)
             if groups is None
@@ -279,7 +281,12 @@ class Validation:
         local = infer(
             model,
             loader,
-            encode_labels(model, self.labels.wordings("test"), partial(self.labels.place, "test")),
+            encode_labels(
+                model,
+                self.labels.wordings("test"),
+                partial(self.labels.place, "test"),
+                self.cfg.MODEL.TEMPLATES,
+            ),
             device=self.device,
             precision=self.cfg.MODEL.PRECISION,
             groups=self.labels.groups_of("test"),

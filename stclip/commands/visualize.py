@@ -191,7 +191,9 @@ def scored(
     detections = infer(
         model,
         loader,
-        encode_labels(model, labels.wordings("test"), partial(labels.place, "test")),
+        encode_labels(
+            model, labels.wordings("test"), partial(labels.place, "test"), cfg.MODEL.TEMPLATES
+        ),
         device=device,
         precision=cfg.MODEL.PRECISION,
         groups=labels.groups_of("test"),

@@ -23,6 +23,9 @@ _C.TEST_LABEL = ""
 # object, person. A person has one pose (softmax over the pose classes) and any number of the other
 # labels (a sigmoid each). "": every person has exactly one label (softmax).
 _C.ALL_GROUP = ""
+# Beyond the paper: a label file with wordings of names of ALL_LABEL (`name | wording | wording`),
+# which the text encoder reads instead of the names. "": the names, or what the label files say.
+_C.ALL_WORDING = ""
 # Optional lists of videos, one per line; "": all videos of the labels above.
 _C.TRAIN_VIDEO = ""
 _C.TEST_VIDEO = ""
@@ -67,6 +70,9 @@ _C.MODEL.FAST = True
 # (WiSE-FT). Less than 1 may cost little on seen classes and gain on unseen ones. Needs a checkpoint
 # of this implementation.
 _C.MODEL.SCALE = 1.0
+# Beyond the paper: texts with one {} each, in which the text encoder reads every name or wording;
+# the features are averaged. `action` stands for a built-in set. (): names and wordings alone.
+_C.MODEL.TEMPLATES = ()
 # Compile the blocks of the image tower with torch.compile: a minute at the start of a run, and
 # different rounding. CONTRIBUTING.md explains how to measure whether it is faster.
 _C.MODEL.COMPILE = False

@@ -26,6 +26,7 @@ from stclip.config.reference_keys import (
     translate,
 )
 from stclip.config.reference_keys import groups as reference_groups
+from stclip.config.templates import parse_templates
 from stclip.config.yaml_text import parse_yaml, read_yaml
 from stclip.errors import UserError
 from stclip.files import shipped, shipped_roots, write_text
@@ -245,6 +246,7 @@ def warn_scales(cfg: CfgNode, saved: str | None, path: str | Path) -> None:
         "MODEL.LORA.ALPHA ",
         *(f"MODEL.TEMPORAL.{name} " for name in ("ENABLED", "BEFORE_XCLIP", "FRAMES", "STRIDE")),
         "MODEL.HEAD.",
+        "MODEL.TEMPLATES ",
         "MODEL.INTEREST_TOKENS.",
         "MODEL.XCLIP.",
     )
@@ -345,6 +347,11 @@ def _agree_on_voting(test: CfgNode, given: Collection[str], source: str) -> None
 def _coerce(key: str, value: Any, default: Any, source: str) -> Any:
     """``value`` as the type of ``default``; text is read as a Python literal where it is one."""
     expected = type(default)
+    if key == "MODEL.TEMPLATES":
+        templates = parse_templates(value, f"{source}: {key}")
+        for text in templates:
+            _check_text(key, text, source)
+        return templates
     if expected is not str:
         value = literal(value)
     bits = _BITS.get(key, 63)
@@ -371,9 +378,14 @@ def _coerce(key: str, value: Any, default: Any, source: str) -> Any:
             f"{source}: {key}: {expected.__name__} expected, "
             f"found {type(value).__name__} {shown(value)}"
         )
-    if isinstance(value, str) and ("\0" in value or not _is_unicode(value)):
-        raise UserError(f"{source}: {key}: text in Unicode, without NUL, expected: {shown(value)}")
+    if isinstance(value, str):
+        _check_text(key, value, source)
     return value
+
+
+def _check_text(key: str, text: str, source: str) -> None:
+    if "\0" in text or not _is_unicode(text):
+        raise UserError(f"{source}: {key}: text in Unicode, without NUL, expected: {shown(text)}")
 
 
 def _is_number(value: Any) -> bool:

@@ -38,7 +38,8 @@ class Labels:
         groups: the group of every name in ``all``, where a person may have several labels
             (ALL_GROUP); None where exactly one.
         places: for (config key, name) the key, file and line, for messages.
-        texts: for (config key, name) the whole line, with the wordings of the name.
+        texts: for (config key, name) the whole line, with the wordings of the name; ALL_WORDING's
+            line for a name that has none of its own.
         none_of: the lines of TEST.NONE_OF, scored after the vocabulary and not reported.
     """
 
@@ -53,7 +54,7 @@ class Labels:
 
     @classmethod
     def read(cls, cfg: CfgNode, part: Part) -> Labels:
-        """Read ALL_LABEL, TRAIN_LABEL, TEST_LABEL, TEST.NONE_OF and ALL_GROUP, each once.
+        """Read ALL_LABEL, TRAIN_LABEL, TEST_LABEL, ALL_WORDING, TEST.NONE_OF, ALL_GROUP, each once.
 
         The list of ``part`` must be there, the other one need not be. Both must be part of
         ALL_LABEL, but for the labels trained on in a test, which may be another dataset's.
@@ -73,13 +74,17 @@ class Labels:
                         f"{choices(name, found['ALL_LABEL'])}"
                     )
         names = tuple(found["ALL_LABEL"])
+        worded = _wordings(cfg.ALL_WORDING, found["ALL_LABEL"]) if cfg.ALL_WORDING else {}
+        found = {key: _with_wordings(own, worded) for key, own in found.items()}
         groups = read_group_file(cfg.ALL_GROUP, names, "ALL_GROUP") if cfg.ALL_GROUP else None
         lines = {(key, name): line for key in found for name, line in found[key].items()}
         places = {place: line.where for place, line in lines.items()}
         texts = {place: line.text for place, line in lines.items()}
         train, test = tuple(found["TRAIN_LABEL"]), tuple(found["TEST_LABEL"])
         tested = names if cfg.TEST.GENERALIZED else test
-        none_of = _none_of(cfg, tested, found["TRAIN_LABEL"]) if cfg.TEST.NONE_OF else ()
+        none_of: tuple[str, ...] = ()
+        if cfg.TEST.NONE_OF:
+            none_of = _none_of(cfg, tested, found["TRAIN_LABEL"], worded)
         return cls(names, train, test, cfg.TEST.GENERALIZED, groups, places, texts, none_of)
 
     def vocabulary(self, part: Part) -> list[str]:
@@ -174,7 +179,30 @@ def _names(path: str | Path, key: str) -> dict[str, Line]:
     return found
 
 
-def _none_of(cfg: CfgNode, tested: Sequence[str], trained: Mapping[str, Line]) -> tuple[str, ...]:
+def _wordings(path: str, names: Collection[str]) -> dict[str, Line]:
+    """The lines of ALL_WORDING, which must be of names of ALL_LABEL."""
+    found = _names(path, "ALL_WORDING")
+    for name, line in found.items():
+        if name not in names:
+            raise UserError(
+                f"{line.where}: label {name!r} is not in ALL_LABEL; {choices(name, names)}"
+            )
+    return found
+
+
+def _with_wordings(own: Mapping[str, Line], worded: Mapping[str, Line]) -> dict[str, Line]:
+    """Lines of a label file, of names without wordings those of ALL_WORDING."""
+    return {
+        name: worded.get(name, line) if line.text == name else line for name, line in own.items()
+    }
+
+
+def _none_of(
+    cfg: CfgNode,
+    tested: Sequence[str],
+    trained: Mapping[str, Line],
+    worded: Mapping[str, Line],
+) -> tuple[str, ...]:
     """The lines of TEST.NONE_OF, which must fit the tested names."""
     if cfg.ALL_GROUP:
         raise UserError(
@@ -191,7 +219,7 @@ def _none_of(cfg: CfgNode, tested: Sequence[str], trained: Mapping[str, Line]) -
                 f"{line.where}: label {name!r} is one of the tested names too; take it out of one "
                 "of the two"
             )
-    return tuple(line.text for line in found.values())
+    return tuple(line.text for line in _with_wordings(found, worded).values())
 
 
 def read_group_file(path: str | Path, names: Sequence[str], key: str = "") -> dict[str, str]:

@@ -96,7 +96,8 @@ def frame_map_table(metrics: Metrics) -> str:
 
     One line for each class, then the means; columns are the number of ground-truth boxes and the
     AP in percent at each threshold. ``-`` stands for a class without ground truth. Of generalised
-    metrics, the unseen classes are marked, and there are three means and H.
+    metrics, the unseen classes are marked, and there are three means and H. A last line has what
+    ``rejection`` returns.
     """
     thresholds = metrics["iou_thresholds"]
     counts: dict[str, int] = metrics["ground_truth_boxes"]
@@ -118,7 +119,14 @@ def frame_map_table(metrics: Metrics) -> str:
         ]
     for name, key, boxes in means:
         lines.append([name, boxes, *(percent(metrics[f"{key}@{t:g}"]) for t in thresholds)])
-    return format_table(lines, footer=len(means))
+    table = format_table(lines, footer=len(means))
+    if (others := metrics.get("rejection")) is None:
+        return table
+    return (
+        f"{table}\nsomething else ({others['boxes_outside']} of "
+        f"{others['boxes_outside'] + others['boxes_inside']} boxes): AUROC "
+        f"{percent(others['auroc'])}; precision at recall 0.5: {percent(others['precision'])}"
+    )
 
 
 def video_map_table(metrics: Metrics) -> str:

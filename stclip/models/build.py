@@ -43,6 +43,8 @@ logger = logging.getLogger(__name__)
 
 Model = STCLIP | Baseline | XCLIPBaseline
 
+_TEXTS = 512  # read at once: wordings and templates may make thousands
+
 
 def build_model(
     cfg: CfgNode, state: dict[str, Tensor] | None = None, activation: str | None = None
@@ -104,17 +106,21 @@ def needs_of(cfg: CfgNode, image_size: int) -> Needs:
 
 
 def encode_labels(
-    model: Model, labels: list[str], place: Callable[[str], str] | None = None
+    model: Model,
+    labels: list[str],
+    place: Callable[[str], str] | None = None,
+    templates: Sequence[str] = (),
 ) -> Tensor:
     """The model's features of class names (C, E), the names taken exactly as written.
 
-    Of a name with several wordings (``structures.wordings``) these are averaged: their directions,
-    as long as the wordings' features are on average.
+    A name is read in each of its wordings (``structures.wordings``), and these in each template. Of
+    several texts the features are averaged: their directions, with their mean length.
 
     Args:
         model: its text tower.
         labels: the names, with their wordings.
         place: gives the file and line of a name, for messages.
+        templates: texts with one {} each, for a wording; () leaves the wordings as they are.
 
     Raises:
         UserError: a name has more tokens than the text tower has positions.
@@ -124,9 +130,10 @@ def encode_labels(
     texts: list[str] = []
     counts: list[int] = []
     for name, wordings in map(split_label, labels):
-        texts += wordings
-        counts.append(len(wordings))
-        for text in wordings:
+        filled = [t.replace("{}", wording) for wording in wordings for t in templates or ("{}",)]
+        texts += filled
+        counts.append(len(filled))
+        for text in filled:
             count = _count_tokens(clip, text)
             if count > length:
                 where = f"{place(name)}: " if place is not None else ""
@@ -135,7 +142,8 @@ def encode_labels(
                     f"model reads {length}; shorten it"
                 )
     tokens = clip.tokenize(texts) if isinstance(clip, OpenCLIP) else tokenize(texts, length)
-    features = model.encode_vocabulary(tokens.to(next(clip.parameters()).device))
+    tokens = tokens.to(next(clip.parameters()).device)
+    features = torch.cat([model.encode_vocabulary(part) for part in tokens.split(_TEXTS)])
     if len(texts) == len(labels):
         return features
     return torch.stack([_mean_direction(part) for part in features.split(counts)])

@@ -84,6 +84,16 @@ def test_rows_of_a_known_video_of_another_class_are_false_positives(case):
     assert metrics["per_class"]["run"] == pytest.approx(50 * (1 / 2 + 2 / 3) + 50 * (2 / 3 - 1 / 2))
 
 
+def test_people_who_do_something_else(case, capsys):
+    folder, evaluate = case
+    assert "rejection" not in evaluate()  # there are such people, but no box of theirs
+    with open(folder / "result.csv", "a") as file:
+        file.write(row("sit/c", 1, 2, 0.99) + row("sit/c", 2, 2, 0.3))
+    found = evaluate()["rejection"]
+    assert (found["auroc"], found["precision"], found["threshold"]) == (50, 75, 0.9)
+    assert "something else (2 of 5 boxes): AUROC 50.00; precision" in capsys.readouterr().out
+
+
 def test_videos_restricts_boxes_and_rows(case, capsys):
     folder, evaluate = case
     with open(folder / "result.csv", "a") as file:

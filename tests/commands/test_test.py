@@ -94,6 +94,24 @@ def test_names_that_take_part_and_are_not_reported(
         test_net(case_config, *key, "ALL_GROUP", str(groups))
 
 
+def test_wordings_and_templates_of_a_run(case_config: Path, tmp_path: Path) -> None:
+    """What they change is what the label files with the same texts change."""
+    pairs = ("MODEL.NAME", "crop")
+    described = tmp_path / "described.txt"
+    described.write_text("stand | standing up | getting up\n")
+    templates = ("MODEL.TEMPLATES", "['a person {}']")
+    folder, _ = test_net(case_config, *pairs, "ALL_WORDING", str(described), *templates)
+    found = np.load(folder / "predictions.npz")
+    names = found["labels"].tolist()
+    worded = {"stand": "stand | a person standing up | a person getting up"}
+    lines = [worded.get(name, f"{name} | a person {name}") for name in names]
+    (tmp_path / "test.txt").write_text("\n".join(lines))
+    folder, _ = test_net(case_config, *pairs, "TEST_LABEL", str(tmp_path / "test.txt"))
+    expected = np.load(folder / "predictions.npz")
+    assert expected["labels"].tolist() == names
+    np.testing.assert_allclose(found["scores"], expected["scores"], atol=1e-6)
+
+
 def test_single_action(case_config: Path, shared_test: Path) -> None:
     folder, voted = test_net(case_config, "TEST.SINGLE_ACTION", "True")
     raw = np.load(folder / "predictions.npz")  # before voting

@@ -10,6 +10,7 @@ from stclip.data.labels import (
     read_group_file,
     read_label_file,
     read_video_list,
+    read_wordings,
 )
 from stclip.errors import UserError
 from stclip.structures.wordings import split_label
@@ -36,6 +37,34 @@ def test_wordings(cfg, tmp_path):
     assert labels.wordings("train") == ["sit", "run"]
     assert split_label("wave | waving a hand | greeting") == ("wave", ("waving a hand", "greeting"))
     assert split_label("a|b") == ("a|b", ("a|b",))
+
+
+def test_wordings_of_a_whole_dataset(cfg, tmp_path):
+    path = tmp_path / "described.txt"
+    path.write_text("sit | sitting down\nwave | waving\n")
+    (tmp_path / "train.txt").write_text("sit | taking a seat\nrun")
+    (tmp_path / "none.txt").write_text("sit\nrest\n")
+    cfg.ALL_WORDING, cfg.TEST.NONE_OF = str(path), str(tmp_path / "none.txt")
+    labels = Labels.read(cfg, "test")
+    assert labels.vocabulary("test") == ["wave"]
+    assert labels.wordings("test") == ["wave | waving", "sit | sitting down", "rest"]
+    assert labels.wordings("train") == ["sit | taking a seat", "run"]  # its own come first
+    assert labels.place("test", "wave") == f"ALL_WORDING {path}, line 2"
+    path.write_text("sit\nwav | waving\n")
+    with pytest.raises(
+        UserError, match=r"^ALL_WORDING .*, line 2: label 'wav' is not in ALL_LABEL; .* 'wave'"
+    ):
+        Labels.read(cfg, "test")
+
+
+@pytest.mark.parametrize("dataset", ["jhmdb", "ucf24", "ava"])
+def test_descriptions_are_of_all_classes(dataset):
+    folder = REPOSITORY / "data" / "label_splits" / dataset
+    lines = read_wordings(folder / "described.txt")
+    assert [split_label(line)[0] for line in lines] == read_label_file(folder / "all_label.txt")
+    wordings = [wording for line in lines for wording in split_label(line)[1]]
+    assert all(len(split_label(line)[1]) in (2, 3) for line in lines)
+    assert all(wording == wording.strip() and len(wording) < 80 for wording in wordings)
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from stclip.data.transforms import (
     preprocess,
 )
 from stclip.models.xclip import normalize_video, preprocess_video
+from stclip.structures import Needs
 
 
 def picture(height, width, seed=0):

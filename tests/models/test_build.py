@@ -60,6 +60,17 @@ def test_wordings_of_a_name_are_averaged() -> None:
         encode_labels(model, [f"run | {'jog ' * 99}"], lambda name: "TEST_LABEL, line 3")
 
 
+def test_templates_are_averaged_as_wordings_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny_model(0).eval()
+    worded = ["run | a run | a jog | so run | so jog", "sit | a sit | so sit"]
+    expected = encode_labels(model, worded)
+    monkeypatch.setattr("stclip.models.build._TEXTS", 4)
+    found = encode_labels(model, ["run | run | jog", "sit"], templates=["a {}", "so {}"])
+    torch.testing.assert_close(found, expected)
+    with pytest.raises(UserError, match=r"label 'jog jog .* tokens"):
+        encode_labels(model, ["run"], templates=["jog " * 99 + "{}"])
+
+
 def test_a_part_that_is_off_has_no_parameters(clip_file: str) -> None:
     whole = build("MODEL.CLIP", clip_file).state_dict().keys()
     for key, prefix in OFF.items():
