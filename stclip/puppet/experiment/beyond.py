@@ -14,7 +14,8 @@ import torch
 
 from stclip.config import load_config
 from stclip.data.labels import read_label_file, read_video_list
-from stclip.evaluation.frame_map import Floats
+from stclip.evaluation.frame_map import Floats, Metrics
+from stclip.evaluation.rejection import rejection
 from stclip.evaluation.result_csv import rows_of
 from stclip.evaluation.results import read_predictions
 from stclip.evaluation.tables import Result, Vocabulary
@@ -164,12 +165,14 @@ class Outcome:
         none_of: whether the training's names took their share of the scores.
         voting: one of VOTING.
         draws: (1 + R,) frame mAP at 0.5 in percent of the test videos and of their draws.
+        rejection: of people who do something else, see ``evaluation.rejection``; None without any.
     """
 
     trial: Trial
     none_of: bool
     voting: str
     draws: Floats
+    rejection: Metrics | None
 
     @property
     def result(self) -> Result:
@@ -205,5 +208,7 @@ def outcomes(trials: Sequence[Trial], draws: int, seed: int = 0) -> Iterator[Out
         for index, trial in enumerate(trials):
             for none_of in (False, True):
                 one: Detections = replace(together, scores=changed[2 * index + none_of])
-                matches = match_classes(keyframes, rows_of(one), labels, videos)
-                yield Outcome(trial, none_of, voting, resampled_map(matches, counts))
+                rows = rows_of(one)
+                values = resampled_map(match_classes(keyframes, rows, labels, videos), counts)
+                others = rejection(keyframes, rows, labels).get("rejection")
+                yield Outcome(trial, none_of, voting, values, others)
