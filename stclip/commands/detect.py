@@ -74,7 +74,9 @@ def main(argv: list[str] | None = None) -> int:
     detector = (
         None if args.boxes else load_detector(args.detector, args.device, args.detector_threshold)
     )
-    model, facts = load_model(actions, none_of, args.weights, args.clip, args.device)
+    model, facts = load_model(
+        actions, none_of, args.weights, args.clip, args.device, args.crop_weight
+    )
 
     def detection_of(location: str) -> Detection:
         source = open_source(location, args.fps, args.start, args.end)
@@ -248,6 +250,10 @@ def _parser() -> Parser:
         default="ViT-B/16",
         help="without --weights: a name or file, open_clip:MODEL/TAG, or puppet for a try",
     )
+    add(
+        "--crop-weight", type=float, metavar="W",
+        help="with --weights: of the crop's own feature (docs/beyond.md; default: as in training)",
+    )  # fmt: skip
     add("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     add("--precision", default="fp32", choices=("fp32", "bf16", "fp16"))
     add("--batch", type=positive, default=4, help="moments scored at once")

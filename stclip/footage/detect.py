@@ -16,6 +16,7 @@ from stclip.footage.given import Detected, FindPersons
 from stclip.footage.pipeline import Detection, Settings
 from stclip.footage.source import ArraySource, Source, open_source
 from stclip.models.baselines import Baseline
+from stclip.models.stclip import STCLIP
 from stclip.models.weights import available_models, load_towers
 from stclip.structures.wordings import split_label
 
@@ -31,6 +32,7 @@ def load_model(
     weights: str | Path | None = None,
     clip: str = "ViT-B/16",
     device: str = "auto",
+    crop_weight: float | None = None,
 ) -> tuple[Detector, dict[str, Any]]:
     """What scores persons, and what results say of it.
 
@@ -41,9 +43,11 @@ def load_model(
             the person's crop and the whole frame.
         clip: without weights, the name or file of a CLIP, or ``open_clip:MODEL/TAG``.
         device: auto, cpu, cuda or cuda:N.
+        crop_weight: of the crop's feature in ST-CLIP (docs/beyond.md); None: as in its training.
 
     Raises:
-        UserError: names are missing, empty or twice; weights cannot be read.
+        UserError: names are missing, empty or twice; weights cannot be read, or have no crops to
+            weigh.
     """
     labels = [*actions, *none_of]
     if not actions:
@@ -59,13 +63,23 @@ def load_model(
             f"actions: {labels[0]!r} alone would get a score of 1 whatever is seen; add others, or "
             "what else people do as --none-of standing 'nothing special'"
         )
-    worded = {"wordings": labels} if names != labels else {}
+    worded: dict[str, Any] = {"wordings": labels} if names != labels else {}
     if weights is not None:
         facts = {"name": "ST-CLIP", "weights": str(weights), **worded}
         trained = load(weights, labels, device)
+        if crop_weight is not None:
+            if crop_weight < 0:
+                raise UserError(f"crop weight: 0 or more expected, found {crop_weight:g}")
+            if not isinstance(trained.model, STCLIP) or trained.model.person_tokens is None:
+                raise UserError(f"crop weight: {weights} does not look at the crops of persons")
+            trained.model.crop_weight = facts["crop_weight"] = crop_weight
         if trained.groups is None:  # else names are judged one by one
             trained.model.temperature = _TEMPERATURE
         return trained, facts
+    if crop_weight is not None:
+        raise UserError(
+            "crop weight: belongs to an ST-CLIP (--weights); CLIP as it is adds frame and crop"
+        )
     try:
         loaded = load_towers(clip)
     except UserError as error:
@@ -85,6 +99,7 @@ def detect(
     none_of: Sequence[str] = (),
     weights: str | Path | None = None,
     clip: str = "ViT-B/16",
+    crop_weight: float | None = None,
     detector: str | FindPersons = "nanodet",
     settings: Settings | None = None,
     fps: float | None = None,
@@ -104,6 +119,7 @@ def detect(
         none_of: names that are scored and never reported, such as "standing".
         weights: a checkpoint of ST-CLIP; None for CLIP without training.
         clip: without weights, the name or file of a CLIP, or ``open_clip:MODEL/TAG``.
+        crop_weight: with weights, of the crop's feature (docs/beyond.md); None: as in training.
         detector: the name of a person detector, or a function from frames to boxes and scores.
         settings: thresholds, times and what makes an event.
         fps: frames a second where the frames carry no times.
@@ -121,7 +137,7 @@ def detect(
         source = open_source(video, fps, start, end)
     else:
         source = ArraySource(video, fps, start, end)
-    model, facts = load_model(actions, none_of, weights, clip, device)
+    model, facts = load_model(actions, none_of, weights, clip, device, crop_weight)
     if isinstance(detector, str):
         settings = replace(settings, detector=detector)
         detector = load_detector(detector, device, settings.detector_threshold)

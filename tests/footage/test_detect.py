@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
 import av
@@ -294,6 +295,17 @@ def test_scores_of_trained_weights_are_as_sharp_as_clips(tmp_path, groups, tempe
     model, facts = load_model(["wave", "sit"], weights=tmp_path / "a.pth", device="cpu")
     assert model.model.temperature == temperature
     assert facts == {"name": "ST-CLIP", "weights": str(tmp_path / "a.pth")}
+
+
+def test_the_crops_feature_beside_trained_weights(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "a.pth", Checkpoint(tiny_model().state_dict()))
+    give = partial(load_model, ["wave", "sit"], device="cpu")
+    model, facts = give(weights=tmp_path / "a.pth", crop_weight=0.5)
+    assert (model.model.crop_weight, facts["crop_weight"]) == (0.5, 0.5)
+    with pytest.raises(UserError, match=r"crop weight: 0 or more expected, found -1"):
+        give(weights=tmp_path / "a.pth", crop_weight=-1.0)
+    with pytest.raises(UserError, match=r"crop weight: belongs to an ST-CLIP"):
+        give(clip="puppet", crop_weight=1.0)
 
 
 def test_a_video_that_is_not_there_is_told_before_a_download(tmp_path: Path) -> None:
