@@ -29,7 +29,7 @@ from stclip.evaluation.tables import format_table
 from stclip.files import locked, write_text
 from stclip.footage.results import PAGE, RESULT
 from stclip.puppet.experiment.film import COLUMNS, film_metrics, film_table
-from stclip.puppet.experiment.page import quickstart_report, seen_and_unseen
+from stclip.puppet.experiment.page import UNSEEN, columns_of, quickstart_report
 from stclip.puppet.experiment.plan import OURS, Plan, free_folder
 from stclip.puppet.experiment.provenance import inputs, same_inputs, versions
 from stclip.puppet.experiment.runs import Run, Runner, clock
@@ -100,12 +100,13 @@ def main(argv: list[str] | None = None) -> int:
     plan.add_baselines(SPLIT, seen=False)
     plan.add_untrained(SPLIT, cfg.SEED, seen=False)
     training = plan.add_trained(SPLIT, cfg.SEED)
+    plan.add_plus(SPLIT, cfg.SEED, training)
     found = inputs(cfg)
     with locked(output, "quickstart"):
         same_inputs(output, found)
         print(f"\n{len(plan.runs)} runs into {output}", flush=True)
         Runner(plan.runs, show_commands=True).all()
-        unseen, seen = seen_and_unseen(plan)
+        columns = columns_of(plan)
         page, metrics = watch_film(size, output, cfg, training)
     note = (
         "Frame mAP at 0.5, in percent (see Terms below). All methods score the same boxes of the "
@@ -119,18 +120,19 @@ def main(argv: list[str] | None = None) -> int:
     ]
     report = output / "report.html"
     address = page.relative_to(output).as_posix()
-    content = quickstart_report(plan, training, facts, note, film_table(metrics), address)
+    content = quickstart_report(plan, columns, training, facts, note, film_table(metrics), address)
     write_text(report, render_report(content))
-    summarise(plan, unseen, seen)
+    summarise(plan, columns)
     found = metrics[COLUMNS[1]]
     print(
         f"\nThe film: {found['tubes']} events, {found['ground_truth_tubes']} acts drawn; video mAP "
         f"at 0.5 {found['video_mAP@0.5']:.1f}; look at {page}"
     )
     print(f"\n{clock(time.monotonic() - start)}. Everything is in {output}; look at {report}")
-    if unseen[OURS] < args.floor:
+    unseen = columns[UNSEEN][OURS]
+    if unseen < args.floor:
         print(
-            f"too low: ST-CLIP has {unseen[OURS]:.2f} on unseen actions, --floor is {args.floor:g}",
+            f"too low: ST-CLIP has {unseen:.2f} on unseen actions, --floor is {args.floor:g}",
             file=sys.stderr,
         )
         return 1
@@ -192,10 +194,10 @@ def describe(cfg: CfgNode, found: dict[str, Any]) -> list[tuple[str, str]]:
     return facts
 
 
-def summarise(plan: Plan, unseen: dict[str, float], seen: dict[str, float]) -> None:
+def summarise(plan: Plan, columns: dict[str, dict[str, float]]) -> None:
     """Print the one table."""
-    lines = [["frame mAP at 0.5", "unseen actions", "seen actions"]]
+    lines = [["frame mAP at 0.5", *columns]]
     for method in plan.methods():
-        values = (unseen.get(method), seen.get(method))
+        values = [column.get(method) for column in columns.values()]
         lines.append([method, *("-" if value is None else f"{value:.1f}" for value in values)])
     print(f"\n{format_table(lines)}")

@@ -127,8 +127,9 @@ def test_quickstart(
     assert "too low: ST-CLIP has" in captured.err
     lines = captured.out.splitlines()
     start = next(i for i, line in enumerate(lines) if line.startswith("frame mAP at 0.5"))
-    table = [line for line in lines[start + 2 :] if line][: len(METHODS) - 1]
-    assert [line.rsplit(maxsplit=2)[0] for line in table] == METHODS[:-1]
+    table = [line for line in lines[start + 2 :] if line][: len(METHODS)]
+    methods = [*METHODS[:-1], "ST-CLIP with the crop's feature"]
+    assert [line.rsplit(maxsplit=3)[0] for line in table] == methods
     assert table[2].endswith("-")
     assert not table[5].endswith("-")
     page = (tmp_path / "quick/report.html").read_text(encoding="utf-8")

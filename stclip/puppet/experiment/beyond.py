@@ -10,8 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
-import torch
-
 from stclip.config import load_config
 from stclip.data.labels import read_label_file, read_video_list
 from stclip.evaluation.frame_map import Floats, Metrics
@@ -19,13 +17,13 @@ from stclip.evaluation.rejection import rejection
 from stclip.evaluation.result_csv import rows_of
 from stclip.evaluation.results import read_predictions
 from stclip.evaluation.tables import Result, Vocabulary
-from stclip.evaluation.voting import voted
 from stclip.files import write_text
 from stclip.puppet.experiment.outcomes import (
     draw_counts,
     match_classes,
     resampled_map,
     truth,
+    voted_together,
 )
 from stclip.puppet.experiment.plan import BASELINES, OURS, UNTRAINED, Plan, Trial
 from stclip.puppet.experiment.runs import Run
@@ -196,19 +194,15 @@ def outcomes(trials: Sequence[Trial], draws: int, seed: int = 0) -> Iterator[Out
     counts = draw_counts(len(videos), draws, seed)
     found = [read_predictions(trial.run.results() / "predictions.npz") for trial in trials]
     labels = found[0][1]
-    scores = []
+    ways = [(trial, none_of) for trial in trials for none_of in (False, True)]
+    every: list[Detections] = []
     for detections, _ in found:
-        assert torch.equal(detections.boxes, found[0][0].boxes), "the tests are of other boxes"
-        scores += [detections.scores / detections.scores.sum(dim=1, keepdim=True)]
-        scores += [detections.scores]
-    # Voting does not mix columns, and tracks follow from the boxes: once for all methods.
-    together = replace(found[0][0], scores=torch.cat(scores, dim=1))
+        scores = detections.scores
+        every += [replace(detections, scores=scores / scores.sum(dim=1, keepdim=True)), detections]
     for voting in VOTING:
-        changed = voted(together, voting, window).scores.split(len(labels), dim=1)
-        for index, trial in enumerate(trials):
-            for none_of in (False, True):
-                one: Detections = replace(together, scores=changed[2 * index + none_of])
-                rows = rows_of(one)
-                values = resampled_map(match_classes(keyframes, rows, labels, videos), counts)
-                others = rejection(keyframes, rows, labels).get("rejection")
-                yield Outcome(trial, none_of, voting, values, others)
+        changed = voted_together(every, voting, window)
+        for (trial, none_of), one in zip(ways, changed, strict=True):
+            rows = rows_of(one)
+            values = resampled_map(match_classes(keyframes, rows, labels, videos), counts)
+            others = rejection(keyframes, rows, labels).get("rejection")
+            yield Outcome(trial, none_of, voting, values, others)

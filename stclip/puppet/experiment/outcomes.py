@@ -62,6 +62,31 @@ def scored(run: Run) -> tuple[Detections, tuple[str, ...]]:
     return voted(detections, test.VOTING, test.VOTING_WINDOW), labels
 
 
+def voted_together(found: Sequence[Detections], voting: str, window: float) -> list[Detections]:
+    """Several tests' detections after voting; they are of the same boxes.
+
+    Voting does not mix classes, and tracks follow from the boxes, so that these are found once.
+    """
+    first = found[0]
+    assert all(torch.equal(one.boxes, first.boxes) for one in found), "tests of other boxes"
+    widths = [one.scores.shape[1] for one in found]
+    together = replace(first, scores=torch.cat([one.scores for one in found], dim=1))
+    changed = voted(together, voting, window).scores.split(widths, dim=1)
+    return [replace(one, scores=scores) for one, scores in zip(found, changed, strict=True)]
+
+
+def metric_along_tracks(runs: Sequence[Run]) -> list[float]:
+    """Frame mAP at 0.5 in percent of tests of the same boxes, voted along tracks."""
+    predictions = [read_predictions(run.results() / "predictions.npz") for run in runs]
+    window = runs[0].cfg().TEST.VOTING_WINDOW
+    changed = voted_together([detections for detections, _ in predictions], "track", window)
+    frames = truth(runs[0])
+    return [
+        frame_map(frames, rows_of(one), labels, (0.5,))["frame_mAP@0.5"] or 0.0
+        for one, (_, labels) in zip(changed, predictions, strict=True)
+    ]
+
+
 def truth(run: Run) -> list[Keyframe]:
     """The annotated keyframes of a test."""
     return build_dataset(run.cfg(), "test").keyframes
