@@ -8,9 +8,9 @@ table.md, table.json and the folder of every run. What is finished is not run ag
 Examples:
     stclip puppet draw
     stclip puppet beyond --held-out --seeds 0 --output output/choice
-    stclip puppet beyond --chosen with_crop
+    stclip puppet beyond --chosen plus
     stclip puppet draw --setting camera
-    stclip puppet beyond --chosen with_crop --config-dir configs/puppet/camera
+    stclip puppet beyond --chosen plus --config-dir configs/puppet/camera
 """
 
 import argparse

@@ -248,7 +248,7 @@ def test_beyond_the_paper(
     words += ["--steps", "with_crop,frame_crop,published,published_half", "--chosen", "with_crop"]
     assert load_command("beyond_puppet").main([*words, "--output", str(out)]) == 0
     assert (calls.count("train"), calls.count("test")) == (2, 8)
-    assert "trained with the crop's feature minus ST-CLIP: " in capsys.readouterr().out
+    assert "trained with it minus ST-CLIP: " in capsys.readouterr().out
     table = json.loads((out / "table.json").read_text())
     tables, others = table["tables"], {line[0]: line for line in table["something else"]}
     found = {
@@ -273,7 +273,7 @@ def test_beyond_the_paper(
     (first, *_) = tables
     leads = first["leads"]
     assert list(leads) == [title, "ST-CLIP", "ST-CLIP, half of the training's way"]
-    ours = found[False, "none", "ST-CLIP, trained with the crop's feature"]
+    ours = found[False, "none", "ST-CLIP with the crop's feature, trained with it"]
     expected = ours - found[False, "none", title]
     assert leads[title]["estimate"] == pytest.approx(expected, abs=1e-6)
 

@@ -8,7 +8,7 @@ scores too, so that one test of a model serves all columns.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from stclip.config import load_config
 from stclip.data.labels import read_label_file, read_video_list
@@ -25,15 +25,23 @@ from stclip.puppet.experiment.outcomes import (
     truth,
     voted_together,
 )
-from stclip.puppet.experiment.plan import BASELINES, OURS, UNTRAINED, Plan, Trial
+from stclip.puppet.experiment.plan import (
+    BASELINES,
+    OURS,
+    PLUS,
+    PLUS_PAIRS,
+    UNTRAINED,
+    Plan,
+    Trial,
+)
 from stclip.puppet.experiment.runs import Run
 from stclip.structures import Detections
 
 VOTING = ("none", "track", "video")
 HELD_OUT_OF = 3  # every third seen class is held out of training
-_CROP = ("MODEL.HEAD.CROP_WEIGHT", "1.0")
+_CROP = "MODEL.HEAD.CROP_WEIGHT"
 _HALF = ("MODEL.SCALE", "0.5")
-TRAININGS = {"published": (), "with_crop": _CROP}
+TRAININGS = {"published": (), "with_crop": PLUS_PAIRS}
 
 
 @dataclass(frozen=True)
@@ -57,17 +65,14 @@ TRAINING_FREE = tuple(Step(k, title, None, ("MODEL.NAME", k)) for k, title in BA
 STEPS = (
     *TRAINING_FREE,
     Step("untrained", UNTRAINED, None),
-    Step("untrained_crop", f"{UNTRAINED}, with the crop's feature", None, _CROP),
+    Step("untrained_crop", f"{UNTRAINED}, with the crop's feature", None, PLUS_PAIRS),
     Step("published", OURS, "published"),
     Step("published_half", f"{OURS}, half of the training's way", "published", _HALF),
-    Step("crop_after", f"{OURS}, the crop's feature added after training", "published", _CROP),
-    Step("with_crop", f"{OURS}, trained with the crop's feature", "with_crop", _CROP),
-    Step(
-        "crop_half",
-        f"{OURS}, trained with the crop's feature, half of the way",
-        "with_crop",
-        (*_CROP, *_HALF),
-    ),
+    Step("plus", PLUS, "published", PLUS_PAIRS),
+    Step("plus_0.5", f"{PLUS}, weight 0.5", "published", (_CROP, "0.5")),
+    Step("plus_2", f"{PLUS}, weight 2", "published", (_CROP, "2.0")),
+    Step("with_crop", f"{PLUS}, trained with it", "with_crop", PLUS_PAIRS),
+    Step("with_crop_half", "that, half of the training's way", "with_crop", (*PLUS_PAIRS, *_HALF)),
 )
 
 
@@ -78,11 +83,9 @@ class BeyondPlan(Plan):
     Attributes:
         held_out: the classes are every third seen one, which is then not trained on, instead of the
             unseen ones; for choosing among the steps.
-        tests: (step, seed) of each trial, in the order of ``trials``.
     """
 
     held_out: bool = False
-    tests: list[tuple[Step, int | None]] = field(default_factory=list)
 
     def fill(self, splits: Sequence[int], seeds: Sequence[int], steps: Sequence[Step]) -> None:
         """Add all runs; those without training first."""
@@ -108,10 +111,8 @@ class BeyondPlan(Plan):
         if seed is not None:
             pairs = (*pairs, "SEED", str(seed))
         name = step.key if seed is None else f"{step.key}/seed_{seed}"
-        before = len(self.trials)
         rate = step.key if step in TRAINING_FREE else "stclip"
         self._test(step.title, split, seed, name, pairs, rate, training, seen=not self.held_out)
-        self.tests += [(step, seed)] * (len(self.trials) - before)
 
     def _trained_on(self, split: int) -> tuple[str, ...]:
         """TRAIN_LABEL and TRAIN_VIDEO of a split."""
