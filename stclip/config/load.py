@@ -245,7 +245,7 @@ def warn_scales(cfg: CfgNode, saved: str | None, path: str | Path) -> None:
     keys = (
         "MODEL.LORA.ALPHA ",
         *(f"MODEL.TEMPORAL.{name} " for name in ("ENABLED", "BEFORE_XCLIP", "FRAMES", "STRIDE")),
-        "MODEL.HEAD.",
+        "MODEL.HEAD.TEMPERATURE ",  # the weights of features are meant to be added in the test
         "MODEL.TEMPLATES ",
         "MODEL.INTEREST_TOKENS.",
         "MODEL.XCLIP.",
