@@ -22,6 +22,7 @@ from statistics import fmean
 from stclip.cli import Parser, numbers, positive
 from stclip.config import load_config
 from stclip.errors import UserError
+from stclip.evaluation.frame_map import Floats
 from stclip.evaluation.tables import benchmark_lines, format_table, make_rows, to_json
 from stclip.files import locked, write_json, write_text
 from stclip.puppet.experiment.beyond import (
@@ -149,7 +150,7 @@ def something_else(every: list[Outcome], methods: list[str]) -> list[list[str]]:
 
 def leads_of(some: list[Outcome], methods: list[str], chosen: Step | None) -> dict[str, Interval]:
     """How much higher the unseen mAP of a step is than that of every other method."""
-    values: dict[str, dict[int, list[object]]] = defaultdict(lambda: defaultdict(list))
+    values: dict[str, dict[int, list[Floats]]] = defaultdict(lambda: defaultdict(list))
     for outcome in some:
         if outcome.trial.vocabulary == "unseen":
             values[outcome.trial.method][outcome.trial.split].append(outcome.draws)
@@ -157,7 +158,7 @@ def leads_of(some: list[Outcome], methods: list[str], chosen: Step | None) -> di
         return {}
     ours = list(values[chosen.title].values())
     return {
-        method: difference(ours, list(values[method].values()))  # type: ignore[arg-type]
+        method: difference(ours, list(values[method].values()))
         for method in methods
         if method != chosen.title
     }
