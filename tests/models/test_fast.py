@@ -153,6 +153,7 @@ def test_a_model_with_fixed_weights_gives_the_same(precision):
 
 def test_where_the_convolution_is_taken(monkeypatch):
     many, few = torch.zeros(2, 4000, 24), torch.zeros(2, 3, 24)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
     assert convolves(many)
     assert convolves(many.bfloat16())
@@ -164,6 +165,10 @@ def test_where_the_convolution_is_taken(monkeypatch):
     with monkeypatch.context() as without:
         without.setattr(torch.backends.mkldnn, "enabled", False)
         assert not convolves(many)
+    with monkeypatch.context() as intel:
+        intel.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
+        assert not convolves(many)
+        assert not convolves(many.bfloat16())
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
     assert not convolves(many)
 
