@@ -62,12 +62,17 @@ setup(
         # The most accurate of the person detectors; older ones have no D-FINE.
         "dfine": ["transformers>=4.52"],
         "elan": ["pympi-ling"],  # one of the exports of stclip detect
+        # stclip export, and detect --onnx, which needs onnxruntime alone.
+        "onnx": ["onnx", "onnxruntime", "onnxscript"],
         # Other CLIPs; transformers reads the tokenizers of SigLIP and others.
         "open_clip": ["open_clip_torch>=3.3", "transformers"],
         # playwright drives a browser of the system, chromium; its tests are skipped without one.
         "dev": [
             "hypothesis",
             "mypy",
+            "onnx",
+            "onnxruntime",
+            "onnxscript",
             "open_clip_torch>=3.3",
             "playwright",
             "pre-commit",

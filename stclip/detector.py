@@ -16,8 +16,15 @@ from stclip.engine.checkpoint import read_checkpoint
 from stclip.engine.distributed import choose_device
 from stclip.engine.precision import autocast
 from stclip.errors import UserError
-from stclip.models.build import Model, build_model, config_of_state, encode_labels
+from stclip.models.build import (
+    Model,
+    build_model,
+    config_of_state,
+    device_of,
+    encode_labels,
+)
 from stclip.models.losses import class_scores
+from stclip.models.onnx import OnnxModel
 from stclip.structures import ClipBatch, FrameKey, Needs
 from stclip.structures.groups import GROUPS
 from stclip.structures.wordings import split_label
@@ -35,7 +42,7 @@ class Detector:
     """A model with a vocabulary.
 
     Args:
-        model: ST-CLIP or a baseline, on the device that it is to run on.
+        model: ST-CLIP or a baseline, on the device that it is to run on, or the files of one.
         labels: C action names, in any words; they need not have been trained on. ``wave | a person
             waving | waving`` is called wave, and is what the average of the two texts is.
         groups: the group of names that have one: pose, object or person. Poses exclude each other
@@ -47,7 +54,7 @@ class Detector:
 
     def __init__(
         self,
-        model: Model,
+        model: Model | OnnxModel,
         labels: Sequence[str],
         groups: Mapping[str, str] | None = None,
         window_stride: int | None = None,
@@ -59,7 +66,7 @@ class Detector:
         self.needs = getattr(model, "needs", needs)
         if window_stride is not None:
             self.needs = replace(self.needs, stride=window_stride)
-        self.device = next(model.parameters()).device
+        self.device = device_of(model)
         for name, group in (groups or {}).items():
             if group not in GROUPS:
                 raise UserError(

@@ -32,7 +32,8 @@ EXCEPTIONS = {
 # The files of a layer that otherwise sees tensors only that may touch the disk; fast.py sets a
 # variable of the environment.
 MODELS_ON_DISK = {
-    "weights.py", "openclip.py", "tensor_files.py", "download.py", "tokenizer.py", "fast.py",
+    "weights.py", "onnx.py", "onnx_export.py", "openclip.py", "tensor_files.py", "download.py",
+    "tokenizer.py", "fast.py",
 }  # fmt: skip
 STREAMS = ("footage/decoding", "footage/annotated", "puppet/draw/film")
 # Open what they have just written.

@@ -24,6 +24,7 @@ COMMANDS = {
     "validate": ("validate", "list what is wrong with a dataset before training"),
     "visualize": ("visualize", "draw boxes with names and scores, or interest tokens"),
     "convert": ("convert", "convert checkpoints to and from the published implementation"),
+    "export": ("export", "write a model as ONNX, to run it without PyTorch"),
     "table": ("table", "put test results next to the published ones"),
     "benchmark": ("benchmark", "measure speed and memory of tests and training"),
     "gpu-check": ("gpu_check", "compare a GPU's results with the CPU's"),

@@ -75,7 +75,7 @@ def main(argv: list[str] | None = None) -> int:
         None if args.boxes else load_detector(args.detector, args.device, args.detector_threshold)
     )
     model, facts = load_model(
-        actions, none_of, args.weights, args.clip, args.device, args.crop_weight
+        actions, none_of, args.weights, args.clip, args.device, args.crop_weight, args.onnx
     )
 
     def detection_of(location: str) -> Detection:
@@ -247,13 +247,14 @@ def _parser() -> Parser:
     add("--weights", type=Path, help="an ST-CLIP checkpoint; without it CLIP as it is")
     add(
         "--clip",
-        default="ViT-B/16",
-        help="without --weights: a name or file, open_clip:MODEL/TAG, or puppet for a try",
+        help="without --weights: a name or file, open_clip:MODEL/TAG, or puppet for a try "
+        "(default: ViT-B/16)",
     )
     add(
         "--crop-weight", type=float, metavar="W",
         help="with --weights: of the crop's own feature (docs/beyond.md; default: as in training)",
     )  # fmt: skip
+    add("--onnx", type=Path, help="a file of stclip export in the place of these; runs on the CPU")
     add("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     add("--precision", default="fp32", choices=("fp32", "bf16", "fp16"))
     add("--batch", type=positive, default=4, help="moments scored at once")

@@ -16,6 +16,7 @@ from stclip.footage.given import Detected, FindPersons
 from stclip.footage.pipeline import Detection, Settings
 from stclip.footage.source import ArraySource, Source, open_source
 from stclip.models.baselines import Baseline
+from stclip.models.onnx import OnnxModel
 from stclip.models.stclip import STCLIP
 from stclip.models.weights import available_models, load_towers
 from stclip.structures.wordings import split_label
@@ -24,15 +25,17 @@ from stclip.structures.wordings import split_label
 # tested with 0.07: its scores would be the lower the more names there are, and a threshold that
 # suits six names would never be reached with twenty.
 _TEMPERATURE = 0.01
+_CLIP = "ViT-B/16"
 
 
 def load_model(
     actions: Sequence[str],
     none_of: Sequence[str] = (),
     weights: str | Path | None = None,
-    clip: str = "ViT-B/16",
+    clip: str | None = None,
     device: str = "auto",
     crop_weight: float | None = None,
+    onnx: str | Path | None = None,
 ) -> tuple[Detector, dict[str, Any]]:
     """What scores persons, and what results say of it.
 
@@ -41,13 +44,15 @@ def load_model(
         none_of: names that are scored too and never reported.
         weights: a checkpoint of ST-CLIP, ours or the reference's; None for CLIP without training on
             the person's crop and the whole frame.
-        clip: without weights, the name or file of a CLIP, or ``open_clip:MODEL/TAG``.
+        clip: without weights, the name or file of a CLIP, or ``open_clip:MODEL/TAG``; None for
+            ViT-B/16.
         device: auto, cpu, cuda or cuda:N.
         crop_weight: of the crop's feature in ST-CLIP (docs/beyond.md); None: as in its training.
+        onnx: a file of ``stclip export`` in the place of all these; it computes on the CPU.
 
     Raises:
         UserError: names are missing, empty or twice; weights cannot be read, or have no crops to
-            weigh.
+            weigh; or an ONNX file is not alone.
     """
     labels = [*actions, *none_of]
     if not actions:
@@ -64,6 +69,18 @@ def load_model(
             "what else people do as --none-of standing 'nothing special'"
         )
     worded: dict[str, Any] = {"wordings": labels} if names != labels else {}
+    if onnx is not None:
+        for option, given in {"weights": weights, "clip": clip, "crop weight": crop_weight}.items():
+            if given is not None:
+                raise UserError(
+                    f"{option}: {onnx} has its model in it; give either the file of --onnx or "
+                    "--weights, --clip and --crop-weight"
+                )
+        exported = OnnxModel(onnx)
+        if exported.groups is None:
+            exported.temperature = _TEMPERATURE
+        facts = {"name": exported.name, "onnx": str(onnx), **worded}
+        return Detector(exported, labels, exported.groups, templates=exported.templates), facts
     if weights is not None:
         facts = {"name": "ST-CLIP", "weights": str(weights), **worded}
         trained = load(weights, labels, device)
@@ -80,6 +97,7 @@ def load_model(
         raise UserError(
             "crop weight: belongs to an ST-CLIP (--weights); CLIP as it is adds frame and crop"
         )
+    clip = _CLIP if clip is None else clip
     try:
         loaded = load_towers(clip)
     except UserError as error:
@@ -98,8 +116,9 @@ def detect(
     *,
     none_of: Sequence[str] = (),
     weights: str | Path | None = None,
-    clip: str = "ViT-B/16",
+    clip: str | None = None,
     crop_weight: float | None = None,
+    onnx: str | Path | None = None,
     detector: str | FindPersons = "nanodet",
     settings: Settings | None = None,
     fps: float | None = None,
@@ -118,8 +137,10 @@ def detect(
         actions: names that are reported.
         none_of: names that are scored and never reported, such as "standing".
         weights: a checkpoint of ST-CLIP; None for CLIP without training.
-        clip: without weights, the name or file of a CLIP, or ``open_clip:MODEL/TAG``.
+        clip: without weights, the name or file of a CLIP, or ``open_clip:MODEL/TAG``; None for
+            ViT-B/16.
         crop_weight: with weights, of the crop's feature (docs/beyond.md); None: as in training.
+        onnx: a file of ``stclip export`` in the place of these three; it computes on the CPU.
         detector: the name of a person detector, or a function from frames to boxes and scores.
         settings: thresholds, times and what makes an event.
         fps: frames a second where the frames carry no times.
@@ -137,7 +158,7 @@ def detect(
         source = open_source(video, fps, start, end)
     else:
         source = ArraySource(video, fps, start, end)
-    model, facts = load_model(actions, none_of, weights, clip, device, crop_weight)
+    model, facts = load_model(actions, none_of, weights, clip, device, crop_weight, onnx)
     if isinstance(detector, str):
         settings = replace(settings, detector=detector)
         detector = load_detector(detector, device, settings.detector_threshold)

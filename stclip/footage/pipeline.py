@@ -38,6 +38,7 @@ from stclip.footage.results import (
 )
 from stclip.footage.scoring import Scored, Scorer, Step
 from stclip.footage.source import Frame, LiveSource, Source
+from stclip.models.onnx import OnnxModel
 from stclip.tracking import Tracker
 
 logger = logging.getLogger(__name__)
@@ -125,6 +126,8 @@ class Detection:
         batch: int = 4,
         precision: str = "fp32",
     ) -> None:
+        if precision != "fp32" and isinstance(model.model, OnnxModel):
+            raise UserError(f"precision: an ONNX file computes in fp32, found {precision}")
         self.source = source
         self._model, self._find, self._settings = model, find, settings
         self._batch, self._precision = batch, precision

@@ -7,7 +7,7 @@ from operator import getitem
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from yacs.config import CfgNode
 
@@ -16,6 +16,7 @@ from stclip.models import fast
 from stclip.models.baselines import BASELINES, Baseline
 from stclip.models.clip import CLIP, HEAD_WIDTH
 from stclip.models.formats import clip_sizes, with_clips_pixels
+from stclip.models.onnx import OnnxModel, OnnxText
 from stclip.models.openclip import OpenCLIP
 from stclip.models.stclip import STCLIP, InterestTokens
 from stclip.models.tokenizer import get_tokenizer, tokenize
@@ -105,8 +106,13 @@ def needs_of(cfg: CfgNode, image_size: int) -> Needs:
     return Needs(image_size, frames, temporal.STRIDE, frame_boxes=marked)
 
 
+def device_of(model: nn.Module) -> torch.device:
+    """Where a model computes; one without parameters on the CPU."""
+    return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+
+
 def encode_labels(
-    model: Model,
+    model: Model | OnnxModel,
     labels: list[str],
     place: Callable[[str], str] | None = None,
     templates: Sequence[str] = (),
@@ -142,14 +148,14 @@ def encode_labels(
                     f"model reads {length}; shorten it"
                 )
     tokens = clip.tokenize(texts) if isinstance(clip, OpenCLIP) else tokenize(texts, length)
-    tokens = tokens.to(next(clip.parameters()).device)
+    tokens = tokens.to(device_of(clip))
     features = torch.cat([model.encode_vocabulary(part) for part in tokens.split(_TEXTS)])
     if len(texts) == len(labels):
         return features
     return torch.stack([_mean_direction(part) for part in features.split(counts)])
 
 
-def _count_tokens(clip: CLIP | OpenCLIP, text: str) -> int:
+def _count_tokens(clip: CLIP | OpenCLIP | OnnxText, text: str) -> int:
     """Tokens of a text with start and end of text; where it certainly fits perhaps too many."""
     if isinstance(clip, OpenCLIP):
         return clip.count_tokens(text)

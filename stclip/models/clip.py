@@ -69,9 +69,8 @@ def normalize_pixels(
     assert pixels.shape[-3] == 3, f"pixels: (..., 3, H, W) expected, not {tuple(pixels.shape)}"
     scaled = pixels.to(torch.float32) / 255
     # By channel with plain numbers: a tensor of constants would have to be copied to the device.
-    for channel, (centre, spread) in enumerate(zip(mean, std, strict=True)):
-        scaled.select(-3, channel).sub_(centre).div_(spread)
-    return scaled
+    channels = zip(scaled.unbind(-3), mean, std, strict=True)
+    return torch.stack([(one - centre) / spread for one, centre, spread in channels], dim=-3)
 
 
 class LayerNorm(nn.LayerNorm):
@@ -435,10 +434,13 @@ class CLIP(nn.Module):
             return self.text_projection.new_zeros(0, self.embed_dim)
         end = tokens.argmax(dim=-1)  # end-of-text has the largest id
         # No token sees a later one, so what follows the last end-of-text need not be computed.
-        tokens = tokens[:, : int(end.max()) + 1]
+        return self.encode_all_positions(tokens[:, : int(end.max()) + 1])
+
+    def encode_all_positions(self, tokens: Tensor) -> Tensor:
+        """``encode_text`` of (C, T) tokens, at least one text, none of them cut or checked."""
         x = self.token_embedding(tokens) + self.positional_embedding[: tokens.shape[1]]
         x = self.transformer(x, causal=True)
-        rows = torch.arange(len(tokens), device=tokens.device)
+        rows, end = torch.arange(len(tokens), device=tokens.device), tokens.argmax(dim=-1)
         return self.ln_final(x[rows, end]) @ self.text_projection
 
     def forward(self, images: Tensor, tokens: Tensor) -> Tensor:

@@ -300,7 +300,7 @@ class InterestTokens:
         Returns:
             (N, K, W), or (N, 1 + K, W) with the person's own token in front; nothing is padded.
         """
-        columns = spotted + layout.persons * (spotted > 0)  # the persons follow the class token
+        columns = torch.where(spotted > 0, spotted + layout.persons, spotted)  # behind persons
         if self.include_person:
             columns = torch.cat([layout.column[:, None], columns], dim=1)
         return x[layout.row[:, None], columns]
