@@ -178,7 +178,7 @@ def shipped_configs() -> str:
     names: dict[str, list[str]] = {}
     for root in shipped_roots()[:1]:
         for path in sorted((root / "configs").glob("*/*.yaml")):
-            if path.stem != "base":
+            if path.stem not in ("base", "plus"):  # parts of configs
                 names.setdefault(path.parent.name, []).append(path.stem)
     return ", ".join(f"{folder}/{{{','.join(found)}}}" for folder, found in names.items())
 
