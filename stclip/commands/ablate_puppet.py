@@ -17,14 +17,12 @@ Examples:
 
 import argparse
 import time
-from pathlib import Path
 
-from stclip.cli import Parser, numbers, positive
-from stclip.errors import UserError
+from stclip.cli import Parser
 from stclip.evaluation.tables import format_table
 from stclip.files import locked, write_json, write_text
 from stclip.puppet.experiment.ablations import SUBSETS, Ablation, cells
-from stclip.puppet.experiment.plan import free_folder
+from stclip.puppet.experiment.options import add_options, output_folder
 from stclip.puppet.experiment.provenance import inputs, same_inputs, versions
 from stclip.puppet.experiment.runs import Runner, clock
 
@@ -39,12 +37,7 @@ NOTE = (
 def main(argv: list[str] | None = None) -> int:
     """Command line; see the head of this file."""
     args = _parser().parse_intermixed_args(argv)
-    output: Path = args.output or free_folder(Path("output/ablations"))
-    if output.exists() and any(output.iterdir()) and not args.resume:
-        raise UserError(
-            f"--output {output}: is there already; continue it with --resume, or choose another "
-            "folder"
-        )
+    output = output_folder(args, "ablations")
     ablations = {
         name: Ablation.plan(name, output, args.config_dir, args.seeds, tuple(args.opts))
         for name in args.subsets
@@ -87,23 +80,7 @@ def _parser() -> Parser:
     parser.add_argument(
         "--subsets", type=_subsets, default=list(SUBSETS), metavar="NAME,NAME", help="some of these"
     )
-    parser.add_argument("--seeds", type=numbers, default=[0, 1, 2], help="one training each")
-    parser.add_argument("--output", type=Path, help="a new folder (default: output/ablations-<n>)")
-    parser.add_argument(
-        "--config-dir", type=Path, default=Path("configs/puppet"), help="holds the yaml files"
-    )
-    parser.add_argument("--resume", action="store_true", help="continue in the folder --output")
-    parser.add_argument(
-        "--jobs",
-        type=positive,
-        default=1,
-        metavar="N",
-        help="runs at a time, which share the cores",
-    )
-    parser.add_argument(
-        "--draws", type=positive, default=1000, help="draws of the test videos for the intervals"
-    )
-    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="config keys of all runs")
+    add_options(parser, "ablations", "the yaml files")
     return parser
 
 

@@ -15,14 +15,13 @@ Examples:
 
 import argparse
 import time
-from pathlib import Path
 from typing import Any
 
-from stclip.cli import Parser, numbers, positive
+from stclip.cli import Parser, numbers
 from stclip.config import load_config
-from stclip.errors import UserError
 from stclip.evaluation.tables import benchmark_lines, format_table, make_rows, to_json
 from stclip.files import locked, write_json, write_text
+from stclip.puppet.experiment.options import add_options, output_folder
 from stclip.puppet.experiment.outcomes import intervals, results
 from stclip.puppet.experiment.plan import (
     ABLATIONS,
@@ -31,7 +30,6 @@ from stclip.puppet.experiment.plan import (
     OURS,
     UNTRAINED,
     Plan,
-    free_folder,
 )
 from stclip.puppet.experiment.provenance import inputs, same_inputs, versions
 from stclip.puppet.experiment.runs import Runner, clock
@@ -47,11 +45,6 @@ def main(argv: list[str] | None = None) -> int:
     """Command line; see the head of this file."""
     args = _parser().parse_intermixed_args(argv)
     plan = make_plan(args)
-    if plan.output.exists() and any(plan.output.iterdir()) and not args.resume:
-        raise UserError(
-            f"--output {plan.output}: is there already; continue it with --resume, or choose "
-            "another folder"
-        )
     with locked(plan.output, "benchmark_puppet"):
         fill(plan, args)
         found = inputs(load_config(plan.config(args.splits[0]), plan.pairs))
@@ -66,7 +59,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def make_plan(args: argparse.Namespace) -> Plan:
     """An empty plan of what the command line says."""
-    output = args.output or free_folder(Path("output/benchmark"))
+    output = output_folder(args, "benchmark")
     return Plan(output, args.config_dir, tuple(args.opts), args.unseen_clips, args.seen_clips)
 
 
@@ -136,16 +129,6 @@ def report(plan: Plan, args: argparse.Namespace, found: dict[str, Any], seconds:
 def _parser() -> Parser:
     parser = Parser(description=__doc__)
     parser.add_argument("--splits", type=numbers, default=[1, 2, 3, 4], help="label splits")
-    parser.add_argument("--seeds", type=numbers, default=[0, 1, 2], help="one training each")
-    parser.add_argument("--output", type=Path, help="a new folder (default: output/benchmark-<n>)")
-    parser.add_argument(
-        "--config-dir", type=Path, default=Path("configs/puppet"), help="holds split_<n>.yaml"
-    )
-    parser.add_argument("--resume", action="store_true", help="continue in the folder --output")
-    parser.add_argument(
-        "--jobs", type=positive, default=1, metavar="N",
-        help="runs at a time, which share the cores; on a processor, one a core is fastest",
-    )  # fmt: skip
     parser.add_argument(
         "--ablations",
         type=_ablations,
@@ -161,10 +144,7 @@ def _parser() -> Parser:
         "--seen-clips", type=int, default=16, metavar="N",
         help="test clips of each seen class, 0 for all; 16 are as many in all as of the unseen",
     )  # fmt: skip
-    parser.add_argument(
-        "--draws", type=int, default=1000, help="draws of the test videos for the intervals"
-    )
-    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="config keys of all runs")
+    add_options(parser, "benchmark")
     return parser
 
 

@@ -21,7 +21,6 @@ from statistics import fmean
 
 from stclip.cli import Parser, numbers, positive
 from stclip.config import load_config
-from stclip.errors import UserError
 from stclip.evaluation.frame_map import Floats
 from stclip.evaluation.tables import benchmark_lines, format_table, make_rows, to_json
 from stclip.files import locked, write_json, write_text
@@ -33,8 +32,8 @@ from stclip.puppet.experiment.beyond import (
     Step,
     outcomes,
 )
+from stclip.puppet.experiment.options import add_options, output_folder
 from stclip.puppet.experiment.outcomes import Interval, difference
-from stclip.puppet.experiment.plan import free_folder
 from stclip.puppet.experiment.provenance import inputs, same_inputs, versions
 from stclip.puppet.experiment.runs import Runner, clock
 
@@ -45,19 +44,15 @@ NOTE = (
 TITLES = {"none": "without voting", "track": "voted along tracks", "video": "voted over videos"}
 OTHERS = (
     "AUROC of people who do something else / precision at recall 0.5, in percent, on unseen "
-    "classes, mean over splits and seeds; none of: with the training's names as TEST.NONE_OF"
+    "classes, mean over splits and seeds, precision 0 where the recall is not reached; none of: "
+    "with the training's names as TEST.NONE_OF"
 )
 
 
 def main(argv: list[str] | None = None) -> int:
     """Command line; see the head of this file."""
     args = _parser().parse_intermixed_args(argv)
-    output: Path = args.output or free_folder(Path("output/beyond"))
-    if output.exists() and any(output.iterdir()) and not args.resume:
-        raise UserError(
-            f"--output {output}: is there already; continue it with --resume, or choose another "
-            "folder"
-        )
+    output = output_folder(args, "beyond")
     pairs = tuple(args.opts)
     plan = BeyondPlan(
         output, args.config_dir, pairs, args.unseen_clips, args.seen_clips, held_out=args.held_out
@@ -78,7 +73,10 @@ def main(argv: list[str] | None = None) -> int:
                 trial for trial in plan.trials
                 if (trial.split, trial.vocabulary) == (split, vocabulary)
             ])
-            for outcome in outcomes(trials, args.draws, split)
+            # Only leads need draws, and they are of the unseen classes.
+            for outcome in outcomes(
+                trials, args.draws if args.chosen and vocabulary == "unseen" else 0, split
+            )
         ]  # fmt: skip
         made = {
             **versions(), "seconds": round(time.monotonic() - start), "splits": args.splits,
@@ -167,22 +165,12 @@ def leads_of(some: list[Outcome], methods: list[str], chosen: Step | None) -> di
 def _parser() -> Parser:
     parser = Parser(description=__doc__)
     parser.add_argument("--splits", type=numbers, default=[1, 2, 3, 4], help="label splits")
-    parser.add_argument("--seeds", type=numbers, default=[0, 1, 2], help="one training each")
     parser.add_argument(
         "--steps", type=_steps, default=list(STEPS), metavar="NAME,NAME",
         help=f"some of {', '.join(step.key for step in STEPS)}",
     )  # fmt: skip
     parser.add_argument("--chosen", type=_step, help="a step whose lead over the others is given")
     parser.add_argument("--held-out", action="store_true", help="held-out seen classes, see above")
-    parser.add_argument("--output", type=Path, help="a new folder (default: output/beyond-<n>)")
-    parser.add_argument(
-        "--config-dir", type=Path, default=Path("configs/puppet"), help="holds split_<n>.yaml"
-    )
-    parser.add_argument("--resume", action="store_true", help="continue in the folder --output")
-    parser.add_argument(
-        "--jobs", type=positive, default=1, metavar="N",
-        help="runs at a time, which share the cores",
-    )  # fmt: skip
     parser.add_argument(
         "--unseen-clips", type=positive, default=16, metavar="N",
         help="test clips of each unseen (or held-out) class",
@@ -191,10 +179,7 @@ def _parser() -> Parser:
         "--seen-clips", type=positive, default=6, metavar="N",
         help="test clips of each seen class; 6 are about as many in all as of the unseen",
     )  # fmt: skip
-    parser.add_argument(
-        "--draws", type=positive, default=1000, help="draws of the test videos for the intervals"
-    )
-    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="config keys of all runs")
+    add_options(parser, "beyond")
     return parser
 
 

@@ -1,5 +1,6 @@
 import json
 import logging
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from stclip.data.jhmdb import CLASSES
 from stclip.data.labels import Labels, read_label_file
 from stclip.errors import UserError
 from stclip.puppet.draw import dataset
+from stclip.puppet.draw.camera import Camera
 from stclip.puppet.draw.dataset import draw_puppet
 from stclip.puppet.draw.multi import LABELS
 from tests.helpers import REPOSITORY, load_command
@@ -190,6 +192,40 @@ def test_settings_reach_the_drawing(tmp_path, monkeypatch):
         draw(tmp_path / setting, setting=setting, train_clips=0)
         assert {len(scene.actions) for scene in scenes} == people
         assert {scene.apart for scene in scenes} == {apart}
+
+
+@pytest.mark.usefixtures("blocks")
+def test_a_camera_films_the_scene(tmp_path):
+    folders = [tmp_path / name / "puppet_camera" for name in ("a", "b")]
+    first, second = (draw(folder, setting="camera", train_clips=1) for folder in folders)
+    assert first["pixels_sha256"] == second["pixels_sha256"]
+    pictures = sorted((folders[0] / "videos").rglob("*.*"))
+    assert {path.suffix for path in pictures} == {".jpg"}
+    assert [p.read_bytes() for p in pictures] == [
+        p.read_bytes() for p in sorted((folders[1] / "videos").rglob("*.*"))
+    ]
+    content = json.loads((folders[0] / "annotations/jhmdb_test_gt_min.json").read_text())
+    assert all((folders[0] / "videos" / i["img_path"]).is_file() for i in content["images"])
+
+
+def test_what_a_camera_does():
+    clean = Image.new("RGB", (160, 120), (180, 60, 60))
+    clean.paste((20, 20, 20), (60, 40, 100, 120))
+    camera = Camera(
+        gains=(1.2, 1.0, 0.8), gamma=1.0, contrast=0.8, saturation=0.5, scale=0.5, blur=1.0,
+        vignette=0.4, noise=5.0, quality=40, seed=3,
+    )  # fmt: skip
+    first, again, next_frame = (np.asarray(camera.film(clean, n), dtype=float) for n in (0, 0, 1))
+    assert (first == again).all()
+    assert 4 < (next_frame - first).std() < 10  # the difference of two noises of 5, some cut off
+    still = replace(camera, noise=0.0)
+    picture = np.asarray(still.film(clean, 0), dtype=float)
+    assert picture[2, 2].mean() < 0.75 * picture[20, 80].mean()  # vignette
+    spread = np.ptp(np.asarray(clean, dtype=float)[20, 80])
+    assert np.ptp(picture[20, 80]) < spread  # less colour, though red is stronger than blue
+    edge = picture[80, 52:68].mean(axis=-1)
+    assert (np.abs(np.diff(edge)) > 2).sum() >= 4  # blurred over several pixels
+    assert len(still.compress(clean)) < len(replace(still, quality=90).compress(clean))
 
 
 def test_a_folder_is_whole_or_absent(tmp_path, monkeypatch):

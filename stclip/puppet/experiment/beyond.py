@@ -17,7 +17,6 @@ from stclip.evaluation.rejection import rejection
 from stclip.evaluation.result_csv import rows_of
 from stclip.evaluation.results import read_predictions
 from stclip.evaluation.tables import Result, Vocabulary
-from stclip.files import write_text
 from stclip.puppet.experiment.outcomes import (
     draw_counts,
     match_classes,
@@ -122,9 +121,9 @@ class BeyondPlan(Plan):
             return "TRAIN_LABEL", labels, "TRAIN_VIDEO", str(videos)
         kept = [n for i, n in enumerate(read_label_file(labels)) if i % HELD_OUT_OF]
         return (
-            "TRAIN_LABEL", self._list(f"split_{split}_kept_label.txt", kept),
+            "TRAIN_LABEL", str(self._list(f"split_{split}_kept_label.txt", kept)),
             "TRAIN_VIDEO",
-            self._list(f"split_{split}_kept_train.txt", _of(read_video_list(videos), kept)),
+            str(self._list(f"split_{split}_kept_train.txt", _of(read_video_list(videos), kept))),
         )  # fmt: skip
 
     def _vocabulary(self, split: int, vocabulary: Vocabulary) -> tuple[tuple[str, ...], int]:
@@ -137,17 +136,10 @@ class BeyondPlan(Plan):
         # The last ones, because the first ones are what the seen classes are reported on.
         videos = [v for name in held for v in _of(every, [name])[-self.unseen_clips :]]
         words = (
-            "TEST_LABEL", self._list(f"split_{split}_held_label.txt", held),
-            "TEST_VIDEO", self._list(f"split_{split}_held.txt", videos),
+            "TEST_LABEL", str(self._list(f"split_{split}_held_label.txt", held)),
+            "TEST_VIDEO", str(self._list(f"split_{split}_held.txt", videos)),
         )  # fmt: skip
         return words, len(videos)
-
-    def _list(self, name: str, lines: Sequence[str]) -> str:
-        """A list of the output folder, written unless it is there."""
-        path, text = self.output / "lists" / name, "".join(f"{line}\n" for line in lines)
-        if not path.exists() or path.read_text(encoding="utf-8") != text:
-            write_text(path, text)
-        return str(path)
 
 
 def _of(videos: Sequence[str], classes: Sequence[str]) -> list[str]:
@@ -164,7 +156,8 @@ class Outcome:
         none_of: whether the training's names took their share of the scores.
         voting: one of VOTING.
         draws: (1 + R,) frame mAP at 0.5 in percent of the test videos and of their draws.
-        rejection: of people who do something else, see ``evaluation.rejection``; None without any.
+        rejection: of people who do something else, see ``evaluation.rejection``; None without any,
+            and of seen classes.
     """
 
     trial: Trial
@@ -186,7 +179,7 @@ def outcomes(trials: Sequence[Trial], draws: int, seed: int = 0) -> Iterator[Out
 
     Args:
         trials: finished, of the same boxes.
-        draws: of the test videos.
+        draws: of the test videos; 0 gives the plain values alone.
         seed: of the draws.
     """
     window = trials[0].run.cfg().TEST.VOTING_WINDOW
@@ -205,5 +198,7 @@ def outcomes(trials: Sequence[Trial], draws: int, seed: int = 0) -> Iterator[Out
         for (trial, none_of), one in zip(ways, changed, strict=True):
             rows = rows_of(one)
             values = resampled_map(match_classes(keyframes, rows, labels, videos), counts)
-            others = rejection(keyframes, rows, labels).get("rejection")
+            others = None
+            if trial.vocabulary == "unseen":
+                others = rejection(keyframes, rows, labels).get("rejection")
             yield Outcome(trial, none_of, voting, values, others)

@@ -168,12 +168,16 @@ class Plan:
         videos = read_video_list(path)
         if limit:
             videos = first_of_each_class(videos, limit)
-            path = self.output / "lists" / f"split_{split}_{vocabulary}.txt"
-            text = "".join(f"{video}\n" for video in videos)
-            if not path.exists() or path.read_text(encoding="utf-8") != text:
-                write_text(path, text)
+            path = self._list(f"split_{split}_{vocabulary}.txt", videos)
         labels = cfg.TEST_LABEL if vocabulary == "unseen" else cfg.TRAIN_LABEL
         return ("TEST_LABEL", labels, "TEST_VIDEO", str(path)), len(videos)
+
+    def _list(self, name: str, lines: Sequence[str]) -> Path:
+        """A list of the output folder, written unless it is there."""
+        path, text = self.output / "lists" / name, "".join(f"{line}\n" for line in lines)
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            write_text(path, text)
+        return path
 
     def _lists(self, split: int) -> Path:
         """The folder of the drawn video lists."""
