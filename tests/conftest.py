@@ -18,17 +18,27 @@ def unsynced() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def quiet_again() -> Iterator[None]:
-    """The loggers that a command sets up are as before at the start of the next test."""
-    loggers = [logging.getLogger(name) for name in (None, "stclip")]
-    before = [(log, log.level, log.handlers[:], log.propagate) for log in loggers]
+def quiet_loggers() -> Iterator[None]:
+    """No test finds the loggers as a command of an earlier one has set them up.
+
+    Nor as a fixture for a whole module has, which runs before this one: hence before and after.
+    """
+    _reset_loggers()
     yield
-    for log, level, handlers, propagate in before:
-        for handler in set(log.handlers) - set(handlers):
-            log.removeHandler(handler)
-            handler.close()
-        log.setLevel(level)
-        log.propagate = propagate
+    _reset_loggers()
+
+
+def _reset_loggers() -> None:
+    """Levels and handlers of a process that has just started."""
+    logging.disable(logging.NOTSET)
+    logging.getLogger().setLevel(logging.WARNING)
+    for name, log in logging.root.manager.loggerDict.items():
+        if isinstance(log, logging.Logger) and name.split(".")[0] == "stclip":
+            for handler in log.handlers[:]:
+                log.removeHandler(handler)
+                handler.close()
+            log.setLevel(logging.NOTSET)
+            log.propagate = True
 
 
 @pytest.fixture(autouse=True)
