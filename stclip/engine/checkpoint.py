@@ -160,15 +160,19 @@ def _check(checkpoint: Checkpoint, path: Path) -> None:
 
 def not_finite(model: nn.Module, optimizer: torch.optim.Optimizer) -> str | None:
     """Which trained parameter, or the optimizer's state of one, is not finite; None if all are."""
+    tensors: dict[str, Tensor] = {}
     for name, parameter in model.named_parameters():
-        if not parameter.requires_grad:
-            continue
-        if not parameter.isfinite().all():
-            return f"parameter {name} is not finite"
-        for key, value in optimizer.state.get(parameter, {}).items():
-            if isinstance(value, Tensor) and not value.isfinite().all():
-                return f"the optimizer's {key} of {name} is not finite"
-    return None
+        if parameter.requires_grad:
+            tensors[f"parameter {name}"] = parameter.detach()
+            for key, value in optimizer.state.get(parameter, {}).items():
+                if isinstance(value, Tensor) and value.is_floating_point() and value.numel():
+                    tensors[f"the optimizer's {key} of {name}"] = value
+    # All at once, since the host waits for a device at each number that it reads there.
+    if torch.nn.utils.get_total_norm(tensors.values(), norm_type=torch.inf).isfinite():
+        return None
+    return next(
+        f"{name} is not finite" for name, value in tensors.items() if not value.isfinite().all()
+    )
 
 
 def checkpoint_path(output_dir: str | Path, iteration: int) -> Path:
