@@ -119,6 +119,7 @@ def test_saved_config_loads_to_the_same_values(tmp_path: Path) -> None:
         ("MODEL:\n  NAME: videoclip\n", "MODEL.NAME: one of stclip, frame, crop, frame_crop"),
         ("MODEL: {HEAD: {MARKED: red}}\n", "MODEL.HEAD.MARKED: one of blur, mask expected"),
         ("MODEL: {HEAD: {MARKED_WEIGHT: -1}}\n", "MODEL.HEAD.MARKED_WEIGHT: a number not below 0"),
+        ("DATALOADER: {RESIZE: device, STORE: x}\n", "DATALOADER.STORE: '' expected with"),
         ("MODEL: {TEMPORAL: {ENABLED: 1}}\n", "MODEL.TEMPORAL.ENABLED: bool expected"),
         ("MODEL: {INTEREST_TOKENS: {TOP_K: -1}}\n", "MODEL.INTEREST_TOKENS.TOP_K"),
         (

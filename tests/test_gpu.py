@@ -32,7 +32,7 @@ from stclip.models.clip import MLP, Block
 from stclip.models.losses import FocalCriterion, GroupedFocalCriterion
 from stclip.models.stclip import STCLIP, InterestTokens, PromptBlock
 from stclip.models.xclip import CrossFrameCLIP
-from stclip.structures import ClipBatch
+from stclip.structures import ClipBatch, RawPictures
 from tests.helpers import REPOSITORY, load_command, random_batch, tiny_model
 
 CPU = torch.device("cpu")
@@ -213,6 +213,20 @@ class Stored(Dataset[ClipBatch]):
 
     def __getitem__(self, index: int) -> ClipBatch:
         return BATCHES[index]
+
+
+@on_each_device
+def test_pictures_resized_by_the_device(device: torch.device) -> None:
+    chance = torch.Generator().manual_seed(0)
+    pictures = torch.randint(256, (4, 90, 160, 3), dtype=torch.uint8, generator=chance)
+    row, box = torch.tensor([0, 3]), torch.tensor([[5, 6, 60, 80], [0, 0, 159, 20]])
+    raw = RawPictures(pictures, row, box, 64)
+    for found, expected in zip(
+        raw.map(lambda t: t.to(device)).resized(), raw.resized(), strict=True
+    ):
+        difference = (found.cpu().int() - expected.int()).abs()
+        assert difference.max() <= 1
+        assert (difference > 0).float().mean() < 1e-3
 
 
 @on_each_device

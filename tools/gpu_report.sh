@@ -66,7 +66,7 @@ if wanted infer; then
     benchmark infer-bf16-32 60 infer "${infer[@]}" --precision bf16 --chunk 32
     benchmark infer-fp16 60 infer "${infer[@]}" --precision fp16 --chunk 32
     benchmark infer-fp32 60 infer "${infer[@]}" --precision fp32 --chunk 32
-    benchmark infer-L14 60 infer "${infer[@]}" --precision bf16 --chunk 8 --model ViT-L/14 \
+    benchmark infer-L14 90 infer "${infer[@]}" --precision bf16 --chunk 8 --model ViT-L/14 \
         --classes 80 --interest-tokens 20
 fi
 train=(--iterations $((2 * WORKERS + 20)) --workers "$WORKERS")

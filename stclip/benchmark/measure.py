@@ -303,6 +303,8 @@ def _steps(
         numbers = sorted({keys[row].frame for row in rows}.union(*windows))
         with step("decode_ms"):
             pictures = dict(zip(numbers, video.read(numbers), strict=True))
+        if resize == "device":
+            continue
         with step("preprocess_ms"):
             for picture in pictures.values():
                 preprocess(picture, image_size, resize)

@@ -75,6 +75,7 @@ class Work:
         precision: fp32, bf16 or fp16.
         compiled: torch.compile the vision blocks.
         workers: DATALOADER.NUM_WORKERS.
+        resize: DATALOADER.RESIZE.
     """
 
     kind: str
@@ -91,6 +92,7 @@ class Work:
     precision: str = "fp32"
     compiled: bool = False
     workers: int = 2
+    resize: str = "pillow"
 
     @property
     def all_keyframes(self) -> int:
@@ -191,7 +193,7 @@ class Runs:
         pairs += ["TEST.VIDEOS_PER_BATCH", work.chunk, "SOLVER.MAX_ITER", iterations]
         pairs += ["SOLVER.ACCUMULATION_STEPS", work.steps]
         pairs += ["SOLVER.VIDEOS_PER_BATCH", work.keyframes, "SOLVER.MAX_PERSONS", 1000]
-        pairs += ["MODEL.DEVICE", device.type]
+        pairs += ["MODEL.DEVICE", device.type, "DATALOADER.RESIZE", work.resize]
         self._cfg = load_config(None, [str(word) for word in pairs])
         self._needs = needs_of(self._cfg, self.model.clip.image_size)
         self._pin_memory = device.type == "cuda"
@@ -365,6 +367,7 @@ def summary(
         "precision": work.precision,
         "compile": work.compiled,
         "workers": work.workers,
+        "resize": work.resize,
         **Spread.of(ratios).fields("u_per_keyframe", 5),
         "yardstick_s": [round(unit.yardstick, 4) for unit in clock.moments],
         "steady": clock.steady,

@@ -19,6 +19,7 @@ Examples:
 """
 
 import argparse
+import re
 import sys
 import tempfile
 from collections.abc import Callable
@@ -55,6 +56,7 @@ from stclip.benchmark.work import (
     profile,
 )
 from stclip.cli import Parser, numbers, positive
+from stclip.config.load import CHOICES
 from stclip.data.annotations import DetectionDataset, Keyframe
 from stclip.data.proposals import Proposals
 from stclip.data.video import open_video
@@ -109,6 +111,7 @@ def build_parser() -> Parser:
     data.add_argument("--workers", type=numbers, default=[0, 1, 2], help="DATALOADER.NUM_WORKERS")
     data.add_argument("--model", default="ViT-B/16", choices=list(MODELS), help="for the size")
     _add_number(data, "--persons", 3, "boxes a keyframe")
+    _add_size(data)
     _add_number(data, "--chunk", 8, "TEST.VIDEOS_PER_BATCH")
     data.add_argument(
         "opts", nargs="*", metavar="KEY VALUE", help="config keys that begin with DATALOADER"
@@ -167,6 +170,25 @@ def _add_work(
         help="MODEL.INTEREST_TOKENS.TOP_K (default: without interest token spotting)",
     )  # fmt: skip
     parser.add_argument("--workers", type=int, default=workers, help="DATALOADER.NUM_WORKERS")
+    parser.add_argument(
+        "--resize", default="pillow", choices=CHOICES["DATALOADER.RESIZE"], help="DATALOADER.RESIZE"
+    )
+    _add_size(parser)
+
+
+def _add_size(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--size", type=size, default=(WIDTH, HEIGHT), metavar="WxH",
+        help=f"of the pictures (default: {WIDTH}x{HEIGHT})",
+    )  # fmt: skip
+
+
+def size(text: str) -> tuple[int, int]:
+    """An option's width and height."""
+    found = re.fullmatch(r"([1-9][0-9]{0,3})x([1-9][0-9]{0,3})", text)
+    if found is None:
+        raise argparse.ArgumentTypeError(f"WIDTHxHEIGHT, such as 1280x720, expected, found {text}")
+    return int(found[1]), int(found[2])
 
 
 def sources(text: str) -> list[str]:
@@ -228,6 +250,7 @@ def run_work(args: argparse.Namespace) -> None:
         precision=args.precision,
         compiled=args.compile,
         workers=args.workers,
+        resize=args.resize,
     )
     sizes = MODELS[args.model]
     tokens = 1 + (sizes["image_size"] // sizes["patch_size"]) ** 2
@@ -239,7 +262,9 @@ def run_work(args: argparse.Namespace) -> None:
     with process_group(device), tempfile.TemporaryDirectory() as folder:
         clock = Clock(Yardstick(device), MatrixRate(device, args.precision))
         keyframes = work.keyframes if work.kind == "infer" else FRAMES
-        dataset = draw_dataset(Path(folder), work.persons, keyframes, work.labels[0])
+        dataset = draw_dataset(
+            Path(folder), work.persons, keyframes, work.labels[0], size=args.size
+        )
         with closing(Runs(work, dataset, device, args.repeats)) as runs:
             result = measure(runs, clock, args.repeats, device)
             table = profile(runs, device) if args.profile is not None else ""
@@ -262,7 +287,7 @@ def run_data(args: argparse.Namespace) -> None:
         for source in args.sources:
             folder = Path(text) / source
             folder.mkdir()
-            datasets[source] = draw_dataset(folder, args.persons, FRAMES, "clap", source)
+            datasets[source] = draw_dataset(folder, args.persons, FRAMES, "clap", source, args.size)
         rows = measure_loader(
             datasets,
             args.workers,
@@ -364,7 +389,12 @@ def _warn_unsteady() -> None:
 
 
 def draw_dataset(
-    folder: Path, persons: int, keyframes: int, label: str, source: str = "png"
+    folder: Path,
+    persons: int,
+    keyframes: int,
+    label: str,
+    source: str = "png",
+    size: tuple[int, int] = (WIDTH, HEIGHT),
 ) -> DetectionDataset:
     """Videos of smooth noise, all with the same boxes in every frame.
 
@@ -375,9 +405,11 @@ def draw_dataset(
         keyframes: of all videos together, one after the other from their first frames on.
         label: of every box.
         source: png or jpg, a folder of pictures; mp4, a video file.
+        size: width and height of the pictures.
     """
     rng = np.random.default_rng(0)
-    pictures = [_picture(rng) for _ in range(FRAMES)]
+    width, height = size
+    pictures = [_picture(rng, size) for _ in range(FRAMES)]
     if source == "mp4":
         path = folder / "video.mp4"
         write_video(path, pictures)
@@ -386,8 +418,10 @@ def draw_dataset(
         path.mkdir()
         for number, picture in enumerate(pictures, start=1):
             Image.fromarray(picture).save(path / f"{number:05d}.{source}")
-    left = np.linspace(10, WIDTH - 110, persons, dtype=np.float32)
-    boxes = np.stack([left, left * 0 + 20, left + 100, left * 0 + 220], axis=1)
+    # At 320 x 240: 100 x 200 pixels each.
+    left = np.linspace(width / 32, width * 21 / 32, persons, dtype=np.float32)
+    top, bottom = left * 0 + height / 12, left * 0 + height * 11 / 12
+    boxes = np.stack([left, top, left + width * 10 / 32, bottom], axis=1)
     keys = [FrameKey(f"clap/{n // FRAMES + 1:06d}", n % FRAMES + 1) for n in range(keyframes)]
     labels = tuple((label,) for _ in boxes)
     return DetectionDataset(
@@ -398,17 +432,18 @@ def draw_dataset(
     )
 
 
-def _picture(rng: np.random.Generator) -> NDArray[np.uint8]:
-    coarse = rng.integers(0, 256, (HEIGHT // 8, WIDTH // 8, 3), dtype=np.uint8)
-    picture = Image.fromarray(coarse).resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC)
-    return np.asarray(picture)
+def _picture(rng: np.random.Generator, size: tuple[int, int]) -> NDArray[np.uint8]:
+    width, height = size
+    coarse = rng.integers(0, 256, (-(-height // 8), -(-width // 8), 3), dtype=np.uint8)
+    return np.asarray(Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC))
 
 
 def write_video(path: Path, pictures: list[NDArray[np.uint8]]) -> None:
-    """An mp4 file of 25 frames a second."""
+    """An mp4 file of 25 frames a second, in H.264."""
     with av.open(str(path), "w") as container:
-        stream = container.add_stream("mpeg4", rate=25)
-        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        stream = container.add_stream("libx264", rate=25)
+        stream.height, stream.width = pictures[0].shape[:2]
+        stream.pix_fmt = "yuv420p"
         for picture in pictures:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         container.mux(stream.encode())

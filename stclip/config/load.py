@@ -57,7 +57,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "MODEL.PRECISION": ("fp32", "bf16", "fp16"),
     "MODEL.HEAD.MARKED": ("blur", "mask"),
     "SOLVER.OPTIMIZER": ("sgd", "adamw"),
-    "DATALOADER.RESIZE": ("pillow", "torch"),
+    "DATALOADER.RESIZE": ("pillow", "torch", "device"),
     "SOLVER.SCHEDULE": ("step", "cosine"),
     "TEST.BOXES": ("detected", "ground_truth"),
     "TEST.VOTING": ("none", "video", "track"),
@@ -469,6 +469,11 @@ def _validate(cfg: CfgNode) -> None:
         raise UserError(
             "SOLVER.MOMENTUM: a number below 1 expected with SOLVER.OPTIMIZER adamw, found "
             f"{values['SOLVER.MOMENTUM']}"
+        )
+    if values["DATALOADER.RESIZE"] == "device" and values["DATALOADER.STORE"]:
+        raise UserError(
+            "DATALOADER.STORE: '' expected with DATALOADER.RESIZE device, since it keeps resized "
+            f"pictures; found {shown(values['DATALOADER.STORE'])}"
         )
     if values["MODEL.TEMPORAL.BEFORE_XCLIP"]:
         for needed, expected in (("MODEL.BACKBONE", "xclip"), ("MODEL.TEMPORAL.ENABLED", True)):

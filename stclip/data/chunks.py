@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from stclip.data.frames import Video
 from stclip.data.proposals import Proposals
 from stclip.data.reading import FrameReader
-from stclip.data.transforms import frame_boxes, preparation
+from stclip.data.transforms import frame_boxes, preparation, rounded
 from stclip.data.windows import spread, window
 from stclip.errors import UserError
-from stclip.structures import ClipBatch, FrameKey, Needs
+from stclip.structures import ClipBatch, FrameKey, Needs, RawPictures
 from stclip.structures.boxes import are_visible, clip
 
 
@@ -90,12 +90,22 @@ def make_chunk(
         persons += [(item.key.frame, clipped[person]) for person in valid]
         if item.labels is not None:
             labels.append(item.labels[valid])
-    side = 0 if needs.clips else needs.image_size
-    crops = [] if needs.clips else reader.crops(persons)
+    pixels = torch.stack([frame.pixels for frame in frames.values()])
+    raw: tuple[RawPictures, ...] = ()
+    side, crops = needs.image_size, []
+    if not reader.resizes:
+        where = torch.tensor([row[number] for number, _ in persons], dtype=torch.long)
+        cut = torch.tensor([rounded(box) for _, box in persons], dtype=torch.long).view(-1, 4)
+        raw = (RawPictures(pixels, where, cut, side, needs.fit, needs.interpolation),)
+        pixels, side = torch.zeros((len(frames), 3, 0, 0), dtype=torch.uint8), 0
+    elif needs.clips:
+        side = 0
+    else:
+        crops = reader.crops(persons)
     reader.keep(following)
     padded = [[row[n] for n in shown] + [-1] * (needs.frames - len(shown)) for shown in windows]
     return ClipBatch(
-        frames=torch.stack([frame.pixels for frame in frames.values()]),
+        frames=pixels,
         window=torch.tensor(padded, dtype=torch.long),
         keyframe=torch.tensor([-1 if needs.clips else row[t] for t in centres], dtype=torch.long),
         crops=(
@@ -109,6 +119,7 @@ def make_chunk(
         labels=torch.from_numpy(np.concatenate(labels)) if labels else None,
         keys=tuple(item.key for item in keyframes),
         frame_boxes=torch.from_numpy(np.concatenate(placed)) if placed else None,
+        raw=raw,
     )
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from stclip.data.frames import Picture, Video
 from stclip.data.store import PictureStore, Stored
-from stclip.data.transforms import Prepare, crop_box, preprocess, rounded
+from stclip.data.transforms import Prepare, as_decoded, crop_box, preprocess, rounded
 from stclip.errors import UserError
 
 
@@ -18,7 +18,7 @@ class Frame:
     """A preprocessed frame.
 
     Attributes:
-        pixels: (3, S, S) uint8.
+        pixels: (3, S, S) uint8, or (height, width, 3) where the device resizes.
         width: of the frame as it was decoded, in pixels.
         height: of the same.
     """
@@ -39,13 +39,14 @@ class FrameReader:
         store: where to look first and to put what was made; None for no such place.
             Its method must distinguish one ``prepare`` from another.
         prepare: makes (3, S, S) uint8 of a picture and S, as ``preprocess`` does. Must be
-            picklable.
+            picklable. With ``as_decoded`` frames are not resized, and crops are not made.
     """
 
     def __init__(self, store: PictureStore | None = None, prepare: Prepare = preprocess) -> None:
         self._store = store
         self._prepare = prepare
         self._video: Video | None = None
+        self.resizes = prepare is not as_decoded
         self._size = 0
         self._shape: tuple[int, int] | None = None  # width and height of the video's frames
         self._reached = 0  # the last frame of the video that was decoded

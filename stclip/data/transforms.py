@@ -18,17 +18,22 @@ from stclip.structures import Needs
 
 Picture = NDArray[np.uint8]
 Prepare = Callable[[Picture, int], Tensor]
-Resize = Literal["pillow", "torch"]
+Resize = Literal["pillow", "torch"]  # of what workers resize
 Fit = Literal["crop", "squash"]
 
 # Sides longer than this many crops are resized in part only.
 _LONGEST = 64
 
 
-def preparation(needs: Needs, resize: Resize = "pillow") -> Prepare:
-    """What makes of a picture and a size the (3, size, size) uint8 that a model needs."""
+def preparation(needs: Needs, resize: Resize | Literal["device"] = "pillow") -> Prepare:
+    """What makes of a picture and a size the (3, size, size) uint8 that a model needs.
+
+    Or, where the device is to do it, what leaves the picture as it is.
+    """
     if needs.clips is not None:
         return clip_picture
+    if resize == "device":
+        return as_decoded
     return partial(preprocess, resize=resize, fit=needs.fit, interpolation=needs.interpolation)
 
 
@@ -76,6 +81,11 @@ def preprocess(
         )
         picture = picture.resize((size, size), method, box=box)
     return torch.from_numpy(np.array(picture)).permute(2, 0, 1).contiguous()
+
+
+def as_decoded(picture: Picture, size: int) -> Tensor:
+    """(h, w, 3) uint8 of a picture that the device resizes (DATALOADER.RESIZE device)."""
+    return torch.from_numpy(np.array(picture))
 
 
 def clip_picture(picture: Picture, size: int) -> Tensor:

@@ -2,6 +2,7 @@
 
 from stclip.structures.batch import ClipBatch, Detections, FrameKey, PersonLayout
 from stclip.structures.needs import Needs
+from stclip.structures.raw import RawPictures
 from stclip.structures.tubes import Tube
 
-__all__ = ["ClipBatch", "Detections", "FrameKey", "Needs", "PersonLayout", "Tube"]
+__all__ = ["ClipBatch", "Detections", "FrameKey", "Needs", "PersonLayout", "RawPictures", "Tube"]

@@ -14,6 +14,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from stclip.structures.raw import RawPictures, join
+
 
 class FrameKey(NamedTuple):
     """Names a keyframe: the video (``class/video`` on J-HMDB and UCF101-24) and its frame.
@@ -84,6 +86,8 @@ class ClipBatch:
         keys: B frame keys.
         frame_boxes: (N, 4) float32, ``boxes`` in pixels of ``frames``, over whose edges they may
             reach; None where the model does not need them.
+        raw: what ``to`` makes the frames and crops of, in their order, which are (F, 3, 0, 0) and
+            (N, 3, 0, 0) until then; nothing if they are made.
         layout: what follows from ``owner`` and ``window``.
     """
 
@@ -97,6 +101,7 @@ class ClipBatch:
     labels: Tensor | None
     keys: tuple[FrameKey, ...]
     frame_boxes: Tensor | None = None
+    raw: tuple[RawPictures, ...] = ()
     layout: PersonLayout = field(init=False)
 
     def __post_init__(self) -> None:
@@ -139,11 +144,16 @@ class ClipBatch:
             labels=torch.cat(labels) if labels else None,
             keys=tuple(key for batch in batches for key in batch.keys),
             frame_boxes=torch.cat(placed) if placed else None,
+            raw=join([part for batch in batches for part in batch.raw]),
         )
 
     def to(self, device: torch.device, non_blocking: bool = False) -> ClipBatch:
-        """The same batch with its tensors on ``device``."""
-        return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+        """The same batch with its tensors on ``device``, where raw pictures are resized."""
+        moved = self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+        if moved.raw:
+            frames, crops = zip(*(part.resized() for part in moved.raw), strict=True)
+            moved.frames, moved.crops, moved.raw = torch.cat(frames), torch.cat(crops), ()
+        return moved
 
     def pin_memory(self) -> ClipBatch:
         """The same batch in page-locked memory; the DataLoader calls this by its name."""
@@ -157,6 +167,7 @@ class ClipBatch:
             for name, value in vars(record).items():
                 if isinstance(value, Tensor):
                     setattr(record, name, function(value))
+        mapped.raw = tuple(part.map(function) for part in self.raw)
         return mapped
 
 

@@ -42,6 +42,14 @@ def outcome(tmp_path, *words):
 SMALL = ("--model", "small", "--workers", "0", "--repeats", "2")
 
 
+def test_pictures_of_another_size_resized_by_the_device(tmp_path, capsys):
+    words = ("--keyframes", "3", "--persons", "2", "--size", "96x48", "--resize", "device")
+    assert outcome(tmp_path, "infer", *SMALL, *words)["resize"] == "device"
+    assert "resize device" in capsys.readouterr().out
+    with pytest.raises(UserError, match="WIDTHxHEIGHT, such as 1280x720, expected, found 96"):
+        tool.main(["infer", "--size", "96"])
+
+
 def test_infer(tmp_path, capsys):
     found = outcome(tmp_path, "infer", *SMALL, "--keyframes", "18", "--classes", "9")
     assert (found["keyframes"], found["persons"], found["classes"]) == (18, 3, 9)
@@ -155,7 +163,7 @@ def test_data(tmp_path, capsys):
 
 @pytest.mark.parametrize("source", tool.SOURCES)
 def test_drawn_videos(tmp_path, source):
-    dataset = tool.draw_dataset(tmp_path, 2, 18, "clap", source)
+    dataset = tool.draw_dataset(tmp_path, 2, 18, "clap", source, (320, 64))
     assert [keyframe.key.frame for keyframe in dataset.keyframes] == [*range(1, 13), *range(1, 7)]
     assert list(dataset.videos) == ["clap/000001", "clap/000002"]
     for video in dataset.videos.values():

@@ -17,7 +17,7 @@ from stclip.data.store import PictureStore
 from stclip.data.transforms import clip_picture, crop_box, preprocess
 from stclip.data.video import Decoder, VideoFile, open_video
 from stclip.data.windows import order_in_runs
-from stclip.structures import FrameKey, Needs
+from stclip.structures import ClipBatch, FrameKey, Needs
 from tests.data.make import number_of, numbered, write_frames, write_jhmdb, write_video
 from tests.data.test_build import same
 from tests.data.test_chunks import Counting, keyframe
@@ -73,6 +73,31 @@ def test_the_config_chooses_who_resizes(tmp_path):
     for pixels, picture in ((batch.frames[0], noise), (batch.crops[0], crop)):
         assert torch.equal(pixels, preprocess(picture, 32, "torch"))
         assert not torch.equal(pixels, preprocess(picture, 32, "pillow"))
+
+
+def test_the_device_resizes(tmp_path):
+    cfg = write_jhmdb(tmp_path)
+    cfg.TEST.BOXES = "ground_truth"
+    dataset = counting_dataset({"one": 12})
+    noise = np.random.default_rng(0).integers(256, size=(12, 30, 40, 3), dtype=np.uint8)
+    dataset.videos["a/one"] = FrameList(list(noise))
+    batches = {}
+    for cfg.DATALOADER.RESIZE in ("pillow", "device"):
+        for needs in (Needs(32, 9), Needs(32, 3, 2, fit="squash", frame_boxes=True)):
+            loader = build_test_loader(cfg, dataset, needs)
+            found = ClipBatch.cat(list(loader))
+            batches[cfg.DATALOADER.RESIZE, needs.frames] = found
+    for frames in (9, 3):
+        expected, raw = batches["pillow", frames], batches["device", frames]
+        assert raw.frames.shape == (*expected.frames.shape[:2], 0, 0)
+        found = raw.to(torch.device("cpu"))
+        for name, value in vars(expected).items():
+            if name in ("frames", "crops"):
+                difference = (getattr(found, name).int() - value.int()).abs()
+                assert difference.max() <= 1
+                assert (difference > 0).float().mean() < 1e-3
+            elif isinstance(value, torch.Tensor):
+                assert torch.equal(getattr(found, name), value), name
 
 
 @settings(deadline=None, max_examples=30)
