@@ -35,8 +35,12 @@ class RawPictures:
 
     def map(self, function: Callable[[Tensor], Tensor]) -> RawPictures:
         """The same after a function of each tensor."""
-        tensors = {name: function(getattr(self, name)) for name in ("pictures", "row", "box")}
-        return replace(self, **tensors)
+        return replace(
+            self,
+            pictures=function(self.pictures),
+            row=function(self.row),
+            box=function(self.box),
+        )
 
     def resized(self) -> tuple[Tensor, Tensor]:
         """Frames (F, 3, S, S) and crops (N, 3, S, S), uint8, made on the device of the pictures.
