@@ -47,7 +47,7 @@ class RawPictures:
 
         They are what Pillow makes of the same pictures, but for values close to the middle of two
         whole ones, of which a few in 100,000 are rounded the other way; with ``squash`` up to a
-        tenth, as Pillow 13 then takes the rows first where that is less work.
+        ninth, by 1 or 2, as Pillow 13 then sometimes takes the rows first.
         """
         _, height, width, _ = self.pictures.shape
         whole = torch.tensor([[0, 0, width, height]]).to(self.pictures.device, non_blocking=True)
