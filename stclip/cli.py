@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 from stclip.config.load import shipped_configs
 from stclip.config.yaml_text import read_yaml
 from stclip.errors import UserError, machine_fault
+from stclip.signals import is_repeat, note_request
 
 logger = logging.getLogger(__name__)
 
@@ -283,7 +284,7 @@ def _raising_signals() -> Iterator[None]:
     """
     term = signal.SIG_DFL if "RANK" in os.environ else _terminate
     previous = {
-        signal.SIGINT: signal.signal(signal.SIGINT, signal.default_int_handler),
+        signal.SIGINT: signal.signal(signal.SIGINT, _interrupt),
         signal.SIGTERM: signal.signal(signal.SIGTERM, term),
     }
     try:
@@ -293,8 +294,16 @@ def _raising_signals() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _terminate(number: int, frame: FrameType | None) -> NoReturn:
-    raise Terminated
+def _terminate(number: int, frame: FrameType | None) -> None:
+    if not is_repeat():  # else whatever is being tidied up would be cut short
+        note_request()
+        raise Terminated
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    if not is_repeat():
+        note_request()
+        raise KeyboardInterrupt
 
 
 def _fail(message: str) -> NoReturn:

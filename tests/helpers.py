@@ -35,6 +35,11 @@ def shared_path(relative: str) -> Path:
     return path
 
 
+def children(pid: int) -> list[int]:
+    """The processes that a process has started and that have not been waited for."""
+    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
 # Of a CLIP that is small enough for any test.
 SMALL_SIZES = {
     "image_size": 32,

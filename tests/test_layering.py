@@ -19,10 +19,11 @@ ALLOWED = {
     "config": {"errors", "files"},
     "data": FOUNDATION,
     "models": FOUNDATION - {"files"},
-    "engine": FOUNDATION | {"models"},
+    "signals": set(),
+    "engine": FOUNDATION | {"models", "signals"},
     "evaluation": FOUNDATION | {"tracking"},
     "footage": FOUNDATION | {"data", "models", "engine", "detector", "tracking"},
-    "cli": {"config", "errors"},
+    "cli": {"config", "errors", "signals"},
 }
 EXCEPTIONS = {
     "stclip/models/weights.py": {"files"},

@@ -20,6 +20,7 @@ from stclip.engine.events import EventWriter, peak_memory_mb
 from stclip.engine.optim import load_optimizer
 from stclip.engine.precision import autocast
 from stclip.errors import UserError
+from stclip.signals import SAME_REQUEST, is_repeat, note_request
 from stclip.structures import ClipBatch
 
 logger = logging.getLogger(__name__)
@@ -291,24 +292,33 @@ class Trainer:
 
 @contextmanager
 def _stop_signals() -> Iterator[dict[str, int]]:
-    """Note the first SIGTERM or SIGINT instead of exiting; a second one has its usual effect."""
+    """Note the first SIGTERM or SIGINT, and exit at the second one only, as without this."""
     received = {"signal": 0}
     previous: dict[signal.Signals, Any] = {}
 
     def note(number: int, frame: FrameType | None) -> None:
+        if is_repeat():
+            return
+        if received["signal"]:
+            restore()
+            signal.raise_signal(number)
+            return
+        note_request()
         received["signal"] = number
         logger.warning(
-            "%s: stopping when this iteration or validation is done; a second signal stops at once "
-            "without saving",
+            "%s: stopping when this iteration or validation is done; another one after %d seconds "
+            "stops at once without saving",
             signal.Signals(number).name,
+            SAME_REQUEST,
         )
-        for each, handler in previous.items():
-            signal.signal(each, handler)
+
+    def restore() -> None:
+        for caught, handler in previous.items():
+            signal.signal(caught, handler)
 
     for caught in (signal.SIGTERM, signal.SIGINT):
         previous[caught] = signal.signal(caught, note)
     try:
         yield received
     finally:
-        for caught, handler in previous.items():
-            signal.signal(caught, handler)
+        restore()

@@ -84,9 +84,26 @@ def test_a_long_message_keeps_its_file_and_its_remedy(capsys):
     assert len(err) < 1020
 
 
-def test_sigterm_is_status_143(capsys):
+def test_sigterm_is_status_143(capsys, monkeypatch):
+    monkeypatch.setattr("stclip.signals._noted", -1e9)
     assert outcome(lambda: os.kill(os.getpid(), signal.SIGTERM), capsys) == (143, "terminated\n")
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_a_request_that_comes_twice_does_not_cut_the_tidying_short(capsys, monkeypatch):
+    monkeypatch.setattr("stclip.signals._noted", -1e9)
+    tidied = []
+
+    def main():
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+        finally:
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGTERM)
+            tidied.append(True)
+
+    assert outcome(main, capsys) == (130, "interrupted\n")
+    assert tidied
 
 
 def test_an_interrupt_is_status_130(capsys):

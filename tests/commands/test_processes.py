@@ -13,7 +13,7 @@ import pytest
 
 from stclip.errors import UserError
 from stclip.files import locked
-from tests.helpers import REPOSITORY
+from tests.helpers import REPOSITORY, children
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="looks into /proc")
 
@@ -90,10 +90,6 @@ def is_running(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
-
-
-def children(pid: int) -> list[int]:
-    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 @pytest.mark.slow

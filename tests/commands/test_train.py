@@ -19,7 +19,7 @@ from stclip.config import load_config
 from stclip.engine.checkpoint import read_checkpoint
 from stclip.errors import UserError
 from tests.commands.conftest import CASE
-from tests.helpers import load_command
+from tests.helpers import children, load_command
 
 ONE = ("SOLVER.VIDEOS_PER_BATCH", "1", "SOLVER.MAX_ITER", "1")
 SMALL = ["SOLVER.VIDEOS_PER_BATCH", "4", "SOLVER.MAX_ITER", "4", "SOLVER.CHECKPOINT_PERIOD", "2"]
@@ -38,13 +38,17 @@ def losses(run: Path) -> list[float]:
     return [record["loss"] for record in records(run) if "loss" in record]
 
 
-def torchrun(name: str, processes: int, *arguments: str) -> None:
+def launcher(processes: int) -> list[str]:
+    """The beginning of a command line that starts a module under torchrun."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [sys.executable, "-m", "torch.distributed.run", f"--nproc_per_node={processes}"]
-    command += [f"--master_port={port}", "--master_addr=127.0.0.1"]
-    command += ["-m", "stclip", name]
+    return [*command, f"--master_port={port}", "--master_addr=127.0.0.1"]
+
+
+def torchrun(name: str, processes: int, *arguments: str) -> None:
+    command = [*launcher(processes), "-m", "stclip", name]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     run = subprocess.run(
         [*command, *arguments], env=environment, capture_output=True, text=True, check=False
@@ -223,34 +227,33 @@ def test_two_processes_score_every_keyframe_once(case_config: Path, tmp_path: Pa
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    ("number", "ranks"), [(signal.SIGTERM, 0), (signal.SIGINT, 0), (signal.SIGTERM, 2)]
+)
 def test_a_signal_saves_and_the_run_goes_on(
-    case_config: Path, tmp_path: Path, number: signal.Signals
+    case_config: Path, tmp_path: Path, number: signal.Signals, ranks: int
 ) -> None:
     run = tmp_path / "run"
-    command = [
-        sys.executable,
-        "-m",
-        "stclip",
-        "train",
-        "--config-file",
-        str(case_config),
-        *SMALL,
-        "SOLVER.MAX_ITER",
-        "100000",
-    ]
+    command = [*(launcher(ranks) if ranks else [sys.executable]), "-m", "stclip", "train"]
+    command += ["--config-file", str(case_config), *SMALL, "SOLVER.MAX_ITER", "100000"]
     command += ["DATALOADER.NUM_WORKERS", "2", "SOLVER.CHECKPOINT_PERIOD", "100000"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        command, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
     deadline = time.monotonic() + 120
     metrics = run / "metrics.jsonl"
     while not (metrics.exists() and metrics.read_text()) and time.monotonic() < deadline:
         time.sleep(0.1)
-    # As a terminal or a batch system does it: the whole group gets the signal.
-    os.killpg(process.pid, number)
+    # As a terminal or a batch system does it: everybody gets the signal, and launchers, such as
+    # timeout or torchrun, pass theirs on.
+    for group in [*(children(process.pid) if ranks else [process.pid]), process.pid]:
+        os.killpg(group, number)
+        time.sleep(0.1)  # what arrives while the first is being noted would be one signal
     _, messages = process.communicate(timeout=120)
-    assert process.returncode == 128 + number, messages
+    assert process.returncode == (1 if ranks else 128 + number), messages
     assert "--resume" in messages
-    assert "Traceback" not in messages
+    assert ranks or "Traceback" not in messages
     (saved,) = run.glob("model_*.pth")
     done = int(saved.stem.split("_")[1])
     assert [record["iteration"] for record in records(run)] == list(range(1, done + 1))
