@@ -312,6 +312,8 @@ class ScoredParts:
         with atomic_path(self.folder / f"part-{uuid.uuid4().hex}.npz") as temporary:
             waiting = Detections.cat(self.detections[self._logged :])
             write_predictions(temporary, self._vocabulary, waiting)
+        # One for the many of the batches, which took 1.6 kB a keyframe however few its persons.
+        self.detections[self._logged :] = [waiting]
         self._logged = len(self.detections)
 
     def remove(self) -> None:
