@@ -202,7 +202,13 @@ def apply_scale(cfg: CfgNode, checkpoint: Checkpoint, model: Model) -> None:
 
 def fingerprint_of(cfg: CfgNode, dataset: DetectionDataset, labels: list[str], model: Model) -> str:
     """What the scores follow from: config keys, labels, boxes and weights."""
-    ignored = ("MODEL.WEIGHT", "DATALOADER.NUM_WORKERS", "DATALOADER.STORE", "DATALOADER.STORE_GB")
+    ignored = (
+        "MODEL.WEIGHT",
+        "MODEL.DEVICE",
+        "DATALOADER.NUM_WORKERS",
+        "DATALOADER.STORE",
+        "DATALOADER.STORE_GB",
+    )
     keys = [
         f"{name} {value!r}"
         for name, value in flatten(cfg)
@@ -210,6 +216,7 @@ def fingerprint_of(cfg: CfgNode, dataset: DetectionDataset, labels: list[str], m
     ]
     test = cfg.TEST
     keys.append(f"{test.BOXES} {test.BOX_THRESH} {test.MAX_PERSONS} {test.VIDEOS_PER_BATCH}")
+    keys.append(next(model.parameters()).device.type)  # auto may be another one the next time
     keys += [stclip.__version__, model.clip.activation, cfg.ALL_GROUP, *labels]
     keys += [f"{k.key.video} {k.key.frame}" for k in dataset.keyframes]
     boxes: list[NDArray[np.generic]] = []

@@ -39,7 +39,7 @@ from stclip.engine.distributed import (
     sum_over_ranks,
     world_size,
 )
-from stclip.engine.events import EventWriter, setup_logging
+from stclip.engine.events import EventWriter, setup_logging, watch_loader
 from stclip.engine.infer import infer, merge
 from stclip.engine.optim import build_optimizer, learning_rate
 from stclip.engine.train import Interrupted, Trainer
@@ -194,6 +194,7 @@ def train(cfg: CfgNode, args: argparse.Namespace, device: torch.device) -> int:
             logger.warning("the config has changed since that checkpoint: %s", change)
     elif args.resume:
         logger.warning("--resume: no checkpoint in %s, starting from the beginning", output_dir)
+    del resumed, source, held  # gigabytes, which the run does not need any more
     logger.info(
         "training on the persons of %d keyframes of %d videos, %d classes; %d process(es) on %s",
         len(dataset.keyframes),
@@ -203,7 +204,7 @@ def train(cfg: CfgNode, args: argparse.Namespace, device: torch.device) -> int:
         device,
     )
     try:
-        trainer.run(loader)
+        trainer.run(watch_loader(loader, device))
     except Interrupted as interrupted:
         logger.warning("%s", interrupted)
         return 128 + interrupted.signal_number

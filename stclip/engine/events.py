@@ -5,10 +5,12 @@ import logging
 import math
 import resource
 import sys
+import time
 from collections import deque
+from collections.abc import Iterable, Iterator
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch.utils.tensorboard import SummaryWriter
@@ -18,6 +20,9 @@ from stclip.files import parse_json, write_text
 
 logger = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
+_WATCHED, _MOST_WAITING = 50, 0.3  # batches, and the share of their time
 _INFINITE = (float("inf"), float("-inf"))
 
 
@@ -41,6 +46,34 @@ def peak_memory_mb(device: torch.device) -> float:
         return torch.cuda.max_memory_allocated(device) / 1e6
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6  # bytes there, KiB here
+
+
+def watch_loader(batches: Iterable[T], device: torch.device) -> Iterable[T]:
+    """The batches, with one warning if a GPU spends over 30 % of the time waiting for them.
+
+    On a CPU nothing is said: there the loader's workers take what the model needs.
+    """
+    return batches if device.type == "cpu" else _watched(batches)
+
+
+def _watched(batches: Iterable[T]) -> Iterator[T]:
+    times: deque[tuple[float, float]] = deque(maxlen=_WATCHED)  # waiting, and in all
+    warned = False
+    asked = time.perf_counter()
+    for number, batch in enumerate(batches):
+        got = time.perf_counter()
+        yield batch
+        before, asked = asked, time.perf_counter()
+        if number:  # nothing can hide the first
+            times.append((got - before, asked - before))
+        share = sum(waited for waited, _ in times) / (sum(whole for _, whole in times) or 1)
+        if not warned and len(times) == _WATCHED and share > _MOST_WAITING:
+            warned = True
+            logger.warning(
+                "%.0f %% of the time goes into waiting for data: raise DATALOADER.NUM_WORKERS to "
+                "the number of cores less one, or set DATALOADER.RESIZE torch or DATALOADER.STORE",
+                100 * share,
+            )
 
 
 class EventWriter:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from stclip.engine.distributed import gather, rank, world_size
+from stclip.engine.events import watch_loader
 from stclip.engine.precision import autocast
 from stclip.models.fast import FixedWeights, release_freed_memory
 from stclip.models.losses import class_scores
@@ -75,7 +76,7 @@ def stream(
     ) as progress:
         fixed = FixedWeights()
         release_freed_memory()  # the loader forks its workers next
-        for batch in loader:
+        for batch in watch_loader(loader, device):
             with torch.inference_mode(), autocast(precision, device), fixed:
                 output = model(batch.to(device, non_blocking=True), vocabulary)
                 scores = class_scores(output.logits, groups)[:, :reported].cpu()

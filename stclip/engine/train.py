@@ -161,7 +161,9 @@ class Trainer:
         model: nn.Module = self.model
         if in_group():
             ids = [self.device.index] if self.device.type == "cuda" else None
-            model = DistributedDataParallel(self.model, device_ids=ids)
+            model = DistributedDataParallel(
+                self.model, device_ids=ids, gradient_as_bucket_view=True
+            )
         batches = iter(loader)
         if self.iteration > 0:  # the run may have ended between a checkpoint and its validation
             self._validate_if_due()

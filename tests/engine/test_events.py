@@ -2,8 +2,10 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
-from stclip.engine.events import EventWriter
+from stclip.engine import events
+from stclip.engine.events import EventWriter, watch_loader
 
 
 def record(iteration: int) -> dict[str, float]:
@@ -54,3 +56,24 @@ def test_damaged_lines_do_not_stop_a_resumed_run(
     kept = [json.loads(line)["iteration"] for line in path.read_text().splitlines()]
     assert kept == [1, 2, 3]
     assert "metrics.jsonl: 1 damaged lines are left out" in caplog.text
+
+
+@pytest.mark.parametrize(("wait", "warnings"), [(0.5, 1), (0.1, 0)])
+def test_a_gpu_that_waits_for_data_is_told_once(monkeypatch, caplog, wait, warnings):
+    now = 0.0
+    monkeypatch.setattr(events.time, "perf_counter", lambda: now)
+
+    def batches():
+        nonlocal now
+        for number in range(200):
+            now += wait if number else 1000.0
+            yield number
+
+    seen = []
+    for batch in watch_loader(batches(), torch.device("cuda")):
+        now += 1 - wait
+        seen.append(batch)
+    assert seen == list(range(200))
+    assert len(caplog.messages) == warnings
+    assert all("50 %" in m and "NUM_WORKERS" in m for m in caplog.messages)
+    assert watch_loader(seen, torch.device("cpu")) is seen
