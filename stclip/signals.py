@@ -7,7 +7,7 @@ within milliseconds on a quiet machine. What comes so soon is not a second reque
 
 import time
 
-SAME_REQUEST = 3.0  # seconds after a signal in which others are the same request
+SAME_REQUEST = 5.0  # seconds after a signal in which others are the same request
 _noted = -float("inf")  # when the last request came
 
 
