@@ -22,6 +22,7 @@ ALLOWED = {
     "engine": FOUNDATION | {"models"},
     "evaluation": FOUNDATION | {"tracking"},
     "footage": FOUNDATION | {"data", "models", "engine", "detector", "tracking"},
+    "hub": FOUNDATION | {"config", "data", "models", "engine"},
     "cli": {"config", "errors"},
 }
 EXCEPTIONS = {
