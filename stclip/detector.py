@@ -157,7 +157,7 @@ class Detector:
             folder: is made if it is not there.
             dtype: what weights are stored as: float32, which scores bit for bit the same when it is
                 loaded; or float16 or bfloat16, of half the size.
-            name: what the model card says to load, such as USER/NAME; None: the folder.
+            name: what the model card says to load, such as USER/NAME; None: the folder's name.
             license: of these weights, as the Hub abbreviates it (mit, ...), for the model card.
             results: OUTPUT_DIR/inference/<dataset> of ``stclip test`` with them, for the card.
             overwrite: replace the three files if they exist.
@@ -170,7 +170,7 @@ class Detector:
         config = make_config(self.model, stride, self.groups, self.templates, training, dtype)
         count = sum(parameter.numel() for parameter in self.model.parameters())
         found = None if results is None else read_results(results)
-        card = make_card(config, count, name or str(folder), license, found)
+        card = make_card(config, count, name or Path(folder).resolve().name, license, found)
         write_folder(folder, self.model, config, card, overwrite)
 
     def push_to_hub(

@@ -40,7 +40,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("output", metavar="OUT", type=Path, help="the file or folder to write")
     add = parser.add_argument_group("with --to hub").add_argument
     add("--dtype", choices=tuple(DTYPES), help="of the stored weights (default: float32)")
-    add("--name", help="what the model card says to load, such as USER/NAME (default: OUT)")
+    add("--name", help="what the model card says to load, such as USER/NAME (default: OUT's name)")
     add("--license", metavar="ID", help="of these weights, as the Hub abbreviates it, such as mit")
     add("--results", type=Path, help="OUTPUT_DIR/inference/<dataset> of stclip test, for the card")
     args = parser.parse_args(argv)

@@ -121,8 +121,8 @@ def make_card(
         facts=_facts(config, parameters),
         seen=[_code(label) for label in training["seen_labels"] or ()],
         groups=config["groups"],
-        results=results
-        and {**vars(results), "weight": _code(results.weight), "note": _note(dtype)},
+        results=results,
+        note="" if dtype == "float32" else f" (before the weights were rounded to {dtype})",
         drawn=clip == "puppet",
         openai=clip in _BASES,
         origin="" if clip is None else f", {_code(clip)}",
