@@ -127,18 +127,19 @@ def push(
         raise UserError(f"{name!r:.80}: the name of a repository expected, such as USER/NAME")
     hub = huggingface_hub(f"{name}: an upload to the Hub")
     api = hub.HfApi(library_name="stclip", library_version=stclip.__version__)
+    files = {CONFIG, WEIGHTS, CARD}
     try:
         address = api.create_repo(name, private=private, exist_ok=True)
-        held = sorted({CONFIG, WEIGHTS, CARD} & set(api.list_repo_files(name)))
+        held = sorted(files.intersection(api.list_repo_files(name)))
         if held and not overwrite:
             raise UserError(
                 f"{name}: has {', '.join(held)} already; choose another name, or allow to "
                 "overwrite (the history of the repository keeps what it has now)"
             )
-        api.upload_folder(
-            repo_id=name,
-            folder_path=folder,
-            allow_patterns=[CONFIG, WEIGHTS, CARD],
+        # One commit, so that nobody gets a config and weights that do not belong together.
+        api.create_commit(
+            name,
+            [hub.CommitOperationAdd(file, str(Path(folder) / file)) for file in files],
             commit_message=f"Model saved by stclip {stclip.__version__}",
         )
     except UserError:
@@ -180,7 +181,9 @@ def _explained(hub: Any, name: str, file: str, error: Exception) -> UserError:
     elif isinstance(error, errors.OfflineModeIsEnabled):
         found = f"there is no such file or folder, and {file} is not in the cache of "
         found += "huggingface_hub; unset HF_HUB_OFFLINE to fetch it"
-    elif isinstance(error, errors.EntryNotFoundError) and not isinstance(error, OSError):
+    elif isinstance(error, errors.EntryNotFoundError) and not isinstance(
+        error, errors.LocalEntryNotFoundError
+    ):
         found = f"the model on {endpoint} has no {file}: it was not saved by stclip"
     else:
         found = f"there is no such file or folder, and {file} cannot be fetched from {endpoint} "
