@@ -63,14 +63,14 @@ setup(
         "dfine": ["transformers>=4.52"],
         "elan": ["pympi-ling"],  # one of the exports of stclip detect
         # Models on the Hugging Face Hub, and the model card of a folder.
-        "hub": ["huggingface_hub>=0.30"],
+        "hub": ["huggingface_hub>=0.34"],
         # stclip export, and detect --onnx, which needs onnxruntime alone.
         "onnx": ["onnx", "onnxruntime", "onnxscript"],
         # Other CLIPs; transformers reads the tokenizers of SigLIP and others.
         "open_clip": ["open_clip_torch>=3.3", "transformers"],
         # playwright drives a browser of the system, chromium; its tests are skipped without one.
         "dev": [
-            "huggingface_hub>=0.30",
+            "huggingface_hub>=0.34",
             "hypothesis",
             "mypy",
             "onnx",

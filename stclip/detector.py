@@ -19,7 +19,14 @@ from stclip.engine.distributed import choose_device
 from stclip.engine.precision import autocast
 from stclip.errors import UserError
 from stclip.hub.card import make_card, read_results
-from stclip.hub.folder import NOT_IN_SHAPES, Training, make_config, training_of, write_folder
+from stclip.hub.folder import (
+    NOT_IN_SHAPES,
+    Published,
+    Training,
+    make_config,
+    training_of,
+    write_folder,
+)
 from stclip.hub.remote import push, read_weights
 from stclip.models.build import (
     Model,
@@ -50,9 +57,11 @@ class Detector:
 
     Attributes:
         training: what is known of the model's training, for the model card.
+        commit: of the Hugging Face Hub, if the model was loaded by its name there.
     """
 
     training = Training()
+    commit: str | None = None
 
     def __init__(
         self,
@@ -241,6 +250,7 @@ def load(
     model.to(choose_device(str(device)))
     detector = Detector(model, labels, known, templates=trained.TEMPLATES)
     detector.training = training_of(content)
+    detector.commit = content.commit if isinstance(content, Published) else None
     return detector
 
 

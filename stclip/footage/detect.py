@@ -84,6 +84,8 @@ def load_model(
     if weights is not None:
         facts = {"name": "ST-CLIP", "weights": str(weights), **worded}
         trained = load(weights, labels, device)
+        if trained.commit is not None:  # a name alone may stand for something else tomorrow
+            facts["commit"] = trained.commit
         if crop_weight is not None:
             if crop_weight < 0:
                 raise UserError(f"crop weight: 0 or more expected, found {crop_weight:g}")

@@ -65,7 +65,7 @@ def read_results(folder: str | Path) -> Results:
     name, split = cfg.DATASETS.TEST, split_of(cfg.TEST_LABEL)
     own = name.endswith(".json")
     what = "videos that are not published here" if own else _called(name)
-    what += f", classes to test of split {split}" if split else ""
+    what += f", test classes of split {split}" if split else ""
     persons = "annotated" if cfg.TEST.BOXES == "ground_truth" else "detected"
     what += f", {persons} persons"
     if cfg.TEST.VOTING != "none":
@@ -108,7 +108,7 @@ def make_card(
         tags=_TAGS,
         license=license,
         base_model=_BASES.get(clip),
-        datasets=None if dataset is None else [dataset],
+        datasets=[dataset] if dataset in _DATASETS else None,
         model_name=title,
         eval_results=None if results is None else _eval_results(hub, results),
     )

@@ -104,10 +104,12 @@ class Published(Checkpoint):
     Attributes:
         facts: of its training.
         sizes: of its CLIP, as config.json has them.
+        commit: of the Hub that it was taken from; None of a folder on a disk.
     """
 
     facts: Training = field(default_factory=Training)
     sizes: dict[str, int] = field(default_factory=dict)
+    commit: str | None = None
 
 
 def training_of(checkpoint: Checkpoint) -> Training:

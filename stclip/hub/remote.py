@@ -45,9 +45,11 @@ def read_weights(source: str | Path) -> Checkpoint:
         return read_checkpoint(path)
     folder = fetch(name)
     try:
-        return read_folder(folder)
+        found = read_folder(folder)
     except UserError as error:
         raise UserError(f"{name}: {error}") from error
+    found.commit = folder.name
+    return found
 
 
 def is_name(text: str) -> bool:
@@ -58,7 +60,8 @@ def is_name(text: str) -> bool:
 def fetch(name: str) -> Path:
     """The folder of the cache that has both files of a repository, fetched if need be.
 
-    The config is looked at before the weights are fetched.
+    It is called as the commit that they are of. The config is looked at before the weights are
+    fetched.
 
     Args:
         name: USER/NAME, or USER/NAME@REVISION for a branch, tag or commit.
@@ -89,7 +92,7 @@ def fetch(name: str) -> Path:
             "%s: taken from the cache, since the Hub cannot be asked for a newer one (%s)",
             *(name, _short(reason)),
         )
-    folder = Path(config).parent  # called after the commit
+    folder = Path(config).parent
     try:
         read_config(folder / CONFIG)
     except UserError as error:

@@ -296,7 +296,7 @@ def test_the_command(results: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "| trained on | J-HMDB, seen classes of split jhmdb/split_1 |" in text
     assert "| iterations | 7 |" in text
     assert "trained on (15; any other name is zero-shot): `brush_hair`, `pick`," in text
-    assert "`stclip test` of `model_0000007.pth` on puppet (drawn by stclip), classes to" in text
+    assert "`stclip test` of `model_0000007.pth` on puppet (drawn by stclip), test classes" in text
     assert "| frame mAP at 0.5 | 49.62 |" in text
     assert "each class: `catch` 50.00." in text
     assert "None" not in text

@@ -12,6 +12,7 @@ import pytest
 
 import stclip
 from stclip.errors import UserError
+from stclip.footage.detect import load_model
 from stclip.hub.remote import is_name
 from tests.helpers import REPOSITORY
 from tests.hub.make import LABELS, NAME, detector, scores
@@ -35,6 +36,9 @@ def test_a_model_is_fetched_once(
     assert len(hub.fetched()) == 2
     assert not caplog.records
     hub.unplug()
+    _, facts = load_model(LABELS, weights=NAME, device="cpu")
+    commit = hub.refs[NAME]["main"]
+    assert facts == {"name": "ST-CLIP", "weights": NAME, "commit": commit}
     np.testing.assert_array_equal(scores(load()), expected)
     assert "ada/tiny: taken from the cache" in caplog.text
 
