@@ -18,6 +18,7 @@ from stclip.config import get_cfg_defaults
 from stclip.engine.checkpoint import Checkpoint, read_checkpoint, save_checkpoint
 from stclip.errors import UserError
 from stclip.hub.folder import Training, training_of
+from stclip.hub.remote import read_weights
 from stclip.models.baselines import Baseline
 from stclip.models.stclip import STCLIP, InterestTokens
 from stclip.models.xclip import CrossFrameCLIP
@@ -206,6 +207,15 @@ def test_a_folder_of_something_else(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(" " * (2 << 20))
     with pytest.raises(UserError, match="is larger than any config"):
         load(tmp_path)
+
+
+def test_the_training_cannot_be_scaled(saved: Path) -> None:
+    """Its start is not in a folder."""
+    cfg = get_cfg_defaults()
+    cfg.merge_from_list(["MODEL.SCALE", 0.5, "MODEL.WEIGHT", str(saved)])
+    found = read_weights(saved)
+    with pytest.raises(UserError, match=r"MODEL\.SCALE: .* does not say how its training started"):
+        load_command("test").apply_scale(cfg, found, load(saved).model)
 
 
 # ---------------------------------------------------------------- what is known of the training
