@@ -34,7 +34,7 @@ setup(
     package_dir=SHIPPED,
     entry_points={"console_scripts": ["stclip = stclip.commands:main"]},
     package_data={
-        "stclip": ["assets/*", "evaluation/*.jinja", "footage/*.jinja"],
+        "stclip": ["assets/*", "evaluation/*.jinja", "footage/*.jinja", "hub/*.jinja"],
         **{name: ["**/*.yaml", "**/*.txt"] for name in SHIPPED},
     },
     install_requires=[
@@ -62,12 +62,15 @@ setup(
         # The most accurate of the person detectors; older ones have no D-FINE.
         "dfine": ["transformers>=4.52"],
         "elan": ["pympi-ling"],  # one of the exports of stclip detect
+        # Models on the Hugging Face Hub, and the model card of a folder.
+        "hub": ["huggingface_hub>=0.34"],
         # stclip export, and detect --onnx, which needs onnxruntime alone.
         "onnx": ["onnx", "onnxruntime", "onnxscript"],
         # Other CLIPs; transformers reads the tokenizers of SigLIP and others.
         "open_clip": ["open_clip_torch>=3.3", "transformers"],
         # playwright drives a browser of the system, chromium; its tests are skipped without one.
         "dev": [
+            "huggingface_hub>=0.34",
             "hypothesis",
             "mypy",
             "onnx",

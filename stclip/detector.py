@@ -3,19 +3,31 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from stclip.config import get_cfg_defaults, saved_config
+from stclip.config.load import flatten
 from stclip.data.chunks import ChunkKeyframe, make_chunk
 from stclip.data.frames import FrameList
 from stclip.data.proposals import Proposals
-from stclip.engine.checkpoint import read_checkpoint
 from stclip.engine.distributed import choose_device
 from stclip.engine.precision import autocast
 from stclip.errors import UserError
+from stclip.hub.card import make_card, read_results
+from stclip.hub.folder import (
+    NOT_IN_SHAPES,
+    Published,
+    Training,
+    make_config,
+    training_of,
+    write_folder,
+)
+from stclip.hub.remote import push, read_weights
 from stclip.models.build import (
     Model,
     build_model,
@@ -28,14 +40,6 @@ from stclip.models.onnx import OnnxModel
 from stclip.structures import ClipBatch, FrameKey, Needs
 from stclip.structures.groups import GROUPS
 from stclip.structures.wordings import split_label
-
-# Keys under MODEL that parameters do not always tell.
-_WITHOUT_SHAPE = {
-    "LORA": ("ALPHA",),
-    "TEMPORAL": ("ENABLED", "FRAMES", "STRIDE"),
-    "HEAD": ("TEMPERATURE", "CROP_WEIGHT", "MARKED", "MARKED_WEIGHT"),
-    "INTEREST_TOKENS": ("ENABLED", "TOP_K", "INCLUDE_PERSON"),
-}
 
 
 class Detector:
@@ -50,7 +54,14 @@ class Detector:
             sigmoid). None: all names exclude each other.
         window_stride: from one of the frames that are looked at to the next; None: as in training.
         templates: texts with one {} each, in which the text encoder reads the names; averaged.
+
+    Attributes:
+        training: what is known of the model's training, for the model card.
+        commit: of the Hugging Face Hub, if the model was loaded by its name there.
     """
+
+    training = Training()
+    commit: str | None = None
 
     def __init__(
         self,
@@ -136,6 +147,62 @@ class Detector:
             output = self.model(batch.to(self.device), self._vocabulary)
         return class_scores(output.logits, groups).cpu().numpy()
 
+    def save_pretrained(
+        self,
+        folder: str | Path,
+        *,
+        dtype: str = "float32",
+        name: str | None = None,
+        license: str | None = None,
+        results: str | Path | None = None,
+        overwrite: bool = False,
+    ) -> None:
+        """Save ST-CLIP as a folder that ``load`` and the Hugging Face Hub take (hub/folder.py).
+
+        All weights are in it, CLIP's included, and so are groups and templates. The vocabulary is
+        not: whoever loads it names labels.
+
+        Args:
+            folder: is made if it is not there.
+            dtype: what weights are stored as: float32, which scores bit for bit the same when it is
+                loaded; or float16 or bfloat16, of half the size.
+            name: what the model card says to load, such as USER/NAME; None: the folder's name.
+            license: of these weights, as the Hub abbreviates it (mit, ...), for the model card.
+            results: OUTPUT_DIR/inference/<dataset> of ``stclip test`` with them, for the card.
+            overwrite: replace the three files if they exist.
+
+        Raises:
+            UserError: it is no ST-CLIP, a file exists or cannot be written, the results cannot be
+                read, a weight does not fit the dtype, or the extra ``hub`` is not installed.
+        """
+        stride, training = self.needs.stride, self.training
+        config = make_config(self.model, stride, self.groups, self.templates, training, dtype)
+        count = sum(parameter.numel() for parameter in self.model.parameters())
+        found = None if results is None else read_results(results)
+        card = make_card(config, count, name or Path(folder).resolve().name, license, found)
+        write_folder(folder, self.model, config, card, overwrite)
+
+    def push_to_hub(
+        self, name: str, *, private: bool | None = None, overwrite: bool = False, **options: Any
+    ) -> str:
+        """Upload what ``save_pretrained`` saves to the Hugging Face Hub.
+
+        Args:
+            name: USER/NAME; the repository is made if it is not there.
+            private: whether a new repository is; None: as the account's settings say.
+            overwrite: replace the files if the repository has them; its history keeps the old ones.
+            options: dtype, license and results of ``save_pretrained``.
+
+        Returns:
+            The address of the repository.
+
+        Raises:
+            UserError: as ``save_pretrained``; nobody is logged in, or the upload fails.
+        """
+        with TemporaryDirectory() as folder:
+            self.save_pretrained(folder, name=name, **options)
+            return push(folder, name, private, overwrite)
+
 
 def load(
     checkpoint: str | Path,
@@ -147,7 +214,10 @@ def load(
     """Read a checkpoint, ours or the reference's, and give it a vocabulary.
 
     Args:
-        checkpoint: a file that ``stclip train`` or the reference wrote.
+        checkpoint: a file that ``stclip train`` or the reference wrote; a folder of
+            ``Detector.save_pretrained``; or, where there is neither, the name of a model on the
+            Hugging Face Hub, USER/NAME or USER/NAME@REVISION (extra ``hub``), which is fetched once
+            and then found without a network. Of a folder or name only safetensors are read.
         labels: C action names.
         device: auto, cpu or cuda.
         groups: the groups of some of the names, see ``Detector``. If the weights were trained with
@@ -156,10 +226,10 @@ def load(
         fast: MODEL.FAST, of the whole process: False computes by the plain formulas.
 
     Raises:
-        UserError: the file cannot be read, or is no such checkpoint; there are no labels; or a
-            group that does not exist.
+        UserError: the file cannot be read or fetched, or is no such checkpoint; there are no
+            labels; or a group that does not exist.
     """
-    content = read_checkpoint(checkpoint)
+    content = read_weights(checkpoint)
     cfg = get_cfg_defaults()
     cfg.MODEL.FAST = fast
     # What shapes do not show stands in the config that the weights were trained with.
@@ -169,17 +239,19 @@ def load(
             f"{checkpoint}: found X-CLIP as a baseline, expected ST-CLIP: score a dataset with "
             "it by stclip test, or give X-CLIP's own weights to stclip.load_xclip"
         )
-    for group, names in _WITHOUT_SHAPE.items():
-        for name in names:
-            cfg.MODEL[group][name] = trained[group][name]
-    for key, value in config_of_state(content.model).items():
+    values = dict(flatten(trained))
+    settings = {key: values[key] for key in NOT_IN_SHAPES} | config_of_state(content.model)
+    for key, value in settings.items():
         cfg.MODEL.merge_from_list([key, value])
     known = content.groups
     if groups is not None:
         known = {**(known or {}), **groups}
-    model = build_model(cfg, content.model, content.activation)
+    model = build_model(cfg, content.model, content.activation, str(checkpoint))
     model.to(choose_device(str(device)))
-    return Detector(model, labels, known, templates=trained.TEMPLATES)
+    detector = Detector(model, labels, known, templates=trained.TEMPLATES)
+    detector.training = training_of(content)
+    detector.commit = content.commit if isinstance(content, Published) else None
+    return detector
 
 
 def _as_boxes(boxes: NDArray[np.floating] | Sequence[Sequence[float]]) -> NDArray[np.float32]:

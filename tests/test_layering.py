@@ -23,6 +23,7 @@ ALLOWED = {
     "engine": FOUNDATION | {"models", "signals"},
     "evaluation": FOUNDATION | {"tracking"},
     "footage": FOUNDATION | {"data", "models", "engine", "detector", "tracking"},
+    "hub": FOUNDATION | {"config", "data", "models", "engine"},
     "cli": {"config", "errors", "signals"},
 }
 EXCEPTIONS = {

@@ -244,7 +244,11 @@ def _parser() -> Parser:
     add("--actions-file", type=Path, help="a text file with one such name a line")
     add("--none-of", nargs="+", default=[], metavar="NAME", help="scored and never reported")
     add = parser.add_argument_group("model").add_argument
-    add("--weights", type=Path, help="an ST-CLIP checkpoint; without it CLIP as it is")
+    add(
+        "--weights", metavar="PATH",
+        help="an ST-CLIP checkpoint, or the folder or the name on the Hugging Face Hub of one; "
+        "without it CLIP as it is",
+    )  # fmt: skip
     add(
         "--clip",
         help="without --weights: a name or file, open_clip:MODEL/TAG, or puppet for a try "

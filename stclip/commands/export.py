@@ -118,7 +118,7 @@ def _model(args: argparse.Namespace) -> tuple[Detector, dict[str, object]]:
     """The model, and what the metadata say of it."""
     if args.weights is not None:
         detector = load(args.weights, VOCABULARIES[0], "cpu")
-        model, source = "ST-CLIP", args.weights.name
+        model, source = "ST-CLIP", Path(args.weights).name
     else:
         model = args.model or "frame_crop"
         cfg = get_cfg_defaults()
@@ -132,7 +132,7 @@ def _model(args: argparse.Namespace) -> tuple[Detector, dict[str, object]]:
 def _parser() -> Parser:
     parser = Parser(description=__doc__)
     add = parser.add_argument
-    add("--weights", type=Path, help="an ST-CLIP checkpoint, ours or the reference's")
+    add("--weights", metavar="PATH", help="an ST-CLIP checkpoint, its folder or name on the Hub")
     add("--clip", metavar="NAME", help="a name or file of CLIP, which needs no training")
     add(
         "--model", choices=tuple(BASELINES),

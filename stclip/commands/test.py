@@ -41,7 +41,7 @@ from stclip.data.build import (
 )
 from stclip.data.labels import Labels
 from stclip.data.times import with_times
-from stclip.engine.checkpoint import Checkpoint, read_checkpoint
+from stclip.engine.checkpoint import Checkpoint
 from stclip.engine.compiling import compile_blocks
 from stclip.engine.distributed import (
     broadcast,
@@ -60,6 +60,7 @@ from stclip.evaluation.results import ScoredParts, fingerprint, write_results
 from stclip.evaluation.tables import frame_map_table
 from stclip.evaluation.voting import voted
 from stclip.files import locked
+from stclip.hub.remote import read_weights
 from stclip.models.build import Model, build_model, encode_labels
 from stclip.models.fast import keep_freed_memory
 from stclip.models.scale import scale_training
@@ -99,7 +100,7 @@ def test(cfg: CfgNode, device: torch.device) -> None:
     dataset = build_dataset(cfg, "test", classes)
     baseline = cfg.MODEL.NAME not in ("stclip", "xclip")
     if cfg.MODEL.WEIGHT:
-        checkpoint = read_checkpoint(cfg.MODEL.WEIGHT)
+        checkpoint = read_weights(cfg.MODEL.WEIGHT)
         if not baseline:
             warn_scales(cfg, checkpoint.config, cfg.MODEL.WEIGHT)
             warn_groups(cfg, checkpoint)
@@ -182,18 +183,18 @@ def apply_scale(cfg: CfgNode, checkpoint: Checkpoint, model: Model) -> None:
     The start of the training is built again, with the same random numbers.
 
     Raises:
-        UserError: the checkpoint does not keep the config of its training.
+        UserError: the checkpoint does not keep the whole config of its training.
     """
     if cfg.MODEL.SCALE == 1:
         return
     path = cfg.MODEL.WEIGHT
-    if checkpoint.config is None:
+    if checkpoint.config is None or checkpoint.training is None:
         raise UserError(
             f"MODEL.SCALE: {path} does not say how its training started; a checkpoint that "
             "stclip train wrote expected, or MODEL.SCALE 1"
         )
     trained = saved_config(checkpoint.config, f"the config kept in {path}")
-    first = read_checkpoint(trained.MODEL.WEIGHT) if trained.MODEL.WEIGHT else Checkpoint({})
+    first = read_weights(trained.MODEL.WEIGHT) if trained.MODEL.WEIGHT else Checkpoint({})
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(trained.SEED)
         start = build_model(trained, first.model or None, first.activation)

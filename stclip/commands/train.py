@@ -48,6 +48,7 @@ from stclip.evaluation.frame_map import frame_map, generalized
 from stclip.evaluation.result_csv import rows_of
 from stclip.evaluation.voting import voted
 from stclip.files import locked
+from stclip.hub.remote import read_weights
 from stclip.models.build import Model, build_model, encode_labels
 from stclip.models.clip import Block
 from stclip.models.fast import keep_freed_memory
@@ -110,7 +111,7 @@ def train(cfg: CfgNode, args: argparse.Namespace, device: torch.device) -> int:
         raise UserError(f"{last}: a converted checkpoint cannot be resumed; set MODEL.WEIGHT to it")
     source = resumed
     if source is None and cfg.MODEL.WEIGHT:
-        source = read_checkpoint(cfg.MODEL.WEIGHT)
+        source = read_weights(cfg.MODEL.WEIGHT)
         warn_scales(cfg, source.config, cfg.MODEL.WEIGHT)
     if resumed is not None:
         refuse_another_optimizer(cfg, resumed, last)

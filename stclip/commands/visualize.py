@@ -36,7 +36,6 @@ from stclip.data.annotations import DetectionDataset, Keyframe
 from stclip.data.build import build_dataset, build_test_loader
 from stclip.data.labels import Labels, choices
 from stclip.data.transforms import patch_boxes
-from stclip.engine.checkpoint import read_checkpoint
 from stclip.engine.distributed import choose_device
 from stclip.engine.infer import infer
 from stclip.errors import UserError
@@ -46,6 +45,7 @@ from stclip.evaluation.pictures import (
     draw_interest_tokens,
 )
 from stclip.files import atomic_path, file_names, locked
+from stclip.hub.remote import read_weights
 from stclip.models.build import Model, build_model, encode_labels
 from stclip.models.stclip import STCLIP
 from stclip.structures import Detections, FrameKey
@@ -209,7 +209,7 @@ def _model(cfg: CfgNode) -> Model:
         if cfg.MODEL.NAME == "stclip":
             logger.warning("MODEL.WEIGHT is empty: showing a model that was never trained")
         return build_model(cfg)
-    checkpoint = read_checkpoint(cfg.MODEL.WEIGHT)
+    checkpoint = read_weights(cfg.MODEL.WEIGHT)
     if cfg.MODEL.NAME == "stclip":
         warn_scales(cfg, checkpoint.config, cfg.MODEL.WEIGHT)
     model = build_model(cfg, checkpoint.model, checkpoint.activation)

@@ -40,8 +40,9 @@ _C.MODEL = CfgNode()
 # CLIP, CLIP_ACTIVATION, DEVICE, PRECISION and XCLIP. The classes of xclip are exclusive (no
 # ALL_GROUP).
 _C.MODEL.NAME = "stclip"
-# A checkpoint of ours or of the reference, CLIP included. "": start from MODEL.CLIP. A baseline
-# uses the checkpoint's CLIP without LoRA.
+# A checkpoint of ours or of the reference, CLIP included; a folder of `stclip convert --to hub`; or
+# the name of one on the Hugging Face Hub (USER/NAME). "": start from MODEL.CLIP. A baseline uses
+# the checkpoint's CLIP without LoRA.
 _C.MODEL.WEIGHT = ""
 # A name (ViT-B/32, ViT-B/16, ViT-L/14, ViT-L/14@336px: downloaded once; puppet: the small CLIP in
 # the package) or a file of CLIP weights; or open_clip:MODEL/TAG, a model of open_clip (an extra;

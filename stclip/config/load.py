@@ -148,7 +148,7 @@ def load_config(config_file: str | Path | None = None, pairs: Sequence[str] = ()
             "says why): %s",
             config_file or "command line", len(ignored), ", ".join(ignored),
         )  # fmt: skip
-    _validate(cfg)
+    validate(cfg)
     cfg.freeze()
     return cfg
 
@@ -438,7 +438,8 @@ def _unknown(cfg: CfgNode, known: Sequence[str], key: str) -> str:
     return f"unknown key {key}" + (f" (did you mean {' or '.join(close)}?)" if close else "")
 
 
-def _validate(cfg: CfgNode) -> None:
+def validate(cfg: CfgNode) -> None:
+    """Refuse values outside their choices or bounds, and keys that contradict each other."""
     values = dict(flatten(cfg))
     for key, choices in CHOICES.items():
         if values[key] not in choices:

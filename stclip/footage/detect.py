@@ -42,8 +42,8 @@ def load_model(
     Args:
         actions: names that are reported; ``wave | a person waving | greeting`` averages wordings.
         none_of: names that are scored too and never reported.
-        weights: a checkpoint of ST-CLIP, ours or the reference's; None for CLIP without training on
-            the person's crop and the whole frame.
+        weights: of ST-CLIP, what ``stclip.load`` takes; None for CLIP without training on the
+            person's crop and the whole frame.
         clip: without weights, the name or file of a CLIP, or ``open_clip:MODEL/TAG``; None for
             ViT-B/16.
         device: auto, cpu, cuda or cuda:N.
@@ -84,6 +84,8 @@ def load_model(
     if weights is not None:
         facts = {"name": "ST-CLIP", "weights": str(weights), **worded}
         trained = load(weights, labels, device)
+        if trained.commit is not None:  # a name alone may stand for something else tomorrow
+            facts["commit"] = trained.commit
         if crop_weight is not None:
             if crop_weight < 0:
                 raise UserError(f"crop weight: 0 or more expected, found {crop_weight:g}")
@@ -136,7 +138,7 @@ def detect(
             pairs (seconds, frame).
         actions: names that are reported.
         none_of: names that are scored and never reported, such as "standing".
-        weights: a checkpoint of ST-CLIP; None for CLIP without training.
+        weights: of ST-CLIP, what ``stclip.load`` takes; None for CLIP without training.
         clip: without weights, the name or file of a CLIP, or ``open_clip:MODEL/TAG``; None for
             ViT-B/16.
         crop_weight: with weights, of the crop's feature (docs/beyond.md); None: as in training.

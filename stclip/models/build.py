@@ -48,7 +48,10 @@ _TEXTS = 512  # read at once: wordings and templates may make thousands
 
 
 def build_model(
-    cfg: CfgNode, state: dict[str, Tensor] | None = None, activation: str | None = None
+    cfg: CfgNode,
+    state: dict[str, Tensor] | None = None,
+    activation: str | None = None,
+    source: str = "MODEL.WEIGHT",
 ) -> Model:
     """The model of MODEL.NAME on the CPU in float32, in evaluation mode.
 
@@ -59,6 +62,7 @@ def build_model(
             the training started from; xclip takes its own only. None: CLIP from MODEL.CLIP (of
             xclip CLIP or X-CLIP), the rest freshly initialised.
         activation: the activation function of that state dict's CLIP, if its file tells it.
+        source: what error messages call the state dict.
 
     Raises:
         UserError: the state dict is not one of ST-CLIP, lacks or has too many parameters, or its
@@ -67,7 +71,7 @@ def build_model(
     fast.use(cfg.MODEL.FAST)
     model: Model
     if cfg.MODEL.NAME == "stclip":
-        model = _build_stclip(cfg, state)
+        model = _build_stclip(cfg, state, source)
     elif cfg.MODEL.NAME == "xclip":
         model = _build_xclip(cfg, state)
     else:
@@ -260,10 +264,10 @@ def _build_baseline(cfg: CfgNode, state: dict[str, Tensor] | None) -> Baseline:
     )
 
 
-def _build_stclip(cfg: CfgNode, state: dict[str, Tensor] | None) -> STCLIP:
+def _build_stclip(cfg: CfgNode, state: dict[str, Tensor] | None, source: str) -> STCLIP:
     if state is not None:
-        _check_against_config(cfg, state)
-    clip = _clip(cfg, state, cfg.MODEL.LORA.RANK)
+        _check_against_config(cfg, state, source)
+    clip = _clip(cfg, state, cfg.MODEL.LORA.RANK, source)
     if isinstance(clip, CrossFrameCLIP):
         clip.train_messages = cfg.MODEL.TRAIN_MESSAGES
     model = STCLIP(
@@ -286,7 +290,7 @@ def _build_stclip(cfg: CfgNode, state: dict[str, Tensor] | None) -> STCLIP:
         marked_weight=cfg.MODEL.HEAD.MARKED_WEIGHT,
     )
     if state is not None:
-        load_state(model, state, "MODEL.WEIGHT")
+        load_state(model, state, source)
     return model
 
 
@@ -313,7 +317,9 @@ def _activation_of_weight(cfg: CfgNode, in_file: str | None) -> str:
     return str(key)
 
 
-def _clip(cfg: CfgNode, state: dict[str, Tensor] | None, lora_rank: int) -> CLIP:
+def _clip(
+    cfg: CfgNode, state: dict[str, Tensor] | None, lora_rank: int, source: str = "MODEL.WEIGHT"
+) -> CLIP:
     """CLIP from a state dict of ST-CLIP or from MODEL.CLIP; without LoRA if the rank is 0."""
     lora_alpha, activation = cfg.MODEL.LORA.ALPHA, cfg.MODEL.CLIP_ACTIVATION
     cross_frame = cfg.MODEL.NAME == "stclip" and cfg.MODEL.BACKBONE == "xclip"
@@ -337,7 +343,7 @@ def _clip(cfg: CfgNode, state: dict[str, Tensor] | None, lora_rank: int) -> CLIP
         if name.startswith("clip.") and (lora_rank or ".lora_" not in name)
     }
     kind = CrossFrameCLIP if cross_frame else CLIP
-    return clip_from_state_dict(clip_state, lora_rank, lora_alpha, "MODEL.WEIGHT", kind)
+    return clip_from_state_dict(clip_state, lora_rank, lora_alpha, source, kind)
 
 
 def _has_messages(state: dict[str, Tensor]) -> bool:
@@ -379,14 +385,14 @@ def _interest_tokens(cfg: CfgNode, clip: CLIP) -> InterestTokens | None:
     return InterestTokens(top_k=keys.TOP_K, include_person=keys.INCLUDE_PERSON)
 
 
-def _check_against_config(cfg: CfgNode, state: dict[str, Tensor]) -> None:
+def _check_against_config(cfg: CfgNode, state: dict[str, Tensor], source: str) -> None:
     keys = cfg.MODEL
     temporal = keys.TEMPORAL.BEFORE_XCLIP if keys.BACKBONE == "xclip" else keys.TEMPORAL.ENABLED
     parts = keys.PERSON_TOKENS.ENABLED or temporal or keys.PROMPT.ENABLED
     only_clip = all(name.startswith("clip.") for name in state)
     if "clip.visual.proj" not in state or (only_clip and parts):
         raise UserError(
-            "MODEL.WEIGHT: these are not ST-CLIP's parameters (nothing but CLIP, or no CLIP among "
+            f"{source}: these are not ST-CLIP's parameters (nothing but CLIP, or no CLIP among "
             "them); weights of CLIP alone belong in MODEL.CLIP"
         )
     for key, in_file in config_of_state(state).items():

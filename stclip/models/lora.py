@@ -35,7 +35,7 @@ class LoRALinear(nn.Linear):
         bias: bool = True,
     ) -> None:
         assert rank > 0, f"rank {rank}: use nn.Linear where there is no LoRA"
-        self.rank, self.scale = rank, alpha / rank
+        self.rank, self.alpha, self.scale = rank, alpha, alpha / rank
         super().__init__(in_features, out_features, bias)
         self.lora_A = nn.Parameter(torch.empty(rank, in_features))
         self.lora_B = nn.Parameter(torch.empty(out_features, rank))

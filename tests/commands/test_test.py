@@ -259,11 +259,12 @@ def test_converting_weights_alone(reference_checkpoint: Path, tmp_path: Path) ->
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("form", ["stclip", "hub"])
 def test_a_converted_checkpoint_scores_the_same(
-    case_config: Path, reference_checkpoint: Path, tested: Path, tmp_path: Path
+    case_config: Path, reference_checkpoint: Path, tested: Path, tmp_path: Path, form: str
 ) -> None:
-    ours = tmp_path / "ours.pth"
-    load_command("convert").main(["--to", "stclip", str(reference_checkpoint), str(ours)])
+    ours = tmp_path / "ours"
+    load_command("convert").main(["--to", form, str(reference_checkpoint), str(ours)])
     first = (tested / "inference/jhmdb/result_jhmdb.csv").read_bytes()
     folder, _ = test_net(case_config, "MODEL.WEIGHT", str(ours))
     assert (folder / "result_jhmdb.csv").read_bytes() == first
