@@ -26,6 +26,7 @@ fi
 head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 processes=${PROCESSES:-${SLURM_GPUS_ON_NODE:-1}}
 cores=${SLURM_CPUS_PER_TASK:-1}
+export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 # restarts need it (GETTING_STARTED.md)
 export OMP_NUM_THREADS=$((cores > processes ? cores / processes : 1))
 
 again=
