@@ -262,6 +262,7 @@ class _Run:
     """One call, seen from where it was made."""
 
     def __init__(self, work: Work, videos: Sequence[str], mark: Path, cluster: Cluster) -> None:
+        workers, cpus, gpus = _room(work, cluster)
         self.failed = 0
         self._todo: deque[_Video] = deque()
         self._bar = tqdm(total=len(videos), unit="video", mininterval=0.5)
@@ -273,7 +274,6 @@ class _Run:
                 names.add(name)
                 self._todo.append(_Video(location, mark.parent / name))
         self._alone = len(videos) == 1
-        workers, cpus, gpus = _room(work, cluster)
         self._workers = min(workers, len(self._todo))
         if not gpus and work.device == "auto":
             work = replace(work, device="cpu")
@@ -364,7 +364,7 @@ class _Run:
             ray.kill(slot.actor)  # if it is out of reach only
         if video is None:
             slot.deaths += 1
-            self._reason = f"a worker ended while it got ready: {' '.join(reason.split())}"
+            self._reason = f"a worker ended while it got ready: {' '.join(reason.split())[-300:]}"
             if slot.deaths == _MOST_DEATHS:
                 self._print(f"warning: {self._reason}", sys.stderr)
                 return

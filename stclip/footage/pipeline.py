@@ -215,7 +215,8 @@ class Detection:
 
     def is_begun_in(self, folder: Path) -> bool:
         """Whether an interrupted run of this video, model and settings can be continued there."""
-        return Log.is_of(folder / LOG, self._key())
+        live = isinstance(self.source, LiveSource)
+        return not live and Log.is_of(folder / LOG, self._key())
 
     def _persons(self, log: Log) -> Iterator[tuple[Frame, Boxes]]:
         """Every frame with its persons, whose tracks are numbered."""

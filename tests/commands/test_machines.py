@@ -19,7 +19,7 @@ from tests.footage.make import drawn_frame, write_film
 from tests.helpers import REPOSITORY
 
 SLURM = REPOSITORY / "tools" / "slurm"
-LONG = ("SOLVER.MAX_ITER", "10")
+LONG = ("SOLVER.MAX_ITER", "6")
 
 
 def free_port() -> int:
@@ -64,7 +64,7 @@ def test_a_worker_that_is_killed_comes_back(case_config: Path, tmp_path: Path) -
     train(case_config, *LONG, "OUTPUT_DIR", str(tmp_path / "one"))
     assert losses(run) == pytest.approx(losses(tmp_path / "one"), rel=1e-5)
     two, one = (
-        read_checkpoint(path / "model_0000010.pth").model for path in (run, tmp_path / "one")
+        read_checkpoint(path / "model_0000006.pth").model for path in (run, tmp_path / "one")
     )
     for name in one:
         torch.testing.assert_close(two[name], one[name], rtol=1e-4, atol=1e-6)

@@ -49,7 +49,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
     monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    noticing = {"health_check_period_ms": 500, "health_check_failure_threshold": 2}
+    noticing = {"health_check_period_ms": 1000, "health_check_failure_threshold": 3}
     head = {"num_cpus": 1, "include_dashboard": False, "_system_config": noticing}
     cluster = Cluster(initialize_head=True, head_node_args=head)
     yield cluster
