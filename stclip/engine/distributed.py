@@ -104,9 +104,12 @@ def _store_of_this_start() -> dict[str, Any]:
             "--rdzv-backend c10d and TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 in its environment, or "
             "without --max-restarts"
         )
-    store = dist.TCPStore(environment["MASTER_ADDR"], int(environment["MASTER_PORT"]))
+    store = dist.TCPStore(  # type: ignore[attr-defined]
+        environment["MASTER_ADDR"], int(environment["MASTER_PORT"]), timeout=_TIMEOUT
+    )
+    start = environment["TORCHELASTIC_RESTART_COUNT"]
     return {
-        "store": dist.PrefixStore(environment["TORCHELASTIC_RESTART_COUNT"], store),
+        "store": dist.PrefixStore(start, store),  # type: ignore[attr-defined]
         "rank": int(environment["RANK"]),
         "world_size": int(environment["WORLD_SIZE"]),
     }
