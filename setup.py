@@ -68,6 +68,7 @@ setup(
         "onnx": ["onnx", "onnxruntime", "onnxscript"],
         # Other CLIPs; transformers reads the tokenizers of SigLIP and others.
         "open_clip": ["open_clip_torch>=3.3", "transformers"],
+        "ray": ["ray>=2.40"],  # stclip detect --engine ray
         # playwright drives a browser of the system, chromium; its tests are skipped without one.
         "dev": [
             "huggingface_hub>=0.34",
@@ -81,7 +82,9 @@ setup(
             "pre-commit",
             "pytest>=7.3",
             "pytest-xdist",
+            "ray>=2.40",
             "ruff",
+            "submitit",
         ],
         # Other implementations that tests and benchmarks compare with.
         "parity": ["open_clip_torch", "transformers"],

@@ -9,6 +9,7 @@ import re
 import shutil
 import stat
 import tempfile
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -170,35 +171,40 @@ class InUse(UserError):
 
 
 @contextmanager
-def locked(folder: str | Path, what: str, leftovers: str = ".tmp-*") -> Iterator[None]:
+def locked(
+    folder: str | Path, what: str, leftovers: str = ".tmp-*", patience: float = 0.0
+) -> Iterator[None]:
     """Keep other processes from doing the same into a folder meanwhile.
 
-    The system drops the lock with this process, however it ends. Where it has no such locks (some
-    network disks, Windows), nothing is locked.
+    The system drops the lock with this process, however it ends. If a whole machine ends, the
+    server of a network disk drops its locks after a while (NFS 4: 90 seconds) or never (NFS 3).
+    Where there are no such locks (some network disks, Windows), nothing is locked.
 
     Args:
         folder: is made if it is not there.
         what: is done there, such as ``train``; other things may be done at the same time.
         leftovers: what a process that was killed there has left unfinished; it is deleted.
+        patience: seconds to wait for another process.
 
     Raises:
         InUse: another process does that there now.
         UserError: the folder cannot be written.
     """
     folder = Path(folder)
-    path = folder / f".{what}.lock"
+    path, end = _lock_of(folder, what), time.monotonic() + patience
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        file = _lock(path)
+        while (file := _lock(path)) is None and time.monotonic() < end:
+            time.sleep(min(1.0, patience))
     except OSError as error:
         raise UserError(f"{folder}: cannot write here: {error.strerror or error}") from error
     if file is None:
         raise InUse(
             f"{folder}: {_holder(path)} is writing there now ({what}); wait until it has ended, or "
-            "choose another folder"
+            f"choose another folder; if its machine is off, remove {path}"
         )
     with file:
-        file.write(f"process {os.getpid()} on {platform.node()}")
+        file.write(this_process())
         file.flush()
         for left in folder.glob(leftovers):
             with suppress(OSError):
@@ -208,6 +214,28 @@ def locked(folder: str | Path, what: str, leftovers: str = ".tmp-*") -> Iterator
         finally:
             with suppress(OSError):
                 path.unlink()
+
+
+def this_process() -> str:
+    """What a lock says of its holder."""
+    return f"process {os.getpid()} on {platform.node()}"
+
+
+def break_lock(folder: str | Path, what: str, holder: str) -> None:
+    """Remove a lock that the server of a network disk still keeps for a machine that is gone.
+
+    Args:
+        folder: where something was done.
+        what: was done there.
+        holder: ``this_process()`` of the process that is known to have ended; locks of others stay.
+    """
+    path = _lock_of(folder, what)
+    if _holder(path) == holder:
+        path.unlink(missing_ok=True)
+
+
+def _lock_of(folder: str | Path, what: str) -> Path:
+    return Path(folder) / f".{what}.lock"
 
 
 def _lock(path: Path) -> TextIO | None:

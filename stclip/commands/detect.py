@@ -9,13 +9,15 @@ VIDEO is a file, a folder or zip file of pictures, a camera number, an address (
 - for standard input. OUT/<name of the video>/ receives result.json, events.csv, annotated.mp4 and
 index.html, which a browser opens. A video whose results are there is skipped; --resume continues
 one that was interrupted. Processes that are given the same videos and the same --out share them:
-each takes the next one that nobody has.
+each takes the next one that nobody has. With --engine ray one call spreads them over the machines
+of a Ray cluster; all of them must see the videos and --out under the same paths.
 
 Examples:
     stclip detect party.mp4 --actions dance wave "fall down" --none-of standing sitting
     stclip detect *.mp4 --actions-file actions.txt --weights model_0003000.pth --out found
     stclip detect 0 --actions wave clap --clip ViT-B/32
     torchrun --nproc-per-node 4 -m stclip detect *.mp4 --config-file options.yaml --resume
+    stclip detect videos/*.mp4 --actions walk wave --engine ray --ray-address 10.0.0.1:6379
 """
 
 import argparse
@@ -23,8 +25,9 @@ import math
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable
-from contextlib import ExitStack, closing
+from collections.abc import Iterable
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 from tqdm import tqdm
@@ -34,17 +37,20 @@ from stclip.data.labels import read_wordings
 from stclip.engine.events import setup_logging
 from stclip.errors import UserError
 from stclip.files import InUse
-from stclip.footage.detect import load_model
-from stclip.footage.detectors import load_detector
 from stclip.footage.events import EventRule
-from stclip.footage.exports import EXPORTS, export
-from stclip.footage.given import Detected, Given, read_boxes
-from stclip.footage.pipeline import LOG, Detection, Settings, claimed
-from stclip.footage.records import Footage
-from stclip.footage.results import PAGE, RESULT, read_result
+from stclip.footage.exports import EXPORTS
+from stclip.footage.pipeline import Detection, Settings, claimed
+from stclip.footage.results import RESULT
 from stclip.footage.scoring import Step
-from stclip.footage.source import LiveSource, Source, is_missing, nothing_at, open_source
+from stclip.footage.source import Source, is_missing, nothing_at
+from stclip.footage.work import Work, Worker, called_twice, count, goes_on
 
+# What is the same on the command line and for those who do the work.
+_OF_WORK = (
+    "weights", "clip", "crop_weight", "onnx", "device", "detector", "boxes", "batch", "precision",
+    "fps", "start", "end", "resume",
+)  # fmt: skip
+_ON_CLUSTER = ("ray_address", "ray_workers", "ray_cpus", "ray_gpus")
 _SECONDS_A_LINE = 10  # of progress, where several processes write to one terminal
 
 
@@ -70,28 +76,26 @@ def main(argv: list[str] | None = None) -> int:
         raise nothing_at(args.videos[0])
     if args.boxes and len(args.videos) > 1:
         raise UserError("--boxes: belongs to one video; call the command once for each")
-    rows = read_boxes(args.boxes) if args.boxes else None
-    detector = (
-        None if args.boxes else load_detector(args.detector, args.device, args.detector_threshold)
+    work = Work(
+        actions=actions,
+        none_of=none_of,
+        settings=settings,
+        video=not args.no_video,
+        exports=args.export,
+        **{name: getattr(args, name) for name in _OF_WORK},
     )
-    model, facts = load_model(
-        actions, none_of, args.weights, args.clip, args.device, args.crop_weight, args.onnx
-    )
+    if args.engine == "ray":
+        from stclip.footage.cluster import Cluster, spread  # Ray takes seconds to import
 
-    def detection_of(location: str) -> Detection:
-        source = open_source(location, args.fps, args.start, args.end)
-        find = (
-            Detected(detector, args.detector_threshold) if detector is not None
-            else Given(rows or [], source.fps, args.detector_threshold)
-        )  # fmt: skip
-        return Detection(source, model, actions, find, settings, facts, args.batch, args.precision)
-
-    return 2 if _all_videos(args, detection_of, before) else 0
+        cluster = Cluster(*(getattr(args, name) for name in _ON_CLUSTER))
+        return 2 if spread(work, args.videos, args.out, cluster) else 0
+    for name in _ON_CLUSTER:
+        if getattr(args, name) is not None:
+            raise UserError(f"--{name.replace('_', '-')}: belongs to --engine ray")
+    return 2 if _all_videos(args, Worker(work), before) else 0
 
 
-def _all_videos(
-    args: argparse.Namespace, detection_of: Callable[[str], Detection], before: set[Path]
-) -> bool:
+def _all_videos(args: argparse.Namespace, worker: Worker, before: set[Path]) -> bool:
     """Go through every video that no other process has; whether one failed.
 
     Other processes are ranks of torchrun, or calls of the same --out. What every rank sees is said
@@ -99,7 +103,7 @@ def _all_videos(
 
     Args:
         args: the command line.
-        detection_of: opens a video.
+        worker: does a video.
         before: folders that had results when the call began.
     """
     first, ranks = os.environ.get("RANK", "0") == "0", int(os.environ.get("WORLD_SIZE", "1"))
@@ -110,17 +114,14 @@ def _all_videos(
             mine = first  # to say what is wrong; nobody has what cannot be opened
             with ExitStack() as claim:
                 try:
-                    detection = detection_of(location)
+                    detection = worker.open(location)
                     folder = args.out / detection.footage.name
                     if folder in folders:
-                        raise UserError(
-                            f"{location}: another video of this call is called {folder.name}"
-                        )
+                        raise called_twice(location)
                     folders.add(folder)
                     claim.enter_context(claimed(folder))
                     mine = True
-                    known = folder in before
-                    _one_video(args, detection, folder, known, first, ranks)
+                    _one_video(args, worker, detection, folder, folder in before)
                 except InUse:
                     if alone:
                         raise
@@ -141,38 +142,22 @@ def _all_videos(
 
 
 def _one_video(
-    args: argparse.Namespace,
-    detection: Detection,
-    folder: Path,
-    known: bool,
-    first: bool,
-    ranks: int,
+    args: argparse.Namespace, worker: Worker, detection: Detection, folder: Path, known: bool
 ) -> None:
-    footage = detection.footage
+    first, ranks = os.environ.get("RANK", "0") == "0", int(os.environ.get("WORLD_SIZE", "1"))
     if detection.is_complete_in(folder):
         if not known:  # another rank has done it meanwhile
             return
-        if first:
-            print(
-                f"{folder}: is complete already; look at {folder / PAGE}, or remove the folder to "
-                "do it again"
-            )
-        footage = read_result(folder / RESULT) if args.export else footage
+        said = worker.again(folder) if first else []
     else:
         try:
-            with closing(detection.saving(folder, not args.no_video, args.resume)) as steps:
-                _show(steps, detection.source, in_lines=ranks > 1)
+            said = worker.save(detection, folder, partial(_show, in_lines=ranks > 1), args.resume)
         except BaseException:
-            resumable = not isinstance(detection.source, LiveSource) and (folder / LOG).exists()
-            if footage.video["frames"] and resumable:
-                print(
-                    f"{folder}: has what was found so far; the same command with --resume goes on",
-                    file=sys.stderr,
-                )
+            for line in goes_on(detection, folder):
+                print(line, file=sys.stderr)
             raise
-        _sum_up(footage, folder)
-    for kind in args.export:
-        export(footage, kind, folder)
+    for line in said:
+        print(line)
 
 
 def _wait_for(folder: Path) -> None:
@@ -195,26 +180,12 @@ def _show(steps: Iterable[Step], source: Source, in_lines: bool) -> None:
             bar.update()
             now = time.monotonic()
             rate = (step.frame.seconds - source.start) / max(now - begun, 1e-3)
-            persons = _count(int((step.persons.ids > 0).sum()), "person")
+            persons = count(int((step.persons.ids > 0).sum()), "person")
             status = f"{rate:.2f}x real time, {persons}"
             bar.set_postfix_str(status, refresh=False)
             if in_lines and now - said > _SECONDS_A_LINE:
                 said = now
                 print(f"{source.name}: {step.frame.seconds:.0f}{whole} s, {status}", flush=True)
-
-
-def _sum_up(footage: Footage, folder: Path) -> None:
-    persons, events = _count(len(footage.tracks), "person"), _count(len(footage.events), "event")
-    print(f"{folder}: {persons}, {events}; look at {folder / PAGE}")
-    if not footage.tracks:
-        print(
-            f"{footage.name}: nobody was found; try a lower --detector-threshold or another "
-            "--detector"
-        )
-
-
-def _count(number: int, word: str) -> str:
-    return f"{number} {word}" if number == 1 else f"{number} {word}s"
 
 
 def _parse(argv: list[str] | None) -> argparse.Namespace:
@@ -283,5 +254,24 @@ def _parser() -> Parser:
     add(
         "--export", nargs="+", default=[], choices=tuple(EXPORTS), metavar="FORMAT",
         help=f"files for annotation tools as well: {', '.join(EXPORTS)}",
+    )  # fmt: skip
+    add = parser.add_argument_group("several machines").add_argument
+    add(
+        "--engine", default="local", choices=("local", "ray"),
+        help="where videos are done: by this process, or on a Ray cluster (extra ray)",
+    )  # fmt: skip
+    add(
+        "--ray-address", metavar="HOST:PORT",
+        help="of the cluster (default: RAY_ADDRESS, a cluster on this machine, or one of this "
+        "machine alone, for the time of the call)",
+    )  # fmt: skip
+    add(
+        "--ray-workers", type=positive,
+        help="videos done at once, each with a model of its own (default: as many as fit)",
+    )  # fmt: skip
+    add("--ray-cpus", type=positive, help="cores of a worker (default: up to 4)")
+    add(
+        "--ray-gpus", type=float,
+        help="GPUs of a worker; 0.5: two share one (default: 1 if the cluster has any)",
     )  # fmt: skip
     return parser

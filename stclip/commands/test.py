@@ -48,6 +48,7 @@ from stclip.engine.distributed import (
     choose_device,
     process_group,
     rank,
+    seconds_for_the_lost,
     world_size,
 )
 from stclip.engine.events import peak_memory_mb, setup_logging
@@ -83,7 +84,9 @@ def main(argv: list[str] | None = None) -> int:
     folder = Path(cfg.OUTPUT_DIR) / "inference"
     with (
         process_group(device),
-        locked(folder, name, leftovers=f".{name}-*") if rank() == 0 else nullcontext(),
+        locked(folder, name, f".{name}-*", seconds_for_the_lost())
+        if rank() == 0
+        else nullcontext(),
     ):
         test(cfg, device)
     return 0

@@ -36,6 +36,7 @@ from stclip.engine.distributed import (
     choose_device,
     process_group,
     rank,
+    seconds_for_the_lost,
     sum_over_ranks,
     world_size,
 )
@@ -82,7 +83,9 @@ def main(argv: list[str] | None = None) -> int:
     device = choose_device(cfg.MODEL.DEVICE)
     with (
         process_group(device),
-        locked(cfg.OUTPUT_DIR, "train") if rank() == 0 else nullcontext(),
+        locked(cfg.OUTPUT_DIR, "train", patience=seconds_for_the_lost())
+        if rank() == 0
+        else nullcontext(),
     ):
         return train(cfg, args, device)
 

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -57,18 +57,20 @@ def process_group(device: torch.device) -> Iterator[None]:
     ends the process at once, and torchrun ends the others.
 
     Raises:
-        UserError: the other processes cannot be reached, or one of them ended before this one.
+        UserError: the other processes cannot be reached, or one of them ended before this one; or
+            torchrun could not start them again (``_store_of_this_start``).
     """
     if not {"RANK", "WORLD_SIZE", "MASTER_ADDR"} <= os.environ.keys():
         yield
         return
     try:
+        options = {"timeout": _TIMEOUT, **_store_of_this_start()}
         if device.type == "cuda":
             # With its device, the rank opens its nccl connections now, and not at the first
             # collective, which might be minutes later.
-            dist.init_process_group("cpu:gloo,cuda:nccl", timeout=_TIMEOUT, device_id=device)
+            dist.init_process_group("cpu:gloo,cuda:nccl", device_id=device, **options)
         else:
-            dist.init_process_group("gloo", timeout=_TIMEOUT)
+            dist.init_process_group("gloo", **options)
         yield
         dist.destroy_process_group()
     except RuntimeError as error:
@@ -79,6 +81,38 @@ def process_group(device: torch.device) -> Iterator[None]:
             f"rank {os.environ['RANK']}: lost the other processes ({reason}); the first message of "
             "another rank says why"
         ) from error
+
+
+def _store_of_this_start() -> dict[str, Any]:
+    """Where processes find each other's addresses, without those of processes that have ended.
+
+    torchrun keeps one store for all its restarts. Those of one machine have a number, which keeps
+    their addresses apart; machines count for themselves, and their numbers may differ.
+
+    Raises:
+        UserError: there are several machines, one store, and restarts.
+    """
+    environment = os.environ
+    if environment.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        return {}
+    if environment.get("GROUP_WORLD_SIZE", "1") != "1":
+        if environment.get("TORCHELASTIC_MAX_RESTARTS", "0") == "0":
+            return {}
+        raise UserError(
+            "torchrun --max-restarts: processes on several machines that were started again would "
+            "be given the addresses of those before and wait in vain; call torchrun with "
+            "--rdzv-backend c10d and TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 in its environment, or "
+            "without --max-restarts"
+        )
+    store = dist.TCPStore(  # type: ignore[attr-defined]
+        environment["MASTER_ADDR"], int(environment["MASTER_PORT"]), timeout=_TIMEOUT
+    )
+    start = environment["TORCHELASTIC_RESTART_COUNT"]
+    return {
+        "store": dist.PrefixStore(start, store),  # type: ignore[attr-defined]
+        "rank": int(environment["RANK"]),
+        "world_size": int(environment["WORLD_SIZE"]),
+    }
 
 
 def in_group() -> bool:
@@ -119,6 +153,15 @@ def broadcast(value: T) -> T:
     values = [value]
     dist.broadcast_object_list(values)
     return values[0]
+
+
+def seconds_for_the_lost() -> float:
+    """How long a lock may still be that of a process of this run, whose machine is gone.
+
+    The server of a network disk drops it after 90 seconds (NFS 4).
+    """
+    several = os.environ.get("GROUP_WORLD_SIZE", "1") != "1"
+    return 120.0 if several or os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0" else 0.0
 
 
 def barrier() -> None:

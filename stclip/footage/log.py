@@ -56,6 +56,11 @@ class Log:
         known._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 (held open for the run)
         return known
 
+    @staticmethod
+    def is_of(path: Path, key: str) -> bool:
+        """Whether a file is there, and of a run with this key."""
+        return path.exists() and read_text(path).partition("\n")[0] == _first_line(key)
+
     @classmethod
     def _read(cls, path: Path, key: str) -> Log:
         """What is there of the same run; a line that is damaged ends it.
@@ -65,7 +70,7 @@ class Log:
         """
         found = cls()
         first, *lines = read_text(path).splitlines() or [""]
-        if json.dumps({"key": key}) != first:
+        if first != _first_line(key):
             raise UserError(
                 f"{path}: of a run with another video, model or settings, which cannot be "
                 "continued with these; without --resume it is kept under another name"
@@ -107,3 +112,7 @@ class Log:
         """Nothing is added any more."""
         if self._file is not None:
             self._file.close()
+
+
+def _first_line(key: str) -> str:
+    return json.dumps({"key": key})

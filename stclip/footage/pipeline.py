@@ -213,6 +213,11 @@ class Detection:
             found["video"] = {key: video.get(key) for key in facts["video"]}
         return all(found.get(name) == value for name, value in facts.items())
 
+    def is_begun_in(self, folder: Path) -> bool:
+        """Whether an interrupted run of this video, model and settings can be continued there."""
+        live = isinstance(self.source, LiveSource)
+        return not live and Log.is_of(folder / LOG, self._key())
+
     def _persons(self, log: Log) -> Iterator[tuple[Frame, Boxes]]:
         """Every frame with its persons, whose tracks are numbered."""
         settings, gap, rate = self._settings, 0.0, self.source.fps
@@ -332,8 +337,12 @@ class Detection:
         return hashlib.sha256(repr(facts).encode()).hexdigest()
 
 
-def claimed(folder: str | Path) -> AbstractContextManager[None]:
+def claimed(folder: str | Path, patience: float = 0.0) -> AbstractContextManager[None]:
     """Keep other processes from working on the video of a folder meanwhile.
+
+    Args:
+        folder: of the video.
+        patience: seconds to wait for another process.
 
     Raises:
         InUse: another process does.
@@ -341,7 +350,8 @@ def claimed(folder: str | Path) -> AbstractContextManager[None]:
     """
     folder = Path(folder)
     # What others have not finished lies in the folders of their videos.
-    return locked(folder.parent, folder.name, leftovers=f"{glob.escape(folder.name)}/.tmp-*")
+    leftovers = f"{glob.escape(folder.name)}/.tmp-*"
+    return locked(folder.parent, folder.name, leftovers, patience)
 
 
 def _make_room(folder: Path, resume: bool) -> None:

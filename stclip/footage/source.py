@@ -142,11 +142,11 @@ def open_source(
     """
     text = str(location)
     if text == "-":
-        return FileSource(sys.stdin.buffer, "stdin", text, start, end)
+        return FileSource(sys.stdin.buffer, name_of(text), text, start, end)
     if text.isdecimal():
-        return LiveSource(text, f"camera-{text}", fps, start, end)
+        return LiveSource(text, name_of(text), fps, start, end)
     if ADDRESS.match(text):
-        name = _name_of_address(text)
+        name = name_of(text)
         if text.lower().startswith("http"):  # a file on a server, which has an end, or a stream
             file = FileSource(text, name, text, start, end)
             if file.duration is not None:
@@ -160,10 +160,22 @@ def open_source(
         if path.suffix.lower() == ".zip" and path.exists():
             return PictureSource(FrameArchive(path), fps or DEFAULT_FPS, start, end)
         if path.exists():
-            return FileSource(path, path.stem, text, start, end)
+            return FileSource(path, name_of(path), text, start, end)
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
     raise nothing_at(text)
+
+
+def name_of(location: str | Path) -> str:
+    """What the results of a location are called."""
+    text = str(location)
+    if text == "-":
+        return "stdin"
+    if text.isdecimal():
+        return f"camera-{text}"
+    if ADDRESS.match(text):
+        return _name_of_address(text)
+    return Path(text).stem
 
 
 def is_missing(location: str | Path) -> bool:

@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -139,9 +140,9 @@ def test_a_lock_is_dropped_with_its_process(tmp_path: Path) -> None:
         with locked(tmp_path, "other work", leftovers="nothing"):
             pass
     finally:
-        os.kill(child, signal.SIGKILL)
+        threading.Timer(0.2, os.kill, (child, signal.SIGKILL)).start()
+    with locked(tmp_path, "work", patience=60):
         os.waitpid(child, 0)
-    with locked(tmp_path, "work"):
         assert [path.name for path in tmp_path.iterdir()] == [".work.lock"]
     assert not list(tmp_path.iterdir())
 

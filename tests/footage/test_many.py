@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from stclip.files import InUse
+from stclip.footage import work
 from stclip.footage.pipeline import LOG
 from stclip.footage.results import read_result
 from tests.footage.make import drawn_frame, write_film
@@ -89,15 +90,14 @@ def test_the_first_rank_says_what_all_see(
 def test_what_another_rank_does_meanwhile_is_not_said_again(
     films: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
 ) -> None:
-    module = load_command("detect")
-    load = module.load_model
+    load = work.load_model
 
     def slowly(*arguments):
-        monkeypatch.setattr(module, "load_model", load)
+        monkeypatch.setattr(work, "load_model", load)
         command(films[1:2], tmp_path)
         return load(*arguments)
 
-    monkeypatch.setattr(module, "load_model", slowly)
+    monkeypatch.setattr(work, "load_model", slowly)
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert command(films[1:3], tmp_path) == 0
     printed = capsys.readouterr().out
