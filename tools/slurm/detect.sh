@@ -42,12 +42,11 @@ again=
 trap 'again=1; scancel --signal=TERM "$SLURM_JOB_ID"' USR1 # of the step, not of this script
 srun --cpus-per-task="$OMP_NUM_THREADS" "${STCLIP:-stclip}" detect "${videos[@]}" --resume "$@" &
 step=$!
-wait "$step"
-status=$?
-while kill -0 "$step" 2>/dev/null; do # the trap ended the first wait
+while
     wait "$step"
     status=$?
-done
+    [ "$status" -eq 138 ] # 128 + USR1: the trap ended this wait, not the step
+do :; done
 if [ -n "$again" ] && [ "$status" -ne 0 ]; then
     scontrol requeue "$SLURM_JOB_ID"
 fi

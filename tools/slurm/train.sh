@@ -37,12 +37,11 @@ srun --cpus-per-task="$cores" "${PYTHON:-python}" -m torch.distributed.run \
     --rdzv-endpoint="$head:$((20000 + SLURM_JOB_ID % 10000))" \
     -m stclip train --resume "$@" &
 step=$!
-wait "$step"
-status=$?
-while kill -0 "$step" 2>/dev/null; do # the trap ended the first wait
+while
     wait "$step"
     status=$?
-done
+    [ "$status" -eq 138 ] # 128 + USR1: the trap ended this wait, not the step
+do :; done
 if [ -n "$again" ] && [ "$status" -ne 0 ]; then
     scontrol requeue "$SLURM_JOB_ID"
 fi
