@@ -76,8 +76,8 @@ lint: $(VENV)/installed-dev
 docs: $(VENV)/installed-docs
 	$(BIN)/mkdocs build --strict
 
-# From the source archive, so that both are complete; into an environment that has nothing else; and
-# used from an empty folder, where no clone can stand in for what the package lacks.
+# The wheel is built from the source archive, so that both are complete. It goes into an environment that
+# has nothing else, and is tried in an empty folder, where no clone makes up for what it lacks.
 FRESH := build/fresh
 wheel: $(VENV)/installed-dev
 	rm -rf dist $(FRESH)
@@ -85,8 +85,13 @@ wheel: $(VENV)/installed-dev
 	$(BIN)/twine check --strict dist/*
 	$(PYTHON) -m venv $(FRESH)
 	$(FRESH)/bin/python -m pip --disable-pip-version-check install dist/*.whl
-	tools/try_package.sh $(FRESH)/bin/stclip
-	rm -rf $(FRESH)
+	set -e; folder=$$(mktemp -d); trap 'rm -rf "$$folder" "$(CURDIR)/$(FRESH)"' EXIT; \
+	cd "$$folder"; PATH="$(CURDIR)/$(FRESH)/bin:$$PATH"; unset PYTHONPATH; \
+	stclip --version; stclip --help >help.txt; \
+	stclip puppet film --actions walk wave sit --seconds 4 --out film.mp4; \
+	stclip detect film.mp4 --actions walk wave sit --clip puppet; \
+	test -s output/detect/film/index.html
+	@ls -l dist
 
 benchmark: $(VENV)/installed
 	$(BIN)/stclip benchmark infer
