@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from stclip.models.tokenizer import tokenize
     from stclip.models.weights import load_clip, load_xclip
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = [
     "Detector",
     "UserError",

@@ -395,7 +395,7 @@ TEXTS = st.one_of(
 )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(TEXTS)
 def test_any_text_is_a_config_or_an_error_of_one_line(text: str) -> None:
     errors = []

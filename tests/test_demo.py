@@ -58,7 +58,7 @@ def demo(
     """Call make in a folder that is like a clone in which the program is installed."""
     shutil.copy(REPOSITORY / "Makefile", folder)
     (folder / ".venv/bin").mkdir(parents=True)
-    for file in ("setup.py", ".venv/bin/python", ".venv/installed"):
+    for file in ("pyproject.toml", ".venv/bin/python", ".venv/installed"):
         (folder / file).touch()
     (folder / ".venv/bin/stclip").write_text(program)
     (folder / ".venv/bin/stclip").chmod(0o755)

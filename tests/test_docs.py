@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import stclip
 from stclip.config import get_cfg_defaults
 from stclip.footage.events import EventRule
 from stclip.footage.pipeline import Settings
@@ -112,6 +113,21 @@ def test_the_snippet_for_own_videos_runs(
     assert sum("persons [1]" in line for line in lines) == 8
     assert sum(bool(re.match(r"person 1: \w.* from 0.\d to 0.\d s$", line)) for line in lines) == 2
     assert (tmp_path / "output/party/index.html").exists()
+
+
+def test_what_belongs_to_an_item_of_a_list_is_indented_by_four() -> None:
+    """GitHub is content with fewer; the site's Markdown then ends the list."""
+    pages = [
+        path for folder in ("", "docs", "benchmarks") for path in (REPOSITORY / folder).glob("*.md")
+    ]
+    for page in pages:
+        text = re.sub(r"(?ms)^```.+?^```", "", read(page))
+        assert re.findall(r"\n\n((?: {1,3}| {5,7})\S.+)", text) == [], page
+
+
+def test_the_page_of_the_api_has_every_public_name() -> None:
+    shown = re.findall(r"^::: stclip\.(\w+)$", read("docs/api.md"), flags=re.MULTILINE)
+    assert sorted(shown) == sorted(set(stclip.__all__) - {"__version__"})
 
 
 def test_cited_sections_of_the_method_exist() -> None:

@@ -513,7 +513,6 @@ def test_only_user_errors_come_out(
 
     @settings(
         max_examples=EXAMPLES or reader.examples,
-        deadline=None,
         database=None,
         derandomize=not EXAMPLES,
         phases=[Phase.generate],

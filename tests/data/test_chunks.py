@@ -120,7 +120,7 @@ def test_a_keyframe_without_persons_keeps_its_columns_of_labels():
     assert batch.owner.dtype == torch.long
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.data())
 def test_a_chunk_is_its_keyframes_one_by_one(data):
     n = data.draw(st.integers(1, 15))

@@ -100,7 +100,7 @@ def test_the_device_resizes(tmp_path):
                 assert torch.equal(getattr(found, name), value), name
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.data())
 def test_chunks_with_a_reader_are_those_without(data):
     n = data.draw(st.integers(1, 20))

@@ -33,7 +33,7 @@ def spelt_out(image, size):
     return torch.from_numpy(centre.copy()).permute(2, 0, 1)
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(st.integers(1, 90), st.integers(1, 90), st.sampled_from([7, 32, 48]), st.integers(0, 99))
 def test_preprocess_is_resize_then_centre_crop(height, width, size, seed):
     assume(max(height, width) <= 64 * min(height, width))  # thinner ones are made in part

@@ -22,7 +22,7 @@ def measures(truth, *boxes):
 
 
 @given(*[st.lists(st.integers(0, 5), min_size=1, max_size=12)] * 2)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_auroc_is_the_share_of_ordered_pairs(positive, negative):
     pairs = [(p > n) + (p == n) / 2 for p in positive for n in negative]
     found = auroc(np.array(positive, float), np.array(negative, float))

@@ -136,7 +136,7 @@ number = st.sampled_from(
 text = st.text(alphabet=st.characters(exclude_characters='\r\n",', codec="utf-8"), max_size=4)
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(
     st.one_of(
         st.lists(st.tuples(text, *[number] * 7), min_size=1, max_size=2),
@@ -208,7 +208,7 @@ table = st.lists(
 
 
 @pytest.mark.slow
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(table)
 def test_the_fast_reader_takes_nothing_that_the_other_refuses(tmp_path_factory, rows):
     path = tmp_path_factory.getbasetemp() / "both.csv"

@@ -74,7 +74,6 @@ def from_dict(boxes, label="a", score=1.0):
     )
 
 
-@settings(deadline=None)
 @given(frames_boxes, frames_boxes)
 def test_tube_iou_equals_the_loops(a, b):
     value = tube_iou(from_dict(a), from_dict(b))
@@ -165,7 +164,6 @@ drawn = st.lists(
 )
 
 
-@settings(deadline=None)
 @given(drawn, drawn, st.sampled_from([0.2, 0.5, 0.75]))
 def test_equals_the_loops(truth, found, threshold):
     truths = {v: [from_dict(boxes) for w, boxes, _ in truth if w == v] for v in "vw"}
@@ -331,7 +329,7 @@ entry = st.tuples(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     st.lists(entry, max_size=60, unique_by=lambda e: e[4]),
     st.sampled_from([{}, {"v": 3}, {"v": 1, "w": 8}]),

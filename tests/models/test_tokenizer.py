@@ -45,7 +45,7 @@ def test_golden_ids(text):
     assert get_tokenizer().encode(text) == GOLDEN[text]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(text=texts.filter(lambda text: not has_special_token(text)))
 @pytest.mark.slow
 def test_equals_open_clip(text):
@@ -65,7 +65,7 @@ def transformers_tokenizer():
 plain_texts = st.text(st.characters(min_codepoint=32, max_codepoint=126, exclude_characters="&|"))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(text=plain_texts)
 def test_equals_transformers_on_plain_text(transformers_tokenizer, text):
     theirs = transformers_tokenizer(text)["input_ids"]
@@ -76,7 +76,7 @@ def test_special_tokens_in_a_text_are_themselves():
     assert get_tokenizer().encode("a<|startoftext|>b <|ENDOFTEXT|>") == [320, START, 321, END]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(text=texts)
 def test_any_text_gets_ids_that_exist(text):
     ids = get_tokenizer().encode(text)
