@@ -28,6 +28,29 @@ _TEMPERATURE = 0.01
 _CLIP = "ViT-B/16"
 
 
+def check_names(actions: Sequence[str], none_of: Sequence[str] = ()) -> dict[str, Any]:
+    """What results say of names with several wordings.
+
+    Raises:
+        UserError: names are missing, empty or twice, or there is one alone.
+    """
+    labels = [*actions, *none_of]
+    if not actions:
+        raise UserError("no actions: name at least one, such as --actions walk wave 'fall down'")
+    empty = [name for name in labels if not isinstance(name, str) or not name.strip()]
+    names = [] if empty else [split_label(name)[0] for name in labels]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if empty or twice:
+        found = f"{twice[0]!r} twice" if twice else repr(empty[0])
+        raise UserError(f"actions: distinct names expected, found {found}")
+    if len(labels) == 1:
+        raise UserError(
+            f"actions: {labels[0]!r} alone would get a score of 1 whatever is seen; add others, or "
+            "what else people do as --none-of standing 'nothing special'"
+        )
+    return {"wordings": labels} if names != labels else {}
+
+
 def load_model(
     actions: Sequence[str],
     none_of: Sequence[str] = (),
@@ -54,21 +77,7 @@ def load_model(
         UserError: names are missing, empty or twice; weights cannot be read, or have no crops to
             weigh; or an ONNX file is not alone.
     """
-    labels = [*actions, *none_of]
-    if not actions:
-        raise UserError("no actions: name at least one, such as --actions walk wave 'fall down'")
-    empty = [name for name in labels if not isinstance(name, str) or not name.strip()]
-    names = [] if empty else [split_label(name)[0] for name in labels]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if empty or twice:
-        found = f"{twice[0]!r} twice" if twice else repr(empty[0])
-        raise UserError(f"actions: distinct names expected, found {found}")
-    if len(labels) == 1:
-        raise UserError(
-            f"actions: {labels[0]!r} alone would get a score of 1 whatever is seen; add others, or "
-            "what else people do as --none-of standing 'nothing special'"
-        )
-    worded: dict[str, Any] = {"wordings": labels} if names != labels else {}
+    labels, worded = [*actions, *none_of], check_names(actions, none_of)
     if onnx is not None:
         for option, given in {"weights": weights, "clip": clip, "crop weight": crop_weight}.items():
             if given is not None:
