@@ -34,7 +34,7 @@ setup(
     package_dir=SHIPPED,
     entry_points={"console_scripts": ["stclip = stclip.commands:main"]},
     package_data={
-        "stclip": ["assets/*", "evaluation/*.jinja", "footage/*.jinja"],
+        "stclip": ["assets/*", "evaluation/*.jinja", "footage/*.jinja", "serve/*.jinja", "serve/page.*"],
         **{name: ["**/*.yaml", "**/*.txt"] for name in SHIPPED},
     },
     install_requires=[
@@ -59,6 +59,7 @@ setup(
         "yacs",
     ],
     extras_require={
+        "app": ["gradio>=6"],  # stclip serve
         # The most accurate of the person detectors; older ones have no D-FINE.
         "dfine": ["transformers>=4.52"],
         "elan": ["pympi-ling"],  # one of the exports of stclip detect
@@ -68,6 +69,7 @@ setup(
         "open_clip": ["open_clip_torch>=3.3", "transformers"],
         # playwright drives a browser of the system, chromium; its tests are skipped without one.
         "dev": [
+            "gradio>=6",
             "hypothesis",
             "mypy",
             "onnx",

@@ -273,9 +273,7 @@ class FileSource(Source):
             opened[0].close()
 
     def _shown(self) -> Iterator[Shown]:
-        container, stream = self._opened or open_container(
-            self._file, self.location, self._formats
-        )
+        container, stream = self._opened or open_container(self._file, self.location, self._formats)
         with closing(container):
             origin = (container.start_time or 0) / AV_TIME_BASE
             clock = Clock(origin, 1 / self.fps, container.format.name == "avi")

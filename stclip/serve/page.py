@@ -1,0 +1,336 @@
+"""The page, made with Gradio, and the web server's routes."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gradio
+from fastapi import FastAPI, HTTPException
+from fastapi.responses import FileResponse
+
+from stclip.errors import UserError
+from stclip.serve import view
+from stclip.serve.gate import Gate
+from stclip.serve.jobs import DONE, Job, Jobs, Request
+from stclip.serve.worker import Offer
+
+logger = logging.getLogger(__name__)
+
+_MOST_NAMES, _LONGEST_NAME = 40, 120
+_NONE_OF = "standing, sitting, walking, nothing special"
+_TITLE = "Who does what when in your video?"
+# The page of a result: nothing from elsewhere, and no rights on this server.
+_RESULT_POLICY = (
+    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; media-src 'self'; "
+    "sandbox allow-scripts"
+)
+_TOKEN_IN_ADDRESS = """(token) => {
+  const address = new URL(location.href);
+  address.searchParams.set("job", token);
+  if (!token) { address.searchParams.delete("job"); }
+  history.replaceState(history.state, "", address);
+}"""
+_TOKEN_OF_ADDRESS = '() => new URLSearchParams(location.search).get("job") || ""'
+_GO_TO_OUTCOME = """() => {
+  const outcome = document.getElementById("st-outcome");
+  if (outcome && outcome.getBoundingClientRect().top > innerHeight - 120) {
+    outcome.scrollIntoView({ behavior: "smooth", block: "start" });
+  }
+}"""
+
+
+@dataclass(frozen=True)
+class Example:
+    """A video that comes along.
+
+    Attributes:
+        title: of its button.
+        path: of the video.
+        actions: what is looked for.
+        none_of: what else people may do.
+        model: which model knows such pictures.
+    """
+
+    title: str
+    path: Path
+    actions: str
+    none_of: str
+    model: str
+
+
+def build(jobs: Jobs, offer: Offer, examples: Sequence[Example]) -> FastAPI:
+    """The web application.
+
+    Args:
+        jobs: the queue.
+        offer: what users choose from.
+        examples: videos that come along.
+    """
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+
+    @app.api_route("/jobs/{token}/{name}", methods=["GET", "HEAD"])
+    def file(token: str, name: str) -> FileResponse:
+        job = jobs.find(token)
+        if job is None or job.state != DONE or name not in view.FILES:
+            raise HTTPException(404)
+        path = job.results / name
+        if not path.is_file():
+            raise HTTPException(404)
+        headers = {"cache-control": "private, no-store"}
+        if name == view.PAGE:
+            headers["content-security-policy"] = _RESULT_POLICY
+        return FileResponse(path, media_type=view.FILES[name][0], headers=headers)
+
+    app.add_middleware(Gate, uploads=jobs.uploads, largest=offer.limits.upload)
+    return gradio.mount_gradio_app(
+        app,
+        _blocks(jobs, offer, examples),
+        path="/",
+        allowed_paths=sorted({str(example.path.parent) for example in examples}),
+        max_file_size=offer.limits.upload,
+        footer_links=[],
+        run_history=False,
+        show_error=False,
+        ssr_mode=False,
+        mcp_server=False,
+        enable_monitoring=False,
+        theme=gradio.themes.Default(
+            font=("system-ui", "sans-serif"), font_mono=("ui-monospace", "monospace")
+        ),
+        css=view.asset("page.css"),
+        head=f"<script>{view.asset('page.js')}</script>",
+    )
+
+
+def _blocks(jobs: Jobs, offer: Offer, examples: Sequence[Example]) -> gradio.Blocks:
+    limits = offer.limits
+    with gradio.Blocks(title=_TITLE, analytics_enabled=False) as blocks:
+        gradio.HTML(
+            f"<h1>{_TITLE}</h1><p>Give a video and say what you look for, in your own words. "
+            "People are found and followed, and you see who does it, from when to when.</p>",
+            elem_id="st-head",
+        )
+        with gradio.Row():
+            with gradio.Column(scale=2, min_width=320):
+                video = gradio.Video(
+                    label=f"1. Your video, up to {view.duration(limits.video)} and "
+                    f"{limits.upload / 2**20:.0f} MB",
+                    sources=["upload", "webcam"],
+                    height=260,
+                )
+                _take_uploads_only(video)
+                address = gradio.Textbox(
+                    label="or its address",
+                    placeholder="https://...",
+                    visible=offer.addresses,
+                    max_length=2000,
+                )
+                actions = gradio.Textbox(
+                    label="2. What do you look for?",
+                    info="One action a line, or commas in between.",
+                    placeholder="waving a hand\nclapping",
+                    lines=2,
+                )
+                buttons = []
+                if examples:
+                    gradio.HTML('<p class="st-dim">No video at hand? Take a drawn one:</p>')
+                    with gradio.Row():
+                        buttons = [gradio.Button(e.title, size="sm") for e in examples]
+                with gradio.Accordion("More options", open=False):
+                    none_of = gradio.Textbox(
+                        _NONE_OF,
+                        label="What else may people do?",
+                        info="Never reported: these words keep the rest from being taken for "
+                        "what you look for.",
+                        lines=2,
+                    )
+                    model = gradio.Dropdown(
+                        list(offer.models),
+                        value=next(iter(offer.models)),
+                        label="Model",
+                        info="Larger ones are slower and better. puppet is for drawn examples.",
+                    )
+                    detector = gradio.Dropdown(
+                        list(offer.detectors),
+                        value=offer.detectors[0],
+                        label="Person detector",
+                        visible=len(offer.detectors) > 1,
+                    )
+                    with gradio.Row():
+                        start = gradio.Number(0, label="Start (seconds)", minimum=0, min_width=120)
+                        end = gradio.Number(
+                            None, label="End (seconds)", minimum=0, min_width=120,
+                            placeholder="of the video",
+                        )  # fmt: skip
+                    threshold = gradio.Slider(
+                        0.05, 0.95, 0.5, step=0.05, label="Sure enough from",
+                        info="The score at which an action is reported: lower finds more, and more "
+                        "that is wrong.",
+                    )  # fmt: skip
+                    score_every = gradio.Slider(
+                        0.1, 1, 0.5, step=0.1, label="Look every ... seconds",
+                        info="Shorter is slower and finds short actions.",
+                    )  # fmt: skip
+                    window = gradio.Slider(
+                        0.5, 4, 2, step=0.5, label="Average over ... seconds",
+                        info="Longer is steadier.",
+                    )  # fmt: skip
+                    min_seconds = gradio.Slider(
+                        0, 5, 0.5, step=0.5, label="Ignore what is shorter than ... seconds"
+                    )
+                with gradio.Row():
+                    run = gradio.Button("3. Find out", variant="primary")
+                    cancel = gradio.Button("Cancel", variant="stop", visible=False)
+            with gradio.Column(scale=3, min_width=320):
+                outcome = gradio.HTML(view.nothing_yet(bool(examples)))
+        token = gradio.Textbox(visible=False)
+        timer = gradio.Timer(1, active=False)
+        shown = [outcome, run, cancel, timer]
+
+        def show(job: Job) -> list[Any]:
+            """Of ``shown``."""
+            return [
+                view.outcome(jobs, job, len(offer.detectors)),
+                gradio.Button(interactive=not job.active),
+                gradio.Button(visible=job.active),
+                gradio.Timer(active=job.active),
+            ]
+
+        def stopped(html: str) -> list[Any]:
+            return [
+                html, gradio.Button(interactive=True), gradio.Button(visible=False),
+                gradio.Timer(active=False),
+            ]  # fmt: skip
+
+        def begin(known: str, path: str | None, address: str, *options: Any) -> list[Any]:
+            before = jobs.find(known or "")
+            if before is not None and before.active:  # a second click
+                return [known, *show(before)]
+            try:
+                upload, name = _video_of(path, address, offer, jobs.uploads)
+                request = request_of(offer, name, address if upload is None else "", *options)
+                job = jobs.submit(request, upload)
+            except UserError as error:
+                return ["", *stopped(view.refused(str(error)))]
+            return [job.token, *show(job)]
+
+        def look(known: str) -> list[Any]:
+            job = jobs.find(known or "")
+            if job is None:
+                empty = view.nothing_yet(bool(examples)) if not known else view.unknown(jobs)
+                return stopped(empty)
+            return show(job)
+
+        def stop(known: str) -> list[Any]:
+            jobs.cancel(known or "")
+            return look(known)
+
+        def choose(example: Example) -> list[Any]:
+            return [str(example.path), example.actions, example.none_of, example.model]
+
+        options = [
+            actions, none_of, model, detector, start, end, score_every, window, threshold,
+            min_seconds,
+        ]  # fmt: skip
+        # Nothing of these is an API, and none waits for another user's.
+        quiet: dict[str, Any] = {
+            "api_visibility": "private", "show_progress": "hidden", "concurrency_limit": None
+        }  # fmt: skip
+        run.click(begin, [token, video, address, *options], [token, *shown], **quiet).then(
+            None, token, js=_TOKEN_IN_ADDRESS
+        ).then(None, js=_GO_TO_OUTCOME)
+        timer.tick(look, token, shown, **quiet)
+        cancel.click(stop, token, shown, **quiet)
+        # The token of the address is put into its field first, by the browser.
+        blocks.load(None, None, token, js=_TOKEN_OF_ADDRESS).then(look, token, shown, **quiet)
+        for button, example in zip(buttons, examples, strict=True):
+            button.click(
+                functools.partial(choose, example), None, [video, actions, none_of, model], **quiet
+            )
+    return blocks
+
+
+def _take_uploads_only(video: gradio.Video) -> None:
+    """Keep Gradio from downloading whatever address a request names in the place of a file."""
+    take = video.async_move_resource_to_block_cache
+
+    async def take_files(place: str | Path | None) -> str | None:
+        if "://" in str(place):
+            raise gradio.Error("a file expected")
+        return await take(place)
+
+    video.async_move_resource_to_block_cache = take_files  # type: ignore
+
+
+def _video_of(
+    path: str | None, address: str, offer: Offer, uploads: Path
+) -> tuple[Path | None, str]:
+    """The uploaded file, None if an address is given; and what the user calls it."""
+    if path:
+        file = Path(path).resolve()
+        if not file.is_relative_to(uploads.resolve()) or not file.is_file():
+            raise UserError("the video is gone; please upload it again")
+        return file, _clean(file.name)
+    if offer.addresses and address.strip():
+        return None, _clean(address.strip().partition("?")[0].rsplit("/", 1)[-1] or "video")
+    raise UserError("There is no video yet: drop one into the field at 1, or take an example.")
+
+
+def _clean(name: str) -> str:
+    return "".join(letter for letter in name if letter.isprintable())[-100:]
+
+
+def request_of(
+    offer: Offer, name: str, address: str, actions: str, none_of: str, model: str, detector: str,
+    start: float | None, end: float | None, score_every: float, window: float, threshold: float,
+    min_seconds: float,
+) -> Request:  # fmt: skip
+    """What the fields of the page stand for.
+
+    Raises:
+        UserError: one of them cannot be; in words for somebody who sees the page.
+    """
+    wanted = view.names(actions or "")
+    others = [name for name in view.names(none_of or "") if name.lower() not in
+              {action.partition("|")[0].strip().lower() for action in wanted}]  # fmt: skip
+    if not wanted:
+        raise UserError("Say what you look for in the field at 2, such as: waving a hand")
+    if len(wanted) + len(others) > _MOST_NAMES:
+        raise UserError(f"{len(wanted) + len(others)} actions; at most {_MOST_NAMES} are compared")
+    long = [name for name in (*wanted, *others) if len(name) > _LONGEST_NAME]
+    if long:
+        raise UserError(f"{long[0][:40]}...: at most {_LONGEST_NAME} letters for one action")
+    if len(wanted) + len(others) == 1:
+        raise UserError(
+            "One action alone cannot be told from anything: name another one, or what else people "
+            'may do under "More options".'
+        )
+    if model not in offer.models or detector not in offer.detectors:
+        raise UserError("Choose a model and a person detector of the lists.")
+    begin, stop = _number(start, 0.0), _number(end, math.inf)
+    if not 0 <= begin < stop:
+        raise UserError(f"Start {begin:g} s, end {stop:g} s: the end must be after the start.")
+    return Request(
+        name, tuple(wanted), tuple(others), model, detector, begin, stop,
+        _within("Look every ... seconds", score_every, 0.1, 1),
+        _within("Average over ... seconds", window, 0.5, 4),
+        _within("Sure enough from", threshold, 0, 1),
+        _within("Ignore what is shorter", min_seconds, 0, 5),
+        address.strip(),
+    )  # fmt: skip
+
+
+def _number(value: float | None, default: float) -> float:
+    return float(value) if isinstance(value, int | float) and not math.isnan(value) else default
+
+
+def _within(name: str, value: float, least: float, most: float) -> float:
+    if not isinstance(value, int | float) or not least <= value <= most:
+        raise UserError(f"{name}: {least:g} to {most:g} expected, found {value!r:.20}")
+    return float(value)
