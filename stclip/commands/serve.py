@@ -19,6 +19,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +30,12 @@ from stclip.serve.jobs import Jobs, Limits
 from stclip.serve.worker import Offer, ProcessWorker
 
 PUPPET = "puppet"
-# Title, file, seconds, people, seed and actions of the films that come along.
+# Drawn films that come along: file, title, seed, what people do, and what of it is looked for.
 _FILMS = (
-    ("Who waves?", "waving.mp4", 8, 2, 0, ("wave", "walk")),
-    ("Who claps, who sits down?", "clapping.mp4", 8, 2, 1, ("clap", "sit")),
+    ("waving.mp4", "Who waves?", 6, ("wave", "walk"), ("wave",)),
+    ("clapping.mp4", "Who claps, who sits down?", 10, ("clap", "sit"), ("clap", "sit")),
 )
-_FILM_NONE_OF = "stand"
+_SECONDS, _PEOPLE = 8, 2  # of a film
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -65,10 +66,21 @@ def main(argv: list[str] | None = None) -> int:
             config = uvicorn.Config(
                 app, log_level="warning", access_log=False, timeout_graceful_shutdown=2
             )
-            uvicorn.Server(config).run(sockets=[listening])
+            _run(uvicorn.Server(config), listening)
         finally:
             jobs.close()
     return 0
+
+
+def _run(server: Any, listening: socket.socket) -> None:
+    """Run until a signal comes, which is this command's to answer: hence the thread."""
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+    thread.start()
+    try:
+        thread.join()
+    finally:
+        server.should_exit = True
+        thread.join()
 
 
 def _offer(args: argparse.Namespace) -> Offer:
@@ -100,22 +112,21 @@ def _offer(args: argparse.Namespace) -> Offer:
 def _examples(folder: Path) -> list[dict[str, Any]]:
     """The drawn films, which are drawn when they are not there yet."""
     examples = []
-    for title, file, seconds, people, seed, actions in _FILMS:
-        path = folder / "films" / file
-        if not path.exists() or not path.with_suffix(".tubes.json").exists():
+    for file, title, seed, done, wanted in _FILMS:
+        path = (folder / "films" / file).resolve()
+        truth = path.with_suffix(".tubes.json")  # is written last
+        if not truth.exists():
             print(f"drawing the example {path.stem} ...", flush=True)
-            for left in (path, path.with_suffix(".tubes.json")):
-                left.unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
             # In a process of its own: this one does without torch, and so in little memory.
-            options = ["--people", str(people), "--seconds", str(seconds), "--seed", str(seed)]
-            subprocess.run(
-                [sys.executable, "-m", "stclip", "puppet", "film", "--out", str(path),
-                 *options, "--actions", *actions],
-                check=True, stdout=subprocess.DEVNULL,
-            )  # fmt: skip
+            options = {"out": path, "people": _PEOPLE, "seconds": _SECONDS, "seed": seed}
+            words = [f"--{name}={value}" for name, value in options.items()]
+            command = [sys.executable, "-m", "stclip", "puppet", "film", *words, "--actions", *done]
+            subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        others = [*(action for action in done if action not in wanted), "stand"]
         examples.append(
-            {"title": title, "path": path.resolve(), "actions": "\n".join(actions),
-             "none_of": _FILM_NONE_OF, "model": PUPPET}
+            {"title": title, "path": path, "actions": "\n".join(wanted),
+             "none_of": ", ".join(others), "model": PUPPET}
         )  # fmt: skip
     return examples
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import logging
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,13 +15,13 @@ from fastapi.responses import FileResponse
 
 from stclip.errors import UserError
 from stclip.serve import view
+from stclip.serve.fields import request_of, video_of
 from stclip.serve.gate import Gate
-from stclip.serve.jobs import DONE, Job, Jobs, Request
+from stclip.serve.jobs import DONE, Job, Jobs
 from stclip.serve.worker import Offer
 
 logger = logging.getLogger(__name__)
 
-_MOST_NAMES, _LONGEST_NAME = 40, 120
 _NONE_OF = "standing, sitting, walking, nothing special"
 _TITLE = "Who does what when in your video?"
 # The page of a result: nothing from elsewhere, and no rights on this server.
@@ -100,11 +99,21 @@ def build(jobs: Jobs, offer: Offer, examples: Sequence[Example]) -> FastAPI:
         ssr_mode=False,
         mcp_server=False,
         enable_monitoring=False,
-        theme=gradio.themes.Default(
-            font=("system-ui", "sans-serif"), font_mono=("ui-monospace", "monospace")
-        ),
+        theme=_theme(),
         css=view.asset("page.css"),
         head=f"<script>{view.asset('page.js')}</script>",
+    )
+
+
+def _theme() -> gradio.Theme:
+    """Fonts of the system, and small print that can be read."""
+    return gradio.themes.Default(
+        font=("system-ui", "sans-serif"), font_mono=("ui-monospace", "monospace")
+    ).set(
+        body_text_color_subdued="*neutral_600",
+        body_text_color_subdued_dark="*neutral_300",
+        block_info_text_color="*neutral_600",
+        block_info_text_color_dark="*neutral_300",
     )
 
 
@@ -122,7 +131,7 @@ def _blocks(jobs: Jobs, offer: Offer, examples: Sequence[Example]) -> gradio.Blo
                     label=f"1. Your video, up to {view.duration(limits.video)} and "
                     f"{limits.upload / 2**20:.0f} MB",
                     sources=["upload", "webcam"],
-                    height=260,
+                    elem_id="st-video",
                 )
                 _take_uploads_only(video)
                 address = gradio.Textbox(
@@ -165,9 +174,8 @@ def _blocks(jobs: Jobs, offer: Offer, examples: Sequence[Example]) -> gradio.Blo
                     with gradio.Row():
                         start = gradio.Number(0, label="Start (seconds)", minimum=0, min_width=120)
                         end = gradio.Number(
-                            None, label="End (seconds)", minimum=0, min_width=120,
-                            placeholder="of the video",
-                        )  # fmt: skip
+                            0, label="End (0: of the video)", minimum=0, min_width=120
+                        )
                     threshold = gradio.Slider(
                         0.05, 0.95, 0.5, step=0.05, label="Sure enough from",
                         info="The score at which an action is reported: lower finds more, and more "
@@ -213,7 +221,7 @@ def _blocks(jobs: Jobs, offer: Offer, examples: Sequence[Example]) -> gradio.Blo
             if before is not None and before.active:  # a second click
                 return [known, *show(before)]
             try:
-                upload, name = _video_of(path, address, offer, jobs.uploads)
+                upload, name = video_of(path, address, offer, jobs.uploads)
                 request = request_of(offer, name, address if upload is None else "", *options)
                 job = jobs.submit(request, upload)
             except UserError as error:
@@ -266,71 +274,3 @@ def _take_uploads_only(video: gradio.Video) -> None:
         return await take(place)
 
     video.async_move_resource_to_block_cache = take_files  # type: ignore
-
-
-def _video_of(
-    path: str | None, address: str, offer: Offer, uploads: Path
-) -> tuple[Path | None, str]:
-    """The uploaded file, None if an address is given; and what the user calls it."""
-    if path:
-        file = Path(path).resolve()
-        if not file.is_relative_to(uploads.resolve()) or not file.is_file():
-            raise UserError("the video is gone; please upload it again")
-        return file, _clean(file.name)
-    if offer.addresses and address.strip():
-        return None, _clean(address.strip().partition("?")[0].rsplit("/", 1)[-1] or "video")
-    raise UserError("There is no video yet: drop one into the field at 1, or take an example.")
-
-
-def _clean(name: str) -> str:
-    return "".join(letter for letter in name if letter.isprintable())[-100:]
-
-
-def request_of(
-    offer: Offer, name: str, address: str, actions: str, none_of: str, model: str, detector: str,
-    start: float | None, end: float | None, score_every: float, window: float, threshold: float,
-    min_seconds: float,
-) -> Request:  # fmt: skip
-    """What the fields of the page stand for.
-
-    Raises:
-        UserError: one of them cannot be; in words for somebody who sees the page.
-    """
-    wanted = view.names(actions or "")
-    others = [name for name in view.names(none_of or "") if name.lower() not in
-              {action.partition("|")[0].strip().lower() for action in wanted}]  # fmt: skip
-    if not wanted:
-        raise UserError("Say what you look for in the field at 2, such as: waving a hand")
-    if len(wanted) + len(others) > _MOST_NAMES:
-        raise UserError(f"{len(wanted) + len(others)} actions; at most {_MOST_NAMES} are compared")
-    long = [name for name in (*wanted, *others) if len(name) > _LONGEST_NAME]
-    if long:
-        raise UserError(f"{long[0][:40]}...: at most {_LONGEST_NAME} letters for one action")
-    if len(wanted) + len(others) == 1:
-        raise UserError(
-            "One action alone cannot be told from anything: name another one, or what else people "
-            'may do under "More options".'
-        )
-    if model not in offer.models or detector not in offer.detectors:
-        raise UserError("Choose a model and a person detector of the lists.")
-    begin, stop = _number(start, 0.0), _number(end, math.inf)
-    if not 0 <= begin < stop:
-        raise UserError(f"Start {begin:g} s, end {stop:g} s: the end must be after the start.")
-    return Request(
-        name, tuple(wanted), tuple(others), model, detector, begin, stop,
-        _within("Look every ... seconds", score_every, 0.1, 1),
-        _within("Average over ... seconds", window, 0.5, 4),
-        _within("Sure enough from", threshold, 0, 1),
-        _within("Ignore what is shorter", min_seconds, 0, 5),
-        address.strip(),
-    )  # fmt: skip
-
-
-def _number(value: float | None, default: float) -> float:
-    return float(value) if isinstance(value, int | float) and not math.isnan(value) else default
-
-
-def _within(name: str, value: float, least: float, most: float) -> float:
-    if not isinstance(value, int | float) or not least <= value <= most:
-        raise UserError(f"{name}: {least:g} to {most:g} expected, found {value!r:.20}")
-    return float(value)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from importlib.resources import files
 from pathlib import PurePath
 from typing import Any
@@ -126,10 +125,3 @@ def duration(seconds: float) -> str:
 
 def _count(number: int, word: str) -> str:
     return f"{number} {word}" if number == 1 else f"{number} {word}s"
-
-
-def names(text: str) -> list[str]:
-    """Names that somebody typed, one a line or between commas, each once."""
-    found: Iterable[str] = text.replace("\n", ",").split(",")
-    found = (" ".join(name.split()) for name in found)
-    return list(dict.fromkeys(name for name in found if name))
