@@ -71,7 +71,12 @@ class Server:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    server = Server(tmp_path_factory.mktemp("serve"), "--max-upload", "1", "--threads", "1")
+    folder = tmp_path_factory.mktemp("serve")
+    films = folder / "files" / "films"  # one of them is drawn
+    films.mkdir(parents=True)
+    write_film(films / "clapping.mp4", [drawn_frame(240, 160, [])])
+    (films / "clapping.tubes.json").touch()
+    server = Server(folder, "--max-upload", "1", "--threads", "1")
     yield server
     server.end()
 
@@ -151,8 +156,13 @@ class Tab:
 def test_from_upload_to_downloads(browser: Any, server: Server, films: dict[str, Path]) -> None:
     tab = Tab(browser, server)
     tab.shoot("start")
+    tab.page.get_by_role("button", name="Who waves?").click()
+    tab.page.wait_for_selector("#st-video video")
+    assert tab.page.get_by_label("What do you look for?").input_value() == "wave"
+    tab.shoot("example")
+    tab.page.reload()
     tab.page.get_by_role("button", name="More options").click()
-    tab.page.get_by_label("Sure enough from").first.fill("0.2")
+    tab.page.get_by_label("Sure enough from").first.fill("0.05")
     tab.page.get_by_label("Sure enough from").first.press("Tab")
     tab.begin(films["film"], "walk, <img src=x onerror=alert(1)> ${alert(2)} {{alert(3)}}\nwave")
     token = tab.token()
