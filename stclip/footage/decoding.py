@@ -77,10 +77,9 @@ def open_container(
         )
     except (av.FFmpegError, OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise UserError(
-            f"{location}: cannot be read as a video ({reason})"
-            + (f"; a file of one of these formats expected: {', '.join(formats)}" * bool(formats))
-        ) from error
+        if formats:  # which FFmpeg calls an invalid argument
+            reason = f"{', '.join(formats)} are taken here; is the file whole?"
+        raise UserError(f"{location}: cannot be read as a video ({reason})") from error
     try:
         return container, video_stream(container, location)
     except UserError:

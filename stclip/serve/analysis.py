@@ -34,7 +34,9 @@ from stclip.serve.jobs import Limits, Message, Request
 from stclip.serve.worker import Offer
 
 # What holds a video whole, by FFmpeg's names. Not among them is whatever names other files.
-FORMATS = ("mov", "matroska", "avi", "mpegts", "mpeg", "flv", "asf", "ogg", "gif")
+FORMATS = (
+    "mp4", "mov", "webm", "matroska", "avi", "mpegts", "mpeg", "flv", "asf", "ogg", "gif",
+)  # fmt: skip
 _KEPT = 2  # models in memory
 _SAY_SECONDS = 0.5  # between two messages of progress
 _MOST_PICTURES = 24  # of persons
@@ -160,7 +162,7 @@ def _check_length(name: str, seconds: float, limits: Limits) -> None:
     if seconds > limits.video + 1:  # headers are not exact
         raise UserError(
             f"{name}: longer than {limits.video / 60:g} minutes, the longest part that is looked "
-            "at here; choose one with start and end"
+            "at here; choose one (From second, To second)"
         )
 
 

@@ -9,6 +9,7 @@ from stclip.errors import UserError
 from stclip.serve.jobs import Request
 from stclip.serve.worker import Offer
 
+NONE_OF = "standing, sitting, walking, nothing special"  # unless the user says otherwise
 _MOST_NAMES, _LONGEST_NAME = 40, 120
 
 
@@ -41,8 +42,10 @@ def request_of(
         UserError: one of them cannot be; in words for somebody who sees the page.
     """
     wanted = names(actions or "")
-    others = [name for name in names(none_of or "") if name.lower() not in
-              {action.partition("|")[0].strip().lower() for action in wanted}]  # fmt: skip
+    asked = [action.partition("|")[0].strip().lower() for action in wanted]
+    others = [name for name in names(none_of or "") if name.lower() not in asked]
+    if none_of == NONE_OF:  # nobody asked for it to compete with "walk" by "walking"
+        others = [name for name in others if not any(_alike(name, action) for action in asked)]
     if not wanted:
         raise UserError("Say what you look for in the field at 2, such as: waving a hand")
     if len(wanted) + len(others) > _MOST_NAMES:
@@ -59,7 +62,7 @@ def request_of(
         raise UserError("Choose a model and a person detector of the lists.")
     begin, stop = _number(start), _number(end) or math.inf
     if not 0 <= begin < stop:
-        raise UserError(f"Start {begin:g} s, end {stop:g} s: the end must be after the start.")
+        raise UserError(f"From second {begin:g} to {stop:g}: the second must be the larger one.")
     return Request(
         name, tuple(wanted), tuple(others), model, detector, begin, stop,
         _within("Look every ... seconds", score_every, 0.1, 1),
@@ -68,6 +71,12 @@ def request_of(
         _within("Ignore what is shorter", min_seconds, 0, 5),
         address.strip(),
     )  # fmt: skip
+
+
+def _alike(name: str, action: str) -> bool:
+    """Whether both begin with the same verb: sitting, sit down."""
+    one, other = (text.split()[0].removesuffix("ing") for text in (name, action))
+    return one.startswith(other) or other.startswith(one)
 
 
 def _number(value: float | None) -> float:

@@ -360,7 +360,7 @@ class Jobs:
                 self._finish(
                     job, FAILED,
                     f"{job.request.name}: stopped after {limits.job / 60:g} minutes, the longest "
-                    "that one video may take here; choose a shorter part with start and end",
+                    "that one video may take here; choose a part of it (From second, To second)",
                 )  # fmt: skip
                 return False
             if worker.memory() > limits.memory:

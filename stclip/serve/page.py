@@ -15,14 +15,13 @@ from fastapi.responses import FileResponse
 
 from stclip.errors import UserError
 from stclip.serve import view
-from stclip.serve.fields import request_of, video_of
+from stclip.serve.fields import NONE_OF, request_of, video_of
 from stclip.serve.gate import Gate
 from stclip.serve.jobs import DONE, Job, Jobs
 from stclip.serve.worker import Offer
 
 logger = logging.getLogger(__name__)
 
-_NONE_OF = "standing, sitting, walking, nothing special"
 _TITLE = "Who does what when in your video?"
 # The page of a result: nothing from elsewhere, and no rights on this server.
 _RESULT_POLICY = (
@@ -153,7 +152,7 @@ def _blocks(jobs: Jobs, offer: Offer, examples: Sequence[Example]) -> gradio.Blo
                         buttons = [gradio.Button(e.title, size="sm") for e in examples]
                 with gradio.Accordion("More options", open=False):
                     none_of = gradio.Textbox(
-                        _NONE_OF,
+                        NONE_OF,
                         label="What else may people do?",
                         info="Never reported: these words keep the rest from being taken for "
                         "what you look for.",
@@ -163,7 +162,7 @@ def _blocks(jobs: Jobs, offer: Offer, examples: Sequence[Example]) -> gradio.Blo
                         list(offer.models),
                         value=next(iter(offer.models)),
                         label="Model",
-                        info="Larger ones are slower and better. puppet is for drawn examples.",
+                        info="Larger ones are slower and better. puppet knows drawn people alone.",
                     )
                     detector = gradio.Dropdown(
                         list(offer.detectors),
@@ -172,9 +171,9 @@ def _blocks(jobs: Jobs, offer: Offer, examples: Sequence[Example]) -> gradio.Blo
                         visible=len(offer.detectors) > 1,
                     )
                     with gradio.Row():
-                        start = gradio.Number(0, label="Start (seconds)", minimum=0, min_width=120)
+                        start = gradio.Number(0, label="From second", minimum=0, min_width=120)
                         end = gradio.Number(
-                            0, label="End (0: of the video)", minimum=0, min_width=120
+                            0, label="To second (0: the end)", minimum=0, min_width=120
                         )
                     threshold = gradio.Slider(
                         0.05, 0.95, 0.5, step=0.05, label="Sure enough from",
@@ -203,11 +202,12 @@ def _blocks(jobs: Jobs, offer: Offer, examples: Sequence[Example]) -> gradio.Blo
 
         def show(job: Job) -> list[Any]:
             """Of ``shown``."""
+            active = job.active  # first: what ends from now on shows at the next tick
             return [
                 view.outcome(jobs, job, len(offer.detectors)),
-                gradio.Button(interactive=not job.active),
-                gradio.Button(visible=job.active),
-                gradio.Timer(active=job.active),
+                gradio.Button(interactive=not active),
+                gradio.Button(visible=active),
+                gradio.Timer(active=active),
             ]
 
         def stopped(html: str) -> list[Any]:
@@ -257,6 +257,11 @@ def _blocks(jobs: Jobs, offer: Offer, examples: Sequence[Example]) -> gradio.Blo
         cancel.click(stop, token, shown, **quiet)
         # The token of the address is put into its field first, by the browser.
         blocks.load(None, None, token, js=_TOKEN_OF_ADDRESS).then(look, token, shown, **quiet)
+        # After an example, whose model knows drawings alone, comes somebody's own video.
+        gradio.on(
+            [video.upload, video.stop_recording], lambda: next(iter(offer.models)), None, model,
+            **quiet,
+        )  # fmt: skip
         for button, example in zip(buttons, examples, strict=True):
             button.click(
                 functools.partial(choose, example), None, [video, actions, none_of, model], **quiet

@@ -53,27 +53,27 @@ def outcome(jobs: Jobs, job: Job, detectors: int) -> str:
         job: one of it.
         detectors: how many person detectors there are to choose from.
     """
-    facts: dict[str, Any] = {"state": job.state}
-    progress = job.progress
-    if job.state == WAITING:
+    state, progress = job.state, job.progress  # both may change meanwhile
+    facts: dict[str, Any] = {"state": state}
+    if state == WAITING:
         wait = jobs.waiting_seconds(job)
         facts |= {
             "position": jobs.position(job),
             "wait": None if wait is None else duration(wait),
         }
-    elif job.state == RUNNING:
-        looking = progress.get("phase") == "looking"
+    elif state == RUNNING:
+        looking, left = progress.get("phase") == "looking", job.left
         phase = progress.get("phase", "starting").capitalize()
         facts |= {
             "looking": looking,
             "phase": "Looking at the video:" if looking else f"{phase} ...",
             "share": progress.get("share"),
-            "left": None if job.left is None else duration(job.left),
+            "left": None if left is None else duration(left),
             "persons": progress.get("persons", []),
         }
-    elif job.state == FAILED:
+    elif state == FAILED:
         facts["error"] = job.error
-    elif job.state == DONE:
+    elif state == DONE:
         answer = _answer(progress)
         facts |= {
             "name": job.request.name,

@@ -250,7 +250,7 @@ def test_a_stranger_s_file_that_names_others_is_refused(tmp_path: Path, name: st
     secret = write_video(tmp_path / "secret.mp4", range(3))
     path = tmp_path / name
     path.write_text(LISTS[name].format(secret))
-    with pytest.raises(UserError, match=r"^a\.mp4: cannot be read as a video .*formats expected"):
+    with pytest.raises(UserError, match=r"^a\.mp4: cannot be read as a video .*are taken here"):
         FileSource(path, "a", "a.mp4", 0, math.inf, FORMATS)
 
 

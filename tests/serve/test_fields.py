@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from stclip.errors import UserError
-from stclip.serve.fields import names, request_of, video_of
+from stclip.serve.fields import NONE_OF, names, request_of, video_of
 from stclip.serve.jobs import DONE, Job, Jobs, Request
 from stclip.serve.view import clock, duration, outcome
 from stclip.serve.worker import Offer
@@ -24,6 +24,12 @@ def test_fields_become_a_request() -> None:
     request = request_of(OFFER, "a.mp4", "", **FIELDS)
     assert (request.actions, request.none_of) == (("wave", "clap"), ("standing",))
     assert (request.start, request.end) == (0, math.inf)
+    for wanted, others in [
+        ("sit down, wave", ["standing", "walking", "nothing special"]),
+        ("Walk|walks around, stand up", ["sitting", "nothing special"]),
+    ]:
+        fields = {**FIELDS, "actions": wanted, "none_of": NONE_OF}
+        assert list(request_of(OFFER, "a.mp4", "", **fields).none_of) == others
     assert names("a\n\nb,,a") == ["a", "b"]
 
 
@@ -36,8 +42,8 @@ def test_fields_become_a_request() -> None:
         ({"actions": "w" * 121}, "at most 120 letters"),
         ({"model": "/etc/passwd"}, "of the lists"),
         ({"detector": "dfine"}, "of the lists"),
-        ({"start": 5, "end": 3}, "the end must be after the start"),
-        ({"start": -1}, "the end must be after the start"),
+        ({"start": 5, "end": 3}, "the second must be the larger one"),
+        ({"start": -1}, "the second must be the larger one"),
         ({"score_every": 1e-9}, "0.1 to 1 expected"),
         ({"window": 1e9}, "0.5 to 4 expected"),
         ({"threshold": math.nan}, "0 to 1 expected"),
