@@ -59,6 +59,7 @@ def main(argv: list[str] | None = None) -> int:
             from stclip.serve.page import Example, build
 
             app = build(jobs, offer, [Example(**example) for example in examples])
+            listening.listen()
             host, port = listening.getsockname()[:2]
             shown = f"[{host}]" if ":" in host else host
             print(f"open http://{shown}:{port} in a browser; Ctrl-C ends this", flush=True)

@@ -75,8 +75,8 @@ def request_of(
 
 def _alike(name: str, action: str) -> bool:
     """Whether both begin with the same verb: sitting, sit down."""
-    one, other = (text.split()[0].removesuffix("ing") for text in (name, action))
-    return one.startswith(other) or other.startswith(one)
+    one, other = (text.partition(" ")[0].removesuffix("ing") for text in (name, action))
+    return bool(one and other) and (one.startswith(other) or other.startswith(one))
 
 
 def _number(value: float | None) -> float:

@@ -2,7 +2,7 @@
 addEventListener("message", event => {
   const frame = document.getElementById("st-result");
   if (frame && event.source === frame.contentWindow && typeof event.data.height === "number") {
-    frame.style.height = `${Math.min(Math.max(event.data.height, 200), 4000) + 4}px`;
+    frame.style.height = `${Math.min(Math.max(event.data.height, 200), 4000) + 2}px`;
   }
 });
 document.addEventListener("click", event => {

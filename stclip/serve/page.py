@@ -37,7 +37,8 @@ _TOKEN_IN_ADDRESS = """(token) => {
 _TOKEN_OF_ADDRESS = '() => new URLSearchParams(location.search).get("job") || ""'
 _GO_TO_OUTCOME = """() => {
   const outcome = document.getElementById("st-outcome");
-  if (outcome && outcome.getBoundingClientRect().top > innerHeight - 120) {
+  const below = outcome && outcome.getBoundingClientRect().top > innerHeight - 120;
+  if (below && outcome.dataset.state !== "none") {
     outcome.scrollIntoView({ behavior: "smooth", block: "start" });
   }
 }"""
@@ -256,7 +257,9 @@ def _blocks(jobs: Jobs, offer: Offer, examples: Sequence[Example]) -> gradio.Blo
         timer.tick(look, token, shown, **quiet)
         cancel.click(stop, token, shown, **quiet)
         # The token of the address is put into its field first, by the browser.
-        blocks.load(None, None, token, js=_TOKEN_OF_ADDRESS).then(look, token, shown, **quiet)
+        blocks.load(None, None, token, js=_TOKEN_OF_ADDRESS).then(look, token, shown, **quiet).then(
+            None, js=_GO_TO_OUTCOME
+        )
         # After an example, whose model knows drawings alone, comes somebody's own video.
         gradio.on(
             [video.upload, video.stop_recording], lambda: next(iter(offer.models)), None, model,

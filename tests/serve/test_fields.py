@@ -40,6 +40,7 @@ def test_fields_become_a_request() -> None:
         ({"actions": "wave", "none_of": "Wave"}, "One action alone"),
         ({"actions": ",".join(map(str, range(98)))}, "100 actions; at most 40"),
         ({"actions": "w" * 121}, "at most 120 letters"),
+        ({"actions": "| wave", "none_of": ""}, "One action alone"),
         ({"model": "/etc/passwd"}, "of the lists"),
         ({"detector": "dfine"}, "of the lists"),
         ({"start": 5, "end": 3}, "the second must be the larger one"),

@@ -113,7 +113,7 @@ class Tab:
         # A user of their own: nothing is shared with other tabs.
         self.page = browser.new_context(viewport={"width": width, "height": 900}).new_page()
         self.faults: list[str] = []
-        self.page.set_default_timeout(60_000)
+        self.page.set_default_timeout(120_000)
         self.page.on("pageerror", lambda error: self.faults.append(str(error)))
         self.page.on("dialog", lambda dialog: self.faults.append(dialog.message))
         self.page.on("request", self._ask)
