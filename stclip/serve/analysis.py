@@ -72,9 +72,9 @@ class _Models:
             model, facts = load_model(
                 actions, none_of, kind.get("weights"), kind.get("clip"), self._offer.device
             )
-            # The operator's folders are nobody's business.
-            facts = {key: os.path.basename(str(value)) for key, value in facts.items()}
             facts.pop("wordings", None)
+            # The name in the place of a path: the operator's folders are nobody's business.
+            facts |= {key: name for key in facts.keys() & kind.keys()}
             self._models[name] = model, facts
         self._models.move_to_end(name)
         return model, {**facts, **worded}

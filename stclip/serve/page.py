@@ -37,7 +37,7 @@ _TOKEN_IN_ADDRESS = """(token) => {
 _TOKEN_OF_ADDRESS = '() => new URLSearchParams(location.search).get("job") || ""'
 _GO_TO_OUTCOME = """() => {
   const outcome = document.getElementById("st-outcome");
-  const below = outcome && outcome.getBoundingClientRect().top > innerHeight - 120;
+  const below = outcome && outcome.getBoundingClientRect().top > innerHeight / 2;
   if (below && outcome.dataset.state !== "none") {
     outcome.scrollIntoView({ behavior: "smooth", block: "start" });
   }

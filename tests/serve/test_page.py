@@ -268,6 +268,30 @@ def test_what_goes_wrong(browser: Any, server: Server, films: dict[str, Path]) -
     tab.close()
 
 
+@pytest.mark.parametrize("path", ["/etc/hostname", "http://127.0.0.1:{port}/config", "{films}"])
+def test_no_other_file_can_be_named_as_the_upload(server: Server, path: str) -> None:
+    """By a request that no page would send."""
+    path = path.format(port=server.url.rpartition(":")[2], films=server.files / "films/waving.mp4")
+    with urllib.request.urlopen(f"{server.url}/config") as answer:
+        config = json.load(answer)
+    video = next(c["id"] for c in config["components"] if c["type"] == "video")
+    begin = next(d for d in config["dependencies"] if video in d["inputs"])
+    values = {c["id"]: c["props"].get("value") for c in config["components"]}
+    data = [values[id] for id in begin["inputs"]]
+    data[begin["inputs"].index(video)] = {"path": path, "meta": {"_type": "gradio.FileData"}}
+    data[3] = "wave"  # after the token, the video and the address
+    body = {"data": data, "fn_index": begin["id"], "session_hash": "a1", "trigger_id": None}
+    urllib.request.urlopen(
+        urllib.request.Request(
+            f"{server.url}/gradio_api/queue/join", json.dumps(body).encode(),
+            {"Content-Type": "application/json"},
+        )
+    )  # fmt: skip
+    with urllib.request.urlopen(f"{server.url}/gradio_api/queue/data?session_hash=a1") as events:
+        said = next(line.decode() for line in events if b"process_completed" in line)
+    assert '"success":false' in said or "Not started" in said, said
+
+
 def test_five_users_at_once(
     browser: Any, server: Server, films: dict[str, Path], tmp_path: Path
 ) -> None:
