@@ -74,7 +74,7 @@ class _Models:
             )
             facts.pop("wordings", None)
             # The name in the place of a path: the operator's folders are nobody's business.
-            facts |= {key: name for key in facts.keys() & kind.keys()}
+            facts |= dict.fromkeys(facts.keys() & kind.keys(), name)
             self._models[name] = model, facts
         self._models.move_to_end(name)
         return model, {**facts, **worded}
