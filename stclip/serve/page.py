@@ -87,9 +87,11 @@ def build(jobs: Jobs, offer: Offer, examples: Sequence[Example]) -> FastAPI:
         return FileResponse(path, media_type=view.FILES[name][0], headers=headers)
 
     app.add_middleware(Gate, uploads=jobs.uploads, largest=offer.limits.upload)
+    blocks = _blocks(jobs, offer, examples)
+    blocks.has_launched = True  # else Gradio, when mounted, takes every path for an upload
     return gradio.mount_gradio_app(
         app,
-        _blocks(jobs, offer, examples),
+        blocks,
         path="/",
         allowed_paths=sorted({str(example.path.parent) for example in examples}),
         max_file_size=offer.limits.upload,
@@ -133,7 +135,8 @@ def _blocks(jobs: Jobs, offer: Offer, examples: Sequence[Example]) -> gradio.Blo
                     sources=["upload", "webcam"],
                     elem_id="st-video",
                 )
-                _take_uploads_only(video)
+                films = {example.path.parent for example in examples}
+                _take_uploads_only(video, [jobs.uploads.resolve(), *films])
                 address = gradio.Textbox(
                     label="or its address",
                     placeholder="https://...",
@@ -272,13 +275,15 @@ def _blocks(jobs: Jobs, offer: Offer, examples: Sequence[Example]) -> gradio.Blo
     return blocks
 
 
-def _take_uploads_only(video: gradio.Video) -> None:
-    """Keep Gradio from downloading whatever address a request names in the place of a file."""
+def _take_uploads_only(video: gradio.Video, folders: Sequence[Path]) -> None:
+    """Keep Gradio from fetching or copying whatever a request names in the place of an upload."""
     take = video.async_move_resource_to_block_cache
 
     async def take_files(place: str | Path | None) -> str | None:
-        if "://" in str(place):
-            raise gradio.Error("a file expected")
+        if place is not None:
+            file = Path(place).resolve()  # of an address nothing that exists
+            if not any(file.is_relative_to(folder) for folder in folders):
+                raise gradio.Error("an uploaded file expected")
         return await take(place)
 
     video.async_move_resource_to_block_cache = take_files  # type: ignore

@@ -268,10 +268,10 @@ def test_what_goes_wrong(browser: Any, server: Server, films: dict[str, Path]) -
     tab.close()
 
 
-@pytest.mark.parametrize("path", ["/etc/hostname", "http://127.0.0.1:{port}/config", "{films}"])
+@pytest.mark.parametrize("path", ["/etc/hostname", "http://127.0.0.1:{port}/config", "{log}"])
 def test_no_other_file_can_be_named_as_the_upload(server: Server, path: str) -> None:
     """By a request that no page would send."""
-    path = path.format(port=server.url.rpartition(":")[2], films=server.files / "films/waving.mp4")
+    path = path.format(port=server.url.rpartition(":")[2], log=server.log)
     with urllib.request.urlopen(f"{server.url}/config") as answer:
         config = json.load(answer)
     video = next(c["id"] for c in config["components"] if c["type"] == "video")
@@ -290,6 +290,7 @@ def test_no_other_file_can_be_named_as_the_upload(server: Server, path: str) -> 
     with urllib.request.urlopen(f"{server.url}/gradio_api/queue/data?session_hash=a1") as events:
         said = next(line.decode() for line in events if b"process_completed" in line)
     assert '"success":false' in said or "Not started" in said, said
+    assert not list((server.files / "stclip-serve-uploads").rglob(Path(path).name))
 
 
 def test_five_users_at_once(
