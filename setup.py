@@ -34,7 +34,7 @@ setup(
     package_dir=SHIPPED,
     entry_points={"console_scripts": ["stclip = stclip.commands:main"]},
     package_data={
-        "stclip": ["assets/*", "evaluation/*.jinja", "footage/*.jinja", "serve/*.jinja", "serve/page.*"],
+        "stclip": ["assets/*", "*/*.jinja", "serve/page.*"],
         **{name: ["**/*.yaml", "**/*.txt"] for name in SHIPPED},
     },
     install_requires=[

@@ -154,7 +154,7 @@ class Job:
     def left(self) -> float | None:
         """Seconds of work that remain, as the part that is done tells; None if too little is."""
         share = self.progress.get("share", 0.0)
-        if self.state != RUNNING or share < 0.05:
+        if self.state != RUNNING or share < 0.1:
             return None
         return (time.monotonic() - self.begun) * (1 - share) / share
 

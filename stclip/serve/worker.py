@@ -59,7 +59,12 @@ class ProcessWorker:
         self._process.start()
         theirs.close()
         if wait:
-            kind, content = self._connection.recv()
+            try:
+                kind, content = self._connection.recv()
+            except EOFError as error:
+                raise UserError(
+                    "a worker ended while it loaded the models; is there enough memory?"
+                ) from error
             if kind == "error":
                 raise UserError(content)
 
