@@ -2,4 +2,5 @@
 
 from stclip.commands import main
 
-main()
+if __name__ == "__main__":  # and not where a process of ours is started afresh
+    main()

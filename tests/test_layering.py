@@ -24,6 +24,7 @@ ALLOWED = {
     "evaluation": FOUNDATION | {"tracking"},
     "footage": FOUNDATION | {"data", "models", "engine", "detector", "tracking"},
     "hub": FOUNDATION | {"config", "data", "models", "engine"},
+    "serve": {"errors", "footage", "detector"},
     "cli": {"config", "errors", "signals"},
 }
 EXCEPTIONS = {
@@ -89,6 +90,16 @@ def test_models_and_engine_see_no_config_and_models_no_disk() -> None:
             assert "yacs" not in modules, name(path)
         if layer == "models" and path.name not in MODELS_ON_DISK:
             assert not modules & DISK, name(path)
+
+
+def test_only_the_page_knows_gradio_and_only_the_worker_torch() -> None:
+    """The queue and its limits are tested without either, and the server needs little memory."""
+    users: dict[str, set[str]] = {"gradio": set(), "torch": set()}
+    for path in SOURCES:
+        if name(path).startswith("stclip/serve/"):
+            for module in users.keys() & {module.split(".")[0] for module in imports(path)}:
+                users[module].add(path.name)
+    assert users == {"gradio": {"page.py"}, "torch": {"analysis.py"}}
 
 
 def test_data_asks_no_model() -> None:

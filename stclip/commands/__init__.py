@@ -17,6 +17,7 @@ import stclip
 # What follows `stclip`: the module, and what it does.
 COMMANDS = {
     "detect": ("detect", "say who does what when in videos of your own"),
+    "serve": ("serve", "the same as a web page for everybody"),
     "convert-annotations": ("convert_annotations", "make a dataset of CVAT's annotations"),
     "train": ("train", "train ST-CLIP or a baseline on the seen classes"),
     "test": ("test", "score a dataset zero-shot and report the frame mAP"),

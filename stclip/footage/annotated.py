@@ -227,10 +227,12 @@ class _Sound:
     @classmethod
     def of(cls, source: Source, target: OutputContainer) -> _Sound | None:
         """The sound of a file on a disk, if it has some."""
-        if not isinstance(source, FileSource) or not Path(source.location).is_file():
+        if not isinstance(source, FileSource):
             return None
         try:
-            container = av.open(source.location, metadata_errors="replace")
+            container = source.open_sound()
+            if container is None:
+                return None
             if container.streams.audio and container.streams.audio[0].codec_context is not None:
                 return cls(container, target, source.start)
             container.close()

@@ -28,7 +28,7 @@ from tqdm import tqdm
 import stclip
 from stclip.errors import UserError, machine_fault
 from stclip.files import InUse, break_lock, this_process
-from stclip.footage.detect import label_names
+from stclip.footage.detect import check_names
 from stclip.footage.pipeline import LOG, claimed
 from stclip.footage.scoring import Step
 from stclip.footage.source import Source, is_missing, name_of
@@ -218,7 +218,7 @@ def spread(work: Work, videos: Sequence[str], out: Path, cluster: Cluster) -> bo
     Raises:
         UserError: the cluster cannot be reached, has no room for a worker, or none can begin.
     """
-    label_names(work.actions, work.none_of)
+    check_names(work.actions, work.none_of)
     if "RANK" in os.environ:
         raise UserError("--engine ray: starts processes itself; call it without torchrun")
     for location in videos:

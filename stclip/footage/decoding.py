@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -49,10 +49,20 @@ class Clock:
 
 
 def open_container(
-    file: Path | BinaryIO | str, location: str
+    file: Path | BinaryIO | str, location: str, formats: Sequence[str] = ()
 ) -> tuple[InputContainer, VideoStream]:
-    """The container and its video; a camera number opens that camera."""
-    options, form, timeout = {}, None, None
+    """The container and its video; a camera number opens that camera.
+
+    Args:
+        file: what to open.
+        location: what errors call it.
+        formats: of files from strangers, FFmpeg's names of those that are taken. Playlists and the
+            like, which make FFmpeg open other files and addresses, are not to be among them.
+
+    Raises:
+        UserError: it cannot be opened, or has no video.
+    """
+    options, form, timeout = _restricted(formats), None, None
     target: Any = str(file) if isinstance(file, Path) else file
     if isinstance(file, str) and file.isdecimal():
         target, form = f"/dev/video{file}", "v4l2"
@@ -60,19 +70,32 @@ def open_container(
             raise UserError(f"camera {file}: there is no {target}; is a camera connected?")
     elif isinstance(file, str):
         timeout = (OPEN_SECONDS, READ_SECONDS)
-        options = {"rtsp_transport": "tcp"} if file.lower().startswith("rtsp") else {}
+        options |= {"rtsp_transport": "tcp"} if file.lower().startswith("rtsp") else {}
     try:
         container = av.open(
             target, format=form, options=options, timeout=timeout, metadata_errors="replace"
         )
     except (av.FFmpegError, OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
+        if formats:  # which FFmpeg calls an invalid argument
+            reason = f"{', '.join(formats)} are taken here; is the file whole?"
         raise UserError(f"{location}: cannot be read as a video ({reason})") from error
     try:
         return container, video_stream(container, location)
     except UserError:
         container.close()
         raise
+
+
+def open_sound(file: Path, formats: Sequence[str] = ()) -> InputContainer:
+    """The container of a file on a disk once more, whatever is in it; see ``open_container``."""
+    return av.open(str(file), options=_restricted(formats), metadata_errors="replace")
+
+
+def _restricted(formats: Sequence[str]) -> dict[str, str]:
+    if not formats:
+        return {}
+    return {"format_whitelist": ",".join(formats), "protocol_whitelist": "file"}
 
 
 def video_stream(container: InputContainer, location: str) -> VideoStream:

@@ -28,11 +28,11 @@ _TEMPERATURE = 0.01
 _CLIP = "ViT-B/16"
 
 
-def label_names(actions: Sequence[str], none_of: Sequence[str]) -> list[str]:
-    """The names of labels without their wordings.
+def check_names(actions: Sequence[str], none_of: Sequence[str] = ()) -> dict[str, Any]:
+    """What results say of names with several wordings.
 
     Raises:
-        UserError: names are missing, empty or twice.
+        UserError: names are missing, empty or twice, or there is one alone.
     """
     labels = [*actions, *none_of]
     if not actions:
@@ -48,7 +48,7 @@ def label_names(actions: Sequence[str], none_of: Sequence[str]) -> list[str]:
             f"actions: {labels[0]!r} alone would get a score of 1 whatever is seen; add others, or "
             "what else people do as --none-of standing 'nothing special'"
         )
-    return names
+    return {"wordings": labels} if names != labels else {}
 
 
 def load_model(
@@ -77,8 +77,7 @@ def load_model(
         UserError: names are missing, empty or twice; weights cannot be read, or have no crops to
             weigh; or an ONNX file is not alone.
     """
-    labels, names = [*actions, *none_of], label_names(actions, none_of)
-    worded: dict[str, Any] = {"wordings": labels} if names != labels else {}
+    labels, worded = [*actions, *none_of], check_names(actions, none_of)
     if onnx is not None:
         for option, given in {"weights": weights, "clip": clip, "crop weight": crop_weight}.items():
             if given is not None:

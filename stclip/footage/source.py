@@ -14,7 +14,7 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -39,6 +39,7 @@ from stclip.footage.decoding import (
     deinterlaced,
     facts_of,
     open_container,
+    open_sound,
     picture_of,
     video_stream,
     without_password,
@@ -256,13 +257,27 @@ class FileSource(Source):
     Times are the file's own. Damaged packets are skipped and counted; what lies before the first
     key frame is skipped. Interlaced video is deinterlaced, rotated video is turned, and if the size
     changes on the way, frames are scaled to the first one's.
+
+    Args:
+        file: what to open.
+        name: what results are called.
+        location: what messages and results call the file.
+        start: see ``Source``.
+        end: likewise.
+        formats: of a file from a stranger, the only ones that are taken (``open_container``).
     """
 
     def __init__(
-        self, file: Path | str | BinaryIO, name: str, location: str, start: float, end: float
+        self,
+        file: Path | str | BinaryIO,
+        name: str,
+        location: str,
+        start: float,
+        end: float,
+        formats: Sequence[str] = (),
     ) -> None:
-        self._file = file
-        opened = open_container(file, without_password(location))
+        self._file, self._formats = file, formats
+        opened = open_container(file, without_password(location), formats)
         super().__init__(name, without_password(location), *facts_of(*opened), start, end)
         # Standard input cannot be opened a second time.
         self._opened = None if isinstance(file, Path | str) else opened
@@ -270,7 +285,7 @@ class FileSource(Source):
             opened[0].close()
 
     def _shown(self) -> Iterator[Shown]:
-        container, stream = self._opened or open_container(self._file, self.location)
+        container, stream = self._opened or open_container(self._file, self.location, self._formats)
         with closing(container):
             origin = (container.start_time or 0) / AV_TIME_BASE
             clock = Clock(origin, 1 / self.fps, container.format.name == "avi")
@@ -278,6 +293,10 @@ class FileSource(Source):
             for frame in deinterlaced(self._decoded(container, stream), stream):
                 size = size or (frame.width, frame.height)
                 yield clock.seconds(frame), partial(picture_of, frame, size)
+
+    def open_sound(self) -> InputContainer | None:
+        """The container once more, for its sound; None of what is not on a disk."""
+        return open_sound(self._file, self._formats) if isinstance(self._file, Path) else None
 
     def _decoded(self, container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
         """What can be decoded."""

@@ -43,7 +43,7 @@ def call(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
 
 
 # Newer than tools/.
-WITHOUT_A_TOOL = {"convert-annotations", "export", "puppet beyond", "puppet film"}
+WITHOUT_A_TOOL = {"convert-annotations", "export", "puppet beyond", "puppet film", "serve"}
 
 
 def test_every_tool_calls_its_command() -> None:

@@ -1,5 +1,6 @@
 """Every kind of video that people have, gone through frame by frame."""
 
+import math
 import sys
 import threading
 import time
@@ -17,6 +18,7 @@ import pytest
 
 from stclip.errors import UserError
 from stclip.footage.source import ArraySource, FileSource, LiveSource, open_source
+from stclip.serve.analysis import FORMATS
 from tests.data.make import number_of, numbered, write_frames, write_video
 
 
@@ -232,3 +234,43 @@ def test_the_size_may_change_on_the_way(tmp_path: Path) -> None:
     assert {frame.image.shape for frame in frames} == {(32, 128, 3)}
     assert 9 <= len(frames) <= 10  # the decoder may lose one where the size changes
     assert all(a.seconds < b.seconds for a, b in pairwise(frames))
+
+
+LISTS = {
+    "playlist": "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n{0}\n#EXT-X-ENDLIST\n",
+    "upload.m3u8": "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n{0}\n#EXT-X-ENDLIST\n",
+    "upload": "ffconcat version 1.0\nfile secret.mp4\n",
+    "sdp": "v=0\no=- 0 0 IN IP4 127.0.0.1\nc=IN IP4 127.0.0.1\nm=video 5000 RTP/AVP 96\n",
+    "text": "file:{0}",
+}
+
+
+@pytest.mark.parametrize("name", LISTS)
+def test_a_stranger_s_file_that_names_others_is_refused(tmp_path: Path, name: str) -> None:
+    secret = write_video(tmp_path / "secret.mp4", range(3))
+    path = tmp_path / name
+    path.write_text(LISTS[name].format(secret))
+    with pytest.raises(UserError, match=r"^a\.mp4: cannot be read as a video .*are taken here"):
+        FileSource(path, "a", "a.mp4", 0, math.inf, FORMATS)
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.webm", "a.avi", "a.ts", "a.mov", "a.flv"])
+def test_a_stranger_s_video_is_read(tmp_path: Path, name: str) -> None:
+    codec = {"webm": "libvpx-vp9", "flv": "flv1", "avi": "mpeg4", "ts": "mpeg2video"}.get(
+        name[2:], "libx264"
+    )
+    path = write_video(tmp_path / name, range(30), codec).rename(tmp_path / "upload")
+    assert len(shown(FileSource(path, "a", "a.mp4", 0, math.inf, FORMATS))) == 30
+
+
+def test_sound_is_of_the_file_and_not_of_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stranger's name for a file may be that of another one here."""
+    monkeypatch.chdir(tmp_path)
+    write_video(tmp_path / "secret.mp4", range(3), sound=range(3))
+    upload = write_video(tmp_path / "upload.mp4", range(3))
+    sound = FileSource(upload, "a", "secret.mp4", 0, math.inf, FORMATS).open_sound()
+    assert sound is not None
+    with sound:
+        assert not sound.streams.audio

@@ -1,0 +1,1 @@
+"""``stclip detect`` as a web page, for several users at once."""

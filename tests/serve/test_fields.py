@@ -1,0 +1,95 @@
+"""What a browser may send, and what the page makes of a job."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stclip.errors import UserError
+from stclip.serve.fields import NONE_OF, names, request_of, video_of
+from stclip.serve.jobs import DONE, Job, Jobs, Request
+from stclip.serve.view import clock, duration, outcome
+from stclip.serve.worker import Offer
+
+OFFER = Offer({"puppet": {"clip": "puppet"}})
+FIELDS: dict[str, Any] = {
+    "actions": "wave\nclap, wave ", "none_of": "standing,  Clap\n,", "model": "puppet",
+    "detector": "nanodet", "start": 0, "end": 0, "score_every": 0.5, "window": 2,
+    "threshold": 0.5, "min_seconds": 0.5,
+}  # fmt: skip
+
+
+def test_fields_become_a_request() -> None:
+    request = request_of(OFFER, "a.mp4", "", **FIELDS)
+    assert (request.actions, request.none_of) == (("wave", "clap"), ("standing",))
+    assert (request.start, request.end) == (0, math.inf)
+    for wanted, others in [
+        ("sit down, wave", ["standing", "walking", "nothing special"]),
+        ("Walk|walks around, stand up", ["sitting", "nothing special"]),
+    ]:
+        fields = {**FIELDS, "actions": wanted, "none_of": NONE_OF}
+        assert list(request_of(OFFER, "a.mp4", "", **fields).none_of) == others
+    assert names("a\n\nb,,a") == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("changed", "error"),
+    [
+        ({"actions": " ,\n"}, "Say what you look for"),
+        ({"actions": "wave", "none_of": "Wave"}, "One action alone"),
+        ({"actions": ",".join(map(str, range(98)))}, "100 actions; at most 40"),
+        ({"actions": "w" * 121}, "at most 120 letters"),
+        ({"actions": "| wave", "none_of": ""}, "One action alone"),
+        ({"model": "/etc/passwd"}, "of the lists"),
+        ({"detector": "dfine"}, "of the lists"),
+        ({"start": 5, "end": 3}, "the second must be the larger one"),
+        ({"start": -1}, "the second must be the larger one"),
+        ({"score_every": 1e-9}, "0.1 to 1 expected"),
+        ({"window": 1e9}, "0.5 to 4 expected"),
+        ({"threshold": math.nan}, "0 to 1 expected"),
+        ({"threshold": "x"}, "0 to 1 expected"),
+    ],
+)
+def test_fields_that_cannot_be(changed: dict[str, Any], error: str) -> None:
+    with pytest.raises(UserError, match=error):
+        request_of(OFFER, "a.mp4", "", **{**FIELDS, **changed})
+
+
+def test_only_uploads_are_videos(tmp_path: Path) -> None:
+    uploads, address = tmp_path / "uploads", Offer({}, addresses=True)
+    uploads.mkdir()
+    (uploads / "a.mp4").touch()
+    (tmp_path / "secret.mp4").touch()
+    (uploads / "link.mp4").symlink_to(tmp_path / "secret.mp4")
+    assert video_of(str(uploads / "a.mp4"), "", OFFER, uploads) == (uploads / "a.mp4", "a.mp4")
+    for path in ("../secret.mp4", "link.mp4", "none.mp4", "."):
+        with pytest.raises(UserError, match="is gone"):
+            video_of(str(uploads / path), "", OFFER, uploads)
+    for offer, text in ((OFFER, "https://a.example/b.mp4"), (address, " ")):
+        with pytest.raises(UserError, match="no video yet"):
+            video_of(None, text, offer, uploads)
+    assert video_of(None, "https://a.example/b.mp4?c", address, uploads) == (None, "b.mp4")
+
+
+def test_names_are_escaped(tmp_path: Path) -> None:
+    evil = '<img src=x onerror=alert(1)>"'
+    jobs = Jobs(tmp_path, lambda wait: None, 0, OFFER.limits)  # type: ignore[arg-type, return-value]
+    jobs.close()
+    event = {"track": 1, "action": evil, "start": 61.5, "end": 70.0, "score": 0.5}
+    job = Job("token", Request(evil, (evil,), (), "puppet", "nanodet"), tmp_path, DONE)
+    job.progress = {"persons": [{"id": 1, "picture": ""}], "actions": [evil], "events": [event]}
+    for state in (DONE, "failed", "running", "waiting", "cancelled"):
+        job.state, job.error = state, evil
+        html = outcome(jobs, job, 1)
+        assert "<img" not in html
+        assert f'data-state="{state}"' in html
+    job.state = DONE
+    assert "1:01 – 1:10" in outcome(jobs, job, 1)
+
+
+def test_times_in_words() -> None:
+    assert [duration(s) for s in (0, 12, 60, 100, 600, 3600, 7200)] == [
+        "5 seconds", "10 seconds", "1 minute", "2 minutes", "10 minutes", "1 hour", "2 hours"
+    ]  # fmt: skip
+    assert [clock(s) for s in (7.9, 70, 3723)] == ["0:07", "1:10", "1:02:03"]
