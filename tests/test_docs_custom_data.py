@@ -70,6 +70,7 @@ class Detector(torch.nn.Module):
         return [{"boxes": boxes, "labels": torch.tensor([1, 18]), "scores": torch.tensor([0.9, 1])}]
 
 
+@pytest.mark.slow
 def test_the_page_as_it_stands(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -96,6 +97,7 @@ def test_the_page_as_it_stands(
     assert last["scores"].sum() == pytest.approx(1, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_annotations_of_cvat(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

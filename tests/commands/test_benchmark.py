@@ -135,6 +135,7 @@ def test_interest_tokens_and_their_limit(tmp_path):
         tool.main(["infer", *SMALL, "--interest-tokens", "11"])
 
 
+@pytest.mark.slow
 def test_data(tmp_path, capsys):
     found = outcome(
         tmp_path,

@@ -131,7 +131,7 @@ def check_training(config: Path, *pairs: str) -> None:
         assert head == pytest.approx(values["head"], rel=1e-4, abs=1e-6), name
 
 
-@pytest.mark.parametrize("fast", [True, False])
+@pytest.mark.parametrize("fast", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_train(case_config: Path, fast: bool) -> None:
     check_training(case_config, "MODEL.FAST", str(fast))
 

@@ -66,6 +66,7 @@ def test_seen_vocabulary(case_config: Path) -> None:
     assert metrics["keyframes"] == 27
 
 
+@pytest.mark.slow
 def test_names_that_take_part_and_are_not_reported(
     case_config: Path, shared_test: Path, tmp_path: Path
 ) -> None:

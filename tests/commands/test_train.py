@@ -127,6 +127,7 @@ def test_start_from_clip_alone(case_config: Path, tmp_path: Path) -> None:
     assert losses(tmp_path / "a") == losses(tmp_path / "b")
 
 
+@pytest.mark.slow
 def test_a_test_of_half_the_training(case_config: Path, tmp_path: Path) -> None:
     reference = load_config(case_config).MODEL.WEIGHT
     state = read_checkpoint(reference).model

@@ -67,6 +67,7 @@ def test_a_training_learns_and_is_tested(config: Path, tmp_path: Path) -> None:
     np.testing.assert_allclose(found["scores"].sum(axis=1), 1, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_resume_continues_bit_for_bit(config: Path, tmp_path: Path) -> None:
     train(config, "OUTPUT_DIR", str(tmp_path / "whole"))
     shutil.copytree(tmp_path / "whole", tmp_path / "parts")

@@ -50,6 +50,7 @@ WRITERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", WRITERS)
 def test_a_frame_is_the_same_picture_in_every_layout(tmp_path, name):
     path = WRITERS[name](tmp_path / name)

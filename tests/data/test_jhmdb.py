@@ -310,6 +310,7 @@ def test_drawn_datasets_have_the_same_layout(tmp_path, caplog):
     assert not caplog.records  # of counts that only the real J-HMDB has
 
 
+@pytest.mark.slow
 def test_released_json_and_pickle_agree():
     folder = shared_path("annotations/jhmdb")
     a = read_ground_truth(folder / "jhmdb_test_gt_min.json", "test")
@@ -321,6 +322,7 @@ def test_released_json_and_pickle_agree():
             assert np.array_equal(one.boxes, other.boxes)
 
 
+@pytest.mark.slow
 def test_a_nearly_whole_release_is_warned_of(released, tmp_path, caplog):
     cfg = write_jhmdb(tmp_path)
     folder = tmp_path / "data" / "jhmdb" / "annotations"

@@ -204,6 +204,7 @@ def test_what_is_wrong_with_a_group_file_is_named(tmp_path, text, message):
         read_group_file(tmp_path / "absent.txt", ["a"], "ALL_GROUP")
 
 
+@pytest.mark.slow
 def test_many_labels_take_no_longer_than_their_number(tmp_path):
     names = [f"does thing number {n}" for n in range(100_000)]
     path = write(tmp_path, "\n".join(names).encode())

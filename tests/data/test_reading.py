@@ -240,6 +240,7 @@ def test_a_store_at_its_limit_sends_no_reader_back(tmp_path, openings, decoded, 
         assert 20 < len(decoded) <= 40
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [1, 4, 8])
 def test_windows_of_xclip_go_through_a_file_once(tmp_path, openings, decoded, size):
     cfg = write_jhmdb(tmp_path)

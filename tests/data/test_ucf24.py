@@ -236,6 +236,7 @@ def test_the_published_test_part_is_complete(published, caplog):
     assert not caplog.records  # no warning about the numbers of videos, frames and boxes
 
 
+@pytest.mark.slow
 def test_a_published_video_with_the_published_annotations(published):
     cfg = published
     cfg.TRAIN_LABEL = str(LABELS / "split_2" / "train_label.txt")

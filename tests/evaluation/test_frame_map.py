@@ -169,6 +169,7 @@ founds = st.lists(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=300)
 @given(truths, founds, st.sampled_from([0.2, 0.5, 0.75, 1.0]))
 def test_equals_the_loops(truth, found, threshold):

@@ -164,6 +164,7 @@ drawn = st.lists(
 )
 
 
+@pytest.mark.slow
 @given(drawn, drawn, st.sampled_from([0.2, 0.5, 0.75]))
 def test_equals_the_loops(truth, found, threshold):
     truths = {v: [from_dict(boxes) for w, boxes, _ in truth if w == v] for v in "vw"}
@@ -329,6 +330,7 @@ entry = st.tuples(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=200)
 @given(
     st.lists(entry, max_size=60, unique_by=lambda e: e[4]),

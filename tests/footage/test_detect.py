@@ -175,6 +175,7 @@ def test_an_interrupted_run_goes_on_and_ends_alike(
     assert again == json.loads((found / "result.json").read_text())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options", [["--threshold", "0.9"], ["--end", "0.3"], ["--precision", "bf16"]]
 )

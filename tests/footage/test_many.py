@@ -87,6 +87,7 @@ def test_the_first_rank_says_what_all_see(
     assert complete(tmp_path) == {"0", "1"}
 
 
+@pytest.mark.slow
 def test_what_another_rank_does_meanwhile_is_not_said_again(
     films: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
 ) -> None:

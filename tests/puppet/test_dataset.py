@@ -179,6 +179,7 @@ def test_equal_arguments_give_equal_files(puppet, tmp_path, blocks):
         assert first.read_bytes() == (puppet / "videos" / name / "00001.png").read_bytes()
 
 
+@pytest.mark.slow
 def test_settings_reach_the_drawing(tmp_path, monkeypatch):
     scenes = []
 
@@ -194,6 +195,7 @@ def test_settings_reach_the_drawing(tmp_path, monkeypatch):
         assert {scene.apart for scene in scenes} == {apart}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("blocks")
 def test_a_camera_films_the_scene(tmp_path):
     folders = [tmp_path / name / "puppet_camera" for name in ("a", "b")]
@@ -260,6 +262,7 @@ def test_wrong_arguments(tmp_path, options, message):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_the_command_says_what_it_drew(tmp_path, blocks, capsys):
     out = tmp_path / "puppet"
     words = ["--out", str(out), "--train-clips", "1", "--test-clips", "1", "--workers", "1"]

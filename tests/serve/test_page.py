@@ -11,6 +11,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,12 @@ from stclip.footage.results import read_result
 from tests.footage.make import drawn_frame, write_film
 from tests.helpers import REPOSITORY
 
-pytest.importorskip("gradio", reason="needs gradio (extra app)")
 playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright (extra dev)")
 CHROMIUM = shutil.which("chromium")
 pytestmark = [
     pytest.mark.slow,
+    # Not imported, which takes as long as many tests: the server is another process.
+    pytest.mark.skipif(find_spec("gradio") is None, reason="needs gradio (extra app)"),
     pytest.mark.skipif(CHROMIUM is None, reason="needs the program chromium"),
 ]
 PICTURES = os.environ.get("STCLIP_SCREENSHOTS")  # a folder; nothing is kept without it
