@@ -49,6 +49,7 @@ def test_test(shared_test: Path) -> None:
     check_test(shared_test / "inference" / "jhmdb")
 
 
+@pytest.mark.slow
 def test_test_without_fast(case_config: Path) -> None:
     pairs = ["MODEL.FAST", "False"]
     assert load_command("test").main(["--config-file", str(case_config), *pairs]) == 0

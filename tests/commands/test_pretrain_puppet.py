@@ -88,6 +88,7 @@ def test_accuracy_by_hand(tool, monkeypatch):
     assert tool.table({"some": results})[2].startswith("| some | 50 / 50 |")
 
 
+@pytest.mark.slow
 def test_a_tiny_training_gives_weights_and_a_card(tool, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(pretraining_pictures, "ProcessPoolExecutor", InThisProcess)
     monkeypatch.setattr(pretraining_pictures, "_SCENES_PER_PART", 12)

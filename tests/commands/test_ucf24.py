@@ -33,6 +33,7 @@ TEST: {{MAX_PERSONS: 0}}
     return path
 
 
+@pytest.mark.slow
 def test_train_then_test_then_evaluate(config: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     load_command("train").main(["--config-file", str(config)])

@@ -47,6 +47,7 @@ def train(config: Path, *arguments: str) -> None:
     load_command("train").main(["--config-file", str(config), *arguments])
 
 
+@pytest.mark.slow
 def test_a_training_learns_and_is_tested(config: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     train(config, "SOLVER.EVAL_PERIOD", "6")

@@ -71,6 +71,7 @@ def test_a_frame_is_the_same_picture_in_every_layout(tmp_path, name):
         video.read([len(video) + 30])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("rate", "times"),
     [

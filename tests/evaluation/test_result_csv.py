@@ -136,6 +136,7 @@ number = st.sampled_from(
 text = st.text(alphabet=st.characters(exclude_characters='\r\n",', codec="utf-8"), max_size=4)
 
 
+@pytest.mark.slow
 @settings(max_examples=500)
 @given(
     st.one_of(

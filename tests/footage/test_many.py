@@ -58,6 +58,7 @@ def complete(out: Path) -> set[str]:
     return {path.name for path in out.iterdir() if read_result(path / "result.json").complete}
 
 
+@pytest.mark.slow
 def test_a_video_that_another_process_has_is_left_to_it(
     films: list[str], tmp_path: Path, held: subprocess.Popen[str], capsys
 ) -> None:
