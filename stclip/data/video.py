@@ -35,11 +35,6 @@ from stclip.errors import UserError
 from stclip.files import check_regular
 
 AV_TIME_BASE = 1_000_000  # units of a container's times in a second
-# Titles and names in other encodings than UTF-8 are common, and are not used here. PyAV 19 reads
-# them by itself.
-ANY_TITLE: dict[str, Any] = (
-    {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
-)
 MAX_PIXELS = 1 << 27  # of a picture, refused before it is decoded: 16384 x 8192
 
 
@@ -307,7 +302,8 @@ class VideoFile(Video):
                 yield container, stream
 
     def _open(self) -> tuple[InputContainer, VideoStream]:
-        container = av.open(str(self.path), **ANY_TITLE)
+        # Titles and names in other encodings than UTF-8 are common, and are not used here.
+        container = av.open(str(self.path), metadata_errors="replace")
         # Of a codec that is not known there is no context.
         if not container.streams.video or container.streams.video[0].codec_context is None:
             container.close()

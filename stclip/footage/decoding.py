@@ -16,7 +16,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from stclip.data.frames import Picture
-from stclip.data.video import ANY_TITLE, AV_TIME_BASE, MAX_PIXELS, upright
+from stclip.data.video import AV_TIME_BASE, MAX_PIXELS, upright
 from stclip.errors import UserError
 
 DEFAULT_FPS = 25.0  # of pictures, which carry no time
@@ -72,7 +72,9 @@ def open_container(
         timeout = (OPEN_SECONDS, READ_SECONDS)
         options |= {"rtsp_transport": "tcp"} if file.lower().startswith("rtsp") else {}
     try:
-        container = av.open(target, format=form, options=options, timeout=timeout, **ANY_TITLE)
+        container = av.open(
+            target, format=form, options=options, timeout=timeout, metadata_errors="replace"
+        )
     except (av.FFmpegError, OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         if formats:  # which FFmpeg calls an invalid argument
@@ -87,7 +89,7 @@ def open_container(
 
 def open_sound(file: Path, formats: Sequence[str] = ()) -> InputContainer:
     """The container of a file on a disk once more, whatever is in it; see ``open_container``."""
-    return av.open(str(file), options=_restricted(formats), **ANY_TITLE)
+    return av.open(str(file), options=_restricted(formats), metadata_errors="replace")
 
 
 def _restricted(formats: Sequence[str]) -> dict[str, str]:
