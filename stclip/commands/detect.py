@@ -21,6 +21,7 @@ Examples:
 """
 
 import argparse
+import logging
 import math
 import os
 import sys
@@ -51,6 +52,8 @@ _OF_WORK = (
     "fps", "start", "end", "resume",
 )  # fmt: skip
 _ON_CLUSTER = ("ray_address", "ray_workers", "ray_cpus", "ray_gpus")
+logger = logging.getLogger(__name__)
+
 _SECONDS_A_LINE = 10  # of progress, where several processes write to one terminal
 
 
@@ -72,6 +75,9 @@ def main(argv: list[str] | None = None) -> int:
         events=rule,
     )
     setup_logging(None)
+    for name in args.actions or ():
+        if "," in name:
+            logger.warning("%r is one action; of several: --actions walk 'fall down'", name)
     if all(map(is_missing, args.videos)):  # before CLIP is downloaded
         raise nothing_at(args.videos[0])
     if args.boxes and len(args.videos) > 1:

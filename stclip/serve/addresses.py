@@ -146,3 +146,5 @@ def _save(
             if time.monotonic() > deadline:
                 raise UserError(f"{address}: the download took too long")
             file.write(data)
+    if response.length:
+        raise UserError(f"{address}: the transfer broke off; please try again")

@@ -55,29 +55,22 @@ class _Models:
         """Load what most users choose; the first one to be forgotten is the last one offered."""
         self.detector(self._offer.detectors[0])
         for name in reversed(list(self._offer.models)[:_KEPT]):
-            self.model(name, ("wave",), ("stand",))
+            self.model(name)
 
-    def model(
-        self, name: str, actions: tuple[str, ...], none_of: tuple[str, ...]
-    ) -> tuple[Detector, dict[str, Any]]:
-        """A model with these names, and what results say of it."""
-        worded = check_names(actions, none_of)
-        if name in self._models:
-            model, facts = self._models[name]
-            model.labels = [*actions, *none_of]
-        else:
+    def model(self, name: str) -> tuple[Detector, dict[str, Any]]:
+        """A model, whose labels are yet to be set, and what results say of it."""
+        if name not in self._models:
             while len(self._models) >= _KEPT:
                 self._models.popitem(last=False)
             kind = self._offer.models[name]
             model, facts = load_model(
-                actions, none_of, kind.get("weights"), kind.get("clip"), self._offer.device
+                ["wave"], ["stand"], kind.get("weights"), kind.get("clip"), self._offer.device
             )
-            facts.pop("wordings", None)
             # The name in the place of a path: the operator's folders are nobody's business.
             facts |= dict.fromkeys(facts.keys() & kind.keys(), name)
             self._models[name] = model, facts
         self._models.move_to_end(name)
-        return model, {**facts, **worded}
+        return self._models[name]
 
     def detector(self, name: str) -> PersonDetector:
         """A person detector."""
@@ -95,7 +88,7 @@ def serve(connection: Connection, offer: Offer) -> None:
     try:
         models.preload()
     except UserError as error:
-        connection.send(("error", str(error)))
+        connection.send(("fault", str(error)))  # it names the operator's files
         return
     with suppress(EOFError, BrokenPipeError):
         connection.send(("ready", None))
@@ -110,17 +103,19 @@ def _answer(
 ) -> Message:  # fmt: skip
     """Do one job; the last that is said of it."""
     try:
-        check_names(request.actions, request.none_of)
+        worded = check_names(request.actions, request.none_of)
         if request.address:
             say(("progress", {"phase": "fetching the video"}))
             fetch(request.address, upload, offer.limits.upload)
         source = _open(request, upload, offer.limits)
         say(("progress", {"phase": "loading the model"}))
         try:
-            model, facts = models.model(request.model, request.actions, request.none_of)
+            model, facts = models.model(request.model)
             detector = models.detector(request.detector)
         except UserError as error:  # of files that are the operator's
             return "fault", str(error)
+        model.labels = [*request.actions, *request.none_of]
+        facts = {**facts, **worded}
         threshold = Settings().detector_threshold
         settings = Settings(
             detector=request.detector,
@@ -214,7 +209,7 @@ class _Watch:
         if size <= 0 or (known and size < 1.3 * known[0]):
             return
         text = ""
-        if known or len(self._pictures) < _MOST_PICTURES:
+        if (known and known[1]) or len(self._pictures) < _MOST_PICTURES:
             picture = Image.fromarray(image[top:bottom, left:right])
             picture.thumbnail((_PICTURE, _PICTURE))
             file = io.BytesIO()

@@ -80,8 +80,10 @@ class Gate:
             return None if known else PlainTextResponse("not found", 404)
         if method != "POST" or not _WRITE.fullmatch(path):
             return PlainTextResponse("not found", 404)
-        length = Headers(scope=scope).get("content-length", "")
-        if not length.isdecimal():
+        headers = Headers(scope=scope)
+        length = headers.get("content-length", "")
+        # Of a body in chunks the length that is told is not that of the body.
+        if not length.isdecimal() or "transfer-encoding" in headers:
             return PlainTextResponse("a length expected", 411)
         if not path.startswith(_UPLOAD):
             return PlainTextResponse("too large", 413) if int(length) > _LARGEST else None

@@ -294,7 +294,7 @@ class Jobs:
             with suppress(OSError):
                 if path.is_file() and time.time() - path.stat().st_mtime > self.limits.keep:
                     path.unlink()
-        for path in self.uploads.iterdir():
+        for path in self.uploads.glob("*"):
             with suppress(OSError):
                 path.rmdir()  # if it is empty
 

@@ -136,7 +136,6 @@ def _blocks(jobs: Jobs, offer: Offer, examples: Sequence[Example]) -> gradio.Blo
                     elem_id="st-video",
                 )
                 films = {example.path.parent for example in examples}
-                _take_uploads_only(video, [jobs.uploads.resolve(), *films])
                 address = gradio.Textbox(
                     label="or its address",
                     placeholder="https://...",
@@ -272,12 +271,18 @@ def _blocks(jobs: Jobs, offer: Offer, examples: Sequence[Example]) -> gradio.Blo
             button.click(
                 functools.partial(choose, example), None, [video, actions, none_of, model], **quiet
             )
+    for block in blocks.blocks.values():
+        folders = [jobs.uploads.resolve(), *films] if block is video else []
+        _take_uploads_only(block, folders)
     return blocks
 
 
-def _take_uploads_only(video: gradio.Video, folders: Sequence[Path]) -> None:
-    """Keep Gradio from fetching or copying whatever a request names in the place of an upload."""
-    take = video.async_move_resource_to_block_cache
+def _take_uploads_only(block: Any, folders: Sequence[Path]) -> None:
+    """Keep Gradio from fetching or copying whatever a request names in the place of an upload.
+
+    It does so for every field, a text as well.
+    """
+    take = block.async_move_resource_to_block_cache
 
     async def take_files(place: str | Path | None) -> str | None:
         if place is not None:
@@ -286,4 +291,4 @@ def _take_uploads_only(video: gradio.Video, folders: Sequence[Path]) -> None:
                 raise gradio.Error("an uploaded file expected")
         return await take(place)
 
-    video.async_move_resource_to_block_cache = take_files  # type: ignore
+    block.async_move_resource_to_block_cache = take_files

@@ -65,7 +65,7 @@ class ProcessWorker:
                 raise UserError(
                     "a worker ended while it loaded the models; is there enough memory?"
                 ) from error
-            if kind == "error":
+            if kind != "ready":
                 raise UserError(content)
 
     def begin(self, request: Request, upload: Path, results: Path) -> None:

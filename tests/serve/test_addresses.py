@@ -43,8 +43,8 @@ class Handler(BaseHTTPRequestHandler):
             self.send_error(404)
         else:
             self.send_response(200)
-            if self.path == "/large":
-                self.send_header("Content-Length", "5000")
+            if self.path in ("/large", "/short"):
+                self.send_header("Content-Length", "5000" if self.path == "/large" else "900")
             self.end_headers()
             self.wfile.write(b"v" * (5000 if "large" in self.path else 500))
 
@@ -81,6 +81,11 @@ def get(server: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         return target
 
     return get
+
+
+def test_a_transfer_that_breaks_off_is_no_video(get: Any) -> None:
+    with pytest.raises(UserError, match="broke off"):
+        get("http://video.example/short")
 
 
 def test_a_video_is_fetched(get: Any, server: Any) -> None:

@@ -12,7 +12,7 @@ from stclip.serve.gate import Gate
 
 
 def ask(
-    gate: Gate, method: str, path: str, length: int | None = None
+    gate: Gate, method: str, path: str, length: int | None = None, chunked: bool = False
 ) -> tuple[int, dict[str, str]]:
     """Status and headers of an answer."""
     sent: list[Any] = []
@@ -21,6 +21,7 @@ def ask(
         sent.append(message)
 
     headers = [] if length is None else [(b"content-length", str(length).encode())]
+    headers += [(b"transfer-encoding", b"chunked")] if chunked else []
     scope = {"type": "http", "method": method, "path": path, "headers": headers}
     asyncio.run(gate(scope, None, send))  # type: ignore[arg-type]
     return sent[0]["status"], {k.decode(): v.decode() for k, v in sent[0]["headers"]}
@@ -80,6 +81,11 @@ def test_what_nobody_needs(gate: Gate, tmp_path: Path, path: str) -> None:
 def test_what_may_be_sent(gate: Gate, path: str, length: int | None, status: int) -> None:
     assert ask(gate, "POST", path, length)[0] == status
     assert ask(gate, "PUT", path, length)[0] == 404
+
+
+def test_a_length_that_does_not_hold(gate: Gate) -> None:
+    """Of a body in chunks another length may be told."""
+    assert ask(gate, "POST", "/gradio_api/queue/join", 10, chunked=True)[0] == 411
 
 
 def test_uploads_do_not_fill_the_disk(gate: Gate, tmp_path: Path) -> None:

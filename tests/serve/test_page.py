@@ -270,8 +270,12 @@ def test_what_goes_wrong(browser: Any, server: Server, films: dict[str, Path]) -
     tab.close()
 
 
-@pytest.mark.parametrize("path", ["/etc/hostname", "http://127.0.0.1:{port}/config", "{log}"])
-def test_no_other_file_can_be_named_as_the_upload(server: Server, path: str) -> None:
+@pytest.mark.parametrize(
+    ("field", "path"),
+    [("video", "/etc/hostname"), ("video", "http://127.0.0.1:{port}/config"), ("video", "{log}"),
+     ("text", "/etc/hostname"), ("text", "http://93.184.215.14/big.bin")],
+)  # fmt: skip
+def test_no_other_file_can_be_named_as_the_upload(server: Server, field: str, path: str) -> None:
     """By a request that no page would send."""
     path = path.format(port=server.url.rpartition(":")[2], log=server.log)
     with urllib.request.urlopen(f"{server.url}/config") as answer:
@@ -280,8 +284,9 @@ def test_no_other_file_can_be_named_as_the_upload(server: Server, path: str) -> 
     begin = next(d for d in config["dependencies"] if video in d["inputs"])
     values = {c["id"]: c["props"].get("value") for c in config["components"]}
     data = [values[id] for id in begin["inputs"]]
-    data[begin["inputs"].index(video)] = {"path": path, "meta": {"_type": "gradio.FileData"}}
     data[3] = "wave"  # after the token, the video and the address
+    place = begin["inputs"].index(video) if field == "video" else 3
+    data[place] = {"path": path, "meta": {"_type": "gradio.FileData"}}
     body = {"data": data, "fn_index": begin["id"], "session_hash": "a1", "trigger_id": None}
     urllib.request.urlopen(
         urllib.request.Request(
