@@ -17,6 +17,7 @@ from tests.data.make_ava import CONFIG, settings, write_dataset
 from tests.helpers import load_command
 
 
+@pytest.mark.slow
 def test_train_then_test_then_evaluate(tmp_path: Path, reference_checkpoint: Path) -> None:
     ava = write_dataset(tmp_path)
     run = tmp_path / "run"

@@ -81,6 +81,7 @@ def run_test(config: Path, *pairs: str) -> tuple[dict[str, Any], Any]:
     return json.loads((folder / "metrics.json").read_text()), np.load(folder / "predictions.npz")
 
 
+@pytest.mark.slow
 def test_train_and_test(config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     load_command("train").main(["--config-file", str(config), "SOLVER.EVAL_PERIOD", "2"])
     first, second, validated = records(tmp_path / "run")

@@ -34,6 +34,7 @@ test_net.__test__ = False  # type: ignore[attr-defined]
 slow = pytest.mark.slow
 
 
+@pytest.mark.slow
 def test_ground_truth_boxes_next_to_earlier_results(case_config: Path, tested: Path) -> None:
     first = (tested / "inference/jhmdb/result_jhmdb.csv").read_bytes()
     folder, metrics = test_net(case_config, "TEST.BOXES", "ground_truth")
@@ -95,6 +96,7 @@ def test_names_that_take_part_and_are_not_reported(
         test_net(case_config, *key, "ALL_GROUP", str(groups))
 
 
+@pytest.mark.slow
 def test_wordings_and_templates_of_a_run(case_config: Path, tmp_path: Path) -> None:
     """What they change is what the label files with the same texts change."""
     pairs = ("MODEL.NAME", "crop")
@@ -113,6 +115,7 @@ def test_wordings_and_templates_of_a_run(case_config: Path, tmp_path: Path) -> N
     np.testing.assert_allclose(found["scores"], expected["scores"], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_single_action(case_config: Path, shared_test: Path) -> None:
     folder, voted = test_net(case_config, "TEST.SINGLE_ACTION", "True")
     raw = np.load(folder / "predictions.npz")  # before voting
@@ -150,6 +153,7 @@ def test_voting_along_tracks_in_a_test_and_afterwards(
     assert len(boxes_of[0]) == voted["boxes"] * len(raw["labels"])
 
 
+@pytest.mark.slow
 def test_each_annotations_file_needs_a_folder_of_its_own(case_config: Path, tmp_path: Path) -> None:
     """Their results would have one name; the same file may be tested again."""
     videos = CASE / "data/jhmdb/videos"

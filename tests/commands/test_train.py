@@ -74,6 +74,7 @@ def test_resume_continues_bit_for_bit(case_config: Path, tmp_path: Path) -> None
         assert torch.equal(state["momentum_buffer"], momentum[1][number]["momentum_buffer"])
 
 
+@pytest.mark.slow
 def test_the_activation_of_clip_is_saved(case_config: Path, tmp_path: Path) -> None:
     train(case_config, *ONE, "MODEL.CLIP_ACTIVATION", "gelu")
     weight = tmp_path / "run" / "model_0000001.pth"

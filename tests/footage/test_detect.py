@@ -238,6 +238,7 @@ def test_sound_stays_where_it_was(tmp_path: Path, codec: str) -> None:
     assert times[-1] == pytest.approx(2.9, abs=0.2)
 
 
+@pytest.mark.slow
 def test_other_results_are_kept(film: Path, tmp_path: Path) -> None:
     assert command(film, "--out", str(tmp_path), "--no-video", "--end", "0.5") == 0
     words = [str(film), "--actions", "jump", "sit", "--clip", "puppet", "--out", str(tmp_path)]

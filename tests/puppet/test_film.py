@@ -37,6 +37,7 @@ def test_people_do_one_thing_after_the_other_and_stay_who_they_are() -> None:
     assert (np.asarray(film.draw(99)[0]) == np.asarray(again.draw(99)[0])).all()
 
 
+@pytest.mark.slow
 def test_a_film_and_its_truth(tmp_path: Path) -> None:
     path = tmp_path / "new" / "film.mp4"
     truth = read_tube_json(draw_film(path, ACTIONS, people=2, seconds=5))
