@@ -35,6 +35,14 @@ def quiet_loggers() -> Iterator[None]:
     _reset_loggers()
 
 
+@pytest.fixture(autouse=True)
+def same_folder() -> Iterator[None]:
+    """No test leaves the next ones in another folder, which may be removed under them."""
+    here = os.getcwd()
+    yield
+    assert os.getcwd() == here, "the test has changed the working folder: use monkeypatch.chdir"
+
+
 def _reset_loggers() -> None:
     """Levels and handlers of a process that has just started."""
     logging.disable(logging.NOTSET)

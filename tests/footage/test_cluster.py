@@ -279,6 +279,7 @@ def test_the_lock_of_a_machine_that_is_gone(
 ) -> None:
     """The server of a network disk may keep it; here a process does that says to be another."""
     monkeypatch.setattr(cluster_module, "_PATIENCE", 0.1)
+    monkeypatch.chdir(tmp_path)  # back again after the test: the worker changes it too
     holder = (
         "import sys, stclip.files as f\n"
         "f.this_process = lambda: 'process 1 on gone'\n"
