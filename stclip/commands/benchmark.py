@@ -61,10 +61,10 @@ from stclip.data.annotations import DetectionDataset, Keyframe
 from stclip.data.proposals import Proposals
 from stclip.data.video import open_video
 from stclip.engine.distributed import choose_device, process_group, rank
+from stclip.engine.memory import keep_freed_memory
 from stclip.errors import UserError
 from stclip.evaluation.charts import growth_chart
 from stclip.files import write_json, write_text
-from stclip.models.fast import keep_freed_memory
 from stclip.structures import FrameKey
 
 FRAMES, HEIGHT, WIDTH = 40, 240, 320

@@ -53,6 +53,7 @@ from stclip.engine.distributed import (
 )
 from stclip.engine.events import peak_memory_mb, setup_logging
 from stclip.engine.infer import merge, no_detections, stream
+from stclip.engine.memory import keep_freed_memory
 from stclip.errors import UserError
 from stclip.evaluation.frame_map import frame_map, generalized
 from stclip.evaluation.rejection import rejection
@@ -63,7 +64,6 @@ from stclip.evaluation.voting import voted
 from stclip.files import locked
 from stclip.hub.remote import read_weights
 from stclip.models.build import Model, build_model, encode_labels
-from stclip.models.fast import keep_freed_memory
 from stclip.models.scale import scale_training
 from stclip.models.weights import is_xclip
 from stclip.structures import Detections, FrameKey

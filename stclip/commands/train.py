@@ -42,6 +42,7 @@ from stclip.engine.distributed import (
 )
 from stclip.engine.events import EventWriter, setup_logging, watch_loader
 from stclip.engine.infer import infer, merge
+from stclip.engine.memory import keep_freed_memory
 from stclip.engine.optim import build_optimizer, learning_rate
 from stclip.engine.train import Interrupted, Trainer
 from stclip.errors import UserError
@@ -52,7 +53,6 @@ from stclip.files import locked
 from stclip.hub.remote import read_weights
 from stclip.models.build import Model, build_model, encode_labels
 from stclip.models.clip import Block
-from stclip.models.fast import keep_freed_memory
 from stclip.models.losses import FocalCriterion, GroupedFocalCriterion
 from stclip.models.stclip import PromptBlock
 from stclip.models.xclip import is_new

@@ -9,8 +9,9 @@ from tqdm import tqdm
 
 from stclip.engine.distributed import gather, rank, world_size
 from stclip.engine.events import watch_loader
+from stclip.engine.memory import release_freed_memory
 from stclip.engine.precision import autocast
-from stclip.models.fast import FixedWeights, release_freed_memory
+from stclip.models.fast import FixedWeights
 from stclip.models.losses import class_scores
 from stclip.structures import ClipBatch, Detections, FrameKey
 

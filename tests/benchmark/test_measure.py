@@ -4,6 +4,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from stclip.benchmark.measure import Clock, Spread, Units, count_flops
+from stclip.models import fast
+from stclip.models.clip import Linear
 
 
 class Toy(nn.Module):
@@ -64,3 +66,15 @@ def test_a_run_counts_in_the_mean_of_the_units_beside_it():
 
 def test_spread():
     assert Spread.of([3.0, 1.0, 2.0]).fields("x", 1) == {"x": 2.0, "x_min": 1.0, "x_max": 3.0}
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_a_fused_layer_counts(monkeypatch: pytest.MonkeyPatch, fused: bool) -> None:
+    monkeypatch.setattr(fast, "fuses", lambda rows: fused)
+    layer = Linear(8, 16)
+
+    def run() -> None:
+        with torch.no_grad():
+            layer(torch.zeros(5, 8))
+
+    assert count_flops(layer, run)["towers"] == 2 * 5 * 8 * 16

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stclip.models import fast
-from stclip.models.clip import CLIP, MLP, CLIPSizes
-from stclip.models.fast import FixedWeights, _prepared, attend, convolves, linear
+from stclip.models.clip import CLIP, MLP, CLIPSizes, Linear, QuickGELU
+from stclip.models.fast import FixedWeights, _prepared, attend, convolves, fuses, linear
 from stclip.models.losses import FocalCriterion
 from stclip.models.stclip import CrossAttention, InterestTokens
 from stclip.models.xclip import CrossFrameCLIP
@@ -173,6 +173,25 @@ def test_where_the_convolution_is_taken(monkeypatch):
     assert not convolves(many)
 
 
+@pytest.mark.skipif(
+    not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="oneDNN has no bfloat16 here"
+)
+@pytest.mark.parametrize("gelu", [QuickGELU(), nn.GELU()])
+def test_where_layers_are_fused(monkeypatch, gelu):
+    monkeypatch.setattr(fast, "has_amx", lambda: True)
+    x = torch.randn(2, 30, 24)
+    first, second = Linear(24, 96), Linear(96, 24)
+    exact = second(gelu(first(x)))
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        found = fast.mlp(x, first, gelu, second)
+        assert fuses(x.bfloat16())
+        assert fast.mlp(x[:0], first, gelu, second).shape == (0, 30, 24)
+        assert not fuses(x)
+    assert (found.dtype, found.shape) == (torch.bfloat16, x.shape)
+    assert (found - exact).norm() <= 0.01 * exact.norm()
+    assert not fuses(x.bfloat16())  # it has no gradient
+
+
 ATTENTION_TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 0.02}
 
 
@@ -319,7 +338,7 @@ def test_the_model_is_the_same_either_way(by_convolution, variant, frames, preci
 SCRIPT = """
 import resource, sys
 import torch
-from stclip.models.fast import keep_freed_memory
+from stclip.engine.memory import keep_freed_memory
 if sys.argv[1] == "keep":
     keep_freed_memory()
 for repeat in range(3):
@@ -333,7 +352,7 @@ print(faults)
 
 RELEASE = """
 import torch
-from stclip.models.fast import keep_freed_memory, release_freed_memory
+from stclip.engine.memory import keep_freed_memory, release_freed_memory
 def resident():
     with open("/proc/self/statm") as file:
         return int(file.read().split()[1])
