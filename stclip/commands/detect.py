@@ -277,7 +277,17 @@ def _parser() -> Parser:
     )  # fmt: skip
     add("--ray-cpus", type=positive, help="cores of a worker (default: up to 4)")
     add(
-        "--ray-gpus", type=float,
+        "--ray-gpus", type=_gpus,
         help="GPUs of a worker; 0.5: two share one (default: 1 if the cluster has any)",
     )  # fmt: skip
     return parser
+
+
+def _gpus(text: str) -> float:
+    """As Ray takes it: whole GPUs, or a part of one."""
+    number = float(text)
+    if not (0 <= number < math.inf and (number < 1 or number.is_integer())):
+        raise argparse.ArgumentTypeError(
+            f"0, a part of 1, or a whole number expected, found {text}"
+        )
+    return number

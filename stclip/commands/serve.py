@@ -74,7 +74,11 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(server: Any, listening: socket.socket) -> None:
-    """Run until a signal comes, which is this command's to answer: hence the thread."""
+    """Run until a signal comes, which is this command's to answer: hence the thread.
+
+    Raises:
+        UserError: the server ended by itself.
+    """
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
     thread.start()
     try:
@@ -82,6 +86,7 @@ def _run(server: Any, listening: socket.socket) -> None:
     finally:
         server.should_exit = True
         thread.join()
+    raise UserError("the web server ended by itself; what is written above says why")
 
 
 def _offer(args: argparse.Namespace) -> Offer:

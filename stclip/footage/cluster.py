@@ -235,10 +235,11 @@ def _mark_in(out: Path) -> Iterator[Path]:
     """A file in the folder of results, by which other machines know it."""
     try:
         out.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(prefix=".ray-", dir=out) as mark:
-            yield out / Path(mark.name).name
+        mark = tempfile.NamedTemporaryFile(prefix=".ray-", dir=out)  # noqa: SIM115
     except OSError as error:
         raise UserError(f"{out}: cannot write here: {error.strerror or error}") from error
+    with mark:
+        yield out / Path(mark.name).name
 
 
 @contextmanager

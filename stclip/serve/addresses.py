@@ -6,8 +6,10 @@ import http.client
 import ipaddress
 import socket
 import ssl
+import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urljoin, urlsplit
 
@@ -17,7 +19,9 @@ _PORTS = {"http": 80, "https": 443}
 _REDIRECTS = 5
 _SILENCE = 10.0  # seconds without a byte, after which a server is given up
 _CHUNK = 1 << 16
-_TRANSLATED = ipaddress.ip_network("64:ff9b::/32")  # IPv4 behind a translator, perhaps private
+# All of IPv6 that is given to the public internet. Outside it are forms that hold an IPv4 address,
+# which may be private, and ranges that are private themselves.
+_PUBLIC = ipaddress.ip_network("2000::/3")
 
 
 def is_public(host: str) -> bool:
@@ -27,7 +31,7 @@ def is_public(host: str) -> bool:
         inner = address.ipv4_mapped or address.sixtofour or (address.teredo or [None])[-1]
         if inner is not None:
             return is_public(str(inner))
-        if address in _TRANSLATED:
+        if address not in _PUBLIC:
             return False
     return address.is_global and not address.is_multicast
 
@@ -61,6 +65,9 @@ def fetch(
     deadline = time.monotonic() + seconds
     for _ in range(_REDIRECTS + 1):
         connection, path = _connection(address, public, ports)
+        # A server that drips its header or its handshake is never silent.
+        alarm = threading.Timer(max(deadline - time.monotonic(), 0.0), connection.abort)
+        alarm.start()
         try:
             connection.request("GET", path, headers={"Accept": "*/*", "User-Agent": "stclip"})
             response = connection.getresponse()
@@ -73,11 +80,14 @@ def fetch(
             _save(response, address, target, most, deadline)
             return
         except (OSError, http.client.HTTPException, ValueError) as error:
+            if time.monotonic() >= deadline:
+                raise UserError(f"{address}: the download took too long") from error
             if isinstance(error, UserError):
                 raise
             reason = getattr(error, "strerror", None) or type(error).__name__
             raise UserError(f"{address}: cannot be fetched ({reason})") from error
         finally:
+            alarm.cancel()
             connection.close()
     raise UserError(f"{address}: more than {_REDIRECTS} redirects")
 
@@ -101,7 +111,15 @@ class _Pinned(http.client.HTTPConnection):
         """Connect; a proxy of the environment is not used."""
         self.sock = socket.create_connection((self._peer, self.port), _SILENCE)
         if self._context is not None:
-            self.sock = self._context.wrap_socket(self.sock, server_hostname=self.host)
+            self.sock = self._context.wrap_socket(
+                self.sock, server_hostname=self.host, do_handshake_on_connect=False
+            )
+            self.sock.do_handshake()
+
+    def abort(self) -> None:
+        """End all waiting for the server, from another thread."""
+        with suppress(OSError, AttributeError):  # it may be closed, or not be open yet
+            self.sock.shutdown(socket.SHUT_RDWR)
 
 
 def _connection(

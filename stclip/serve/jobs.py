@@ -30,6 +30,7 @@ _JOBS, _UPLOADS = "stclip-serve-jobs", "stclip-serve-uploads"
 RESULTS = "results"  # of a job's folder, the only one that others may read from
 _LOOK_SECONDS = 0.2  # between looks at a worker that says nothing
 _SWEEP_SECONDS = 30.0
+_HIRE_SECONDS = 5.0  # between attempts to start a worker
 
 WAITING, RUNNING, DONE, FAILED, CANCELLED = "waiting", "running", "done", "failed", "cancelled"
 
@@ -300,7 +301,10 @@ class Jobs:
 
     def _sweep(self) -> None:
         while not self._closing.wait(_SWEEP_SECONDS):
-            self.sweep()
+            try:
+                self.sweep()
+            except Exception:  # the next one may do
+                logger.exception("old files could not be removed")
 
     def _work(self, worker: Worker) -> None:
         """What the thread of a worker does."""
@@ -313,10 +317,20 @@ class Jobs:
                 logger.exception("the worker of a job failed")
             if not usable:
                 worker.end()
-                worker = self._hire(False)
+                worker = self._hire_again()
             if job.state != DONE:
                 self._discard(job)
         worker.end()
+
+    def _hire_again(self) -> Worker:
+        """A worker in the place of one that has ended, as soon as the system can start one."""
+        while True:
+            try:
+                return self._hire(False)
+            except Exception:
+                logger.exception("no worker could be started; trying again")
+                if self._closing.wait(_HIRE_SECONDS):
+                    raise
 
     def _next(self) -> Job | None:
         with self._condition:

@@ -103,7 +103,7 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (folder / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setenv("SLURM_JOB_ID", "7")
-    for name, value in {"ID": "4", "MIN": "3", "COUNT": "2"}.items():
+    for name, value in {"ID": "4", "MIN": "3", "MAX": "4", "COUNT": "2"}.items():
         monkeypatch.setenv(f"SLURM_ARRAY_TASK_{name}", value)
     (tmp_path / "videos.txt").write_text("a.mp4\n\nb c.mp4\nd.mp4\n")
     return tmp_path
@@ -129,6 +129,23 @@ def test_a_task_takes_what_is_free_or_its_share(
     assert job.returncode == 0
     found = (slurm / "program.4").read_text().splitlines()
     assert found == ["detect", *videos, "--resume", "--actions", "walk", "fall down"]
+
+
+def test_an_array_with_gaps_has_no_shares(slurm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SHARES", "1")
+    monkeypatch.setenv("SLURM_ARRAY_TASK_MAX", "7")
+    job = script("detect.sh", slurm / "videos.txt", "--actions", "walk")
+    assert "an array without gaps expected" in job.communicate(timeout=60)[0]
+    assert job.returncode == 2
+
+
+def test_a_step_that_ends_as_the_trap_does(slurm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STCLIP", "odd")
+    (slurm / "bin" / "odd").write_text("#!/usr/bin/env bash\nexit 138\n")
+    (slurm / "bin" / "odd").chmod(0o755)
+    job = script("detect.sh", slurm / "videos.txt", "--actions", "walk")
+    job.communicate(timeout=60)
+    assert job.returncode == 138
 
 
 @pytest.mark.parametrize(

@@ -248,6 +248,9 @@ def test_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
         (["-"], "-: is of this machine alone"),
         (["film.mp4", "--ray-address", "127.0.0.1:1"], "cannot reach 127.0.0.1:1: "),
         (["film.mp4", "--engine", "local", "--ray-cpus", "2"], "--ray-cpus: belongs to --engine"),
+        (["film.mp4", "--ray-gpus", "1.5"], "--ray-gpus: 0, a part of 1, or a whole number"),
+        (["film.mp4", "--ray-gpus", "nan"], "--ray-gpus: 0, a part of 1, or a whole number"),
+        (["film.mp4", "--ray-gpus", "-1"], "--ray-gpus: 0, a part of 1, or a whole number"),
     ],
 )
 def test_mistakes(

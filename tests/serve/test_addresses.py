@@ -21,6 +21,7 @@ from stclip.serve.addresses import fetch, is_public
         "::1", "::", "fe80::1", "fe80::1%eth0", "fc00::1", "ff02::1", "2001:db8::1",
         "::ffff:127.0.0.1", "::ffff:169.254.169.254", "2002:7f00:1::", "2002:a9fe:a9fe::",
         "64:ff9b::7f00:1", "64:ff9b:1::a00:1", "2001:0:5ef5:79fd:0:0:80ff:fffe",
+        "fec0::1", "::7f00:1", "::ffff:0:7f00:1", "::ffff:0:808:808", "4000::1",
     ],
 )  # fmt: skip
 def test_addresses_that_are_not_public(address: str) -> None:
@@ -75,9 +76,12 @@ def get(server: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(socket, "getaddrinfo", resolve)
     server.asked.clear()
 
-    def get(address: str, public: Any = lambda ip: ip == "127.0.0.1") -> Path:
+    def get(
+        address: str, public: Any = lambda ip: ip == "127.0.0.1", port: int = port, **options: Any
+    ) -> Path:
         target = tmp_path / "upload"
-        fetch(address, target, 1000, public=public, ports={"http": port, "https": port})
+        ports = {"http": port, "https": port}
+        fetch(address, target, 1000, public=public, ports=ports, **options)
         return target
 
     return get
@@ -86,6 +90,33 @@ def get(server: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 def test_a_transfer_that_breaks_off_is_no_video(get: Any) -> None:
     with pytest.raises(UserError, match="broke off"):
         get("http://video.example/short")
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_server_that_drips(get: Any, scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A byte of the header, or of the handshake, now and then is as slow as none."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        over = threading.Event()
+
+        def drip() -> None:
+            with listening.accept()[0] as peer:
+                while not over.wait(0.05):
+                    try:
+                        peer.sendall(b"H" if scheme == "http" else b"\x16\x03\x03\x3f\xff")
+                    except OSError:
+                        return
+                    if scheme == "https":
+                        over.wait()
+
+        thread = threading.Thread(target=drip)
+        thread.start()
+        port = listening.getsockname()[1]
+        try:
+            with pytest.raises(UserError, match="the download took too long"):
+                get(f"{scheme}://video.example/x", port=port, seconds=0.5)
+        finally:
+            over.set()
+            thread.join()
 
 
 def test_a_video_is_fetched(get: Any, server: Any) -> None:

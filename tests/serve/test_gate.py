@@ -1,6 +1,7 @@
 """What can be reached of the server, and how large requests may be."""
 
 import asyncio
+import os
 from pathlib import Path
 from typing import Any
 
@@ -89,5 +90,45 @@ def test_a_length_that_does_not_hold(gate: Gate) -> None:
 
 
 def test_uploads_do_not_fill_the_disk(gate: Gate, tmp_path: Path) -> None:
-    (tmp_path / "uploads" / "large").write_bytes(b"0" * 10_000)
+    """The room of ten is for ten; old ones, which jobs have taken, make room for new ones."""
+    for n in range(9):
+        (tmp_path / "uploads" / str(n)).write_bytes(b"0" * 60_000)
+    assert ask(gate, "POST", "/gradio_api/upload", 500)[0] == 200
+    (tmp_path / "uploads" / "large").write_bytes(b"0" * 100_000)
     assert ask(gate, "POST", "/gradio_api/upload", 500)[0] == 507
+    os.utime(tmp_path / "uploads" / "0", (0, 0))
+    os.utime(tmp_path / "uploads" / "1", (0, 0))
+    assert ask(gate, "POST", "/gradio_api/upload", 500)[0] == 200
+    assert not (tmp_path / "uploads" / "0").exists()
+    assert (tmp_path / "uploads" / "2").exists()
+
+
+def test_uploads_at_the_same_time(tmp_path: Path) -> None:
+    """What is still coming is counted before it lies on the disk."""
+    largest = 1 << 20
+    statuses: list[int] = []
+    inner: list[Any] = []
+
+    async def nested(scope: Any, receive: Any, send: Any) -> None:
+        inner.append(scope)
+        if len(inner) < 20:
+            await one()
+        await behind(scope, receive, send)
+
+    gate = Gate(nested, tmp_path, largest)
+
+    async def one() -> None:
+        async def send(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                statuses.append(message["status"])
+
+        headers = [(b"content-length", str(largest).encode())]
+        path = "/gradio_api/upload"
+        await gate({"type": "http", "method": "POST", "path": path, "headers": headers}, None, send)  # type: ignore[arg-type]
+
+    asyncio.run(one())
+    assert sorted(statuses) == [200] * 10 + [507]
+    statuses.clear()
+    inner[:] = [None] * 20
+    asyncio.run(one())
+    assert statuses == [200]

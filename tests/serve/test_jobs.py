@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+import stclip.serve.jobs as jobs_module
 from stclip.errors import UserError
 from stclip.serve.jobs import CANCELLED, DONE, FAILED, RUNNING, WAITING, Job, Jobs, Limits, Request
 
@@ -46,9 +47,13 @@ class House:
 
     def __init__(self, folder: Path, count: int, **limits: Any) -> None:
         self.workers: list[Pretender] = []
+        self.broken = 0  # how many workers cannot be started
         self.jobs = Jobs(folder, self._hire, count, Limits(**limits))
 
     def _hire(self, wait: bool) -> Pretender:
+        if not wait and self.broken:
+            self.broken -= 1
+            raise OSError("no memory")
         self.workers.append(Pretender())
         return self.workers[-1]
 
@@ -194,3 +199,33 @@ def test_what_an_earlier_server_left_goes(tmp_path: Path, house: Callable[..., H
         path.mkdir(parents=True)
     house()
     assert not any(path.exists() for path in left)
+
+
+def test_a_worker_that_cannot_be_started_at_once(
+    house: Callable[..., House], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs_module, "_HIRE_SECONDS", 0.01)
+    one = house()
+    one.broken = 2
+    first = one.submit("a")
+    one.workers[0].says.put(EOFError)
+    until(lambda: first.state == FAILED)
+    second = one.submit("b")
+    until(lambda: second.state == RUNNING)
+    one.workers[1].says.put(("done", {}))
+    until(lambda: second.state == DONE)
+
+
+def test_removing_goes_on_after_a_fault(
+    house: Callable[..., House], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs_module, "_SWEEP_SECONDS", 0.01)
+    calls: list[None] = []
+
+    def sweep(jobs: Jobs) -> None:
+        calls.append(None)
+        raise RuntimeError("odd")
+
+    monkeypatch.setattr(Jobs, "sweep", sweep)
+    house()
+    until(lambda: len(calls) > 1)

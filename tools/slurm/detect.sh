@@ -25,6 +25,10 @@ fi
 mapfile -t videos < <(grep '[^[:space:]]' "$1")
 shift
 if [ -n "${SHARES:-}" ]; then
+    if [ $((SLURM_ARRAY_TASK_MAX - SLURM_ARRAY_TASK_MIN + 1)) -ne "$SLURM_ARRAY_TASK_COUNT" ]; then
+        echo "SHARES=1: an array without gaps expected, as --array=0-7; this one would leave videos out" >&2
+        exit 2
+    fi
     first=$((SLURM_ARRAY_TASK_ID - SLURM_ARRAY_TASK_MIN))
     all=("${videos[@]}")
     videos=()
@@ -38,16 +42,17 @@ if [ ${#videos[@]} -eq 0 ]; then
 fi
 export OMP_NUM_THREADS=${SLURM_CPUS_PER_TASK:-1}
 
-again=
-trap 'again=1; scancel --signal=TERM "$SLURM_JOB_ID"' USR1 # of the step, not of this script
+again=0
+trap 'again=$((again + 1)); scancel --signal=TERM "$SLURM_JOB_ID"' USR1 # of the step, not of this script
 srun --cpus-per-task="$OMP_NUM_THREADS" "${STCLIP:-stclip}" detect "${videos[@]}" --resume "$@" &
 step=$!
 while
+    before=$again
     wait "$step"
     status=$?
-    [ "$status" -eq 138 ] # 128 + USR1: the trap ended this wait, not the step
+    [ "$again" -ne "$before" ] && [ "$status" -eq 138 ] # the trap ended this wait, not the step
 do :; done
-if [ -n "$again" ] && [ "$status" -ne 0 ]; then
+if [ "$again" -ne 0 ] && [ "$status" -ne 0 ]; then
     scontrol requeue "$SLURM_JOB_ID"
 fi
 exit "$status"

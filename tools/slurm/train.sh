@@ -29,8 +29,8 @@ cores=${SLURM_CPUS_PER_TASK:-1}
 export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 # restarts need it (GETTING_STARTED.md)
 export OMP_NUM_THREADS=$((cores > processes ? cores / processes : 1))
 
-again=
-trap 'again=1; scancel --signal=TERM "$SLURM_JOB_ID"' USR1 # of the step, not of this script
+again=0
+trap 'again=$((again + 1)); scancel --signal=TERM "$SLURM_JOB_ID"' USR1 # of the step, not of this script
 srun --cpus-per-task="$cores" "${PYTHON:-python}" -m torch.distributed.run \
     --nnodes="$SLURM_JOB_NUM_NODES" --nproc-per-node="$processes" --max-restarts="${RESTARTS:-3}" \
     --rdzv-backend=c10d --rdzv-id="$SLURM_JOB_ID" \
@@ -38,11 +38,12 @@ srun --cpus-per-task="$cores" "${PYTHON:-python}" -m torch.distributed.run \
     -m stclip train --resume "$@" &
 step=$!
 while
+    before=$again
     wait "$step"
     status=$?
-    [ "$status" -eq 138 ] # 128 + USR1: the trap ended this wait, not the step
+    [ "$again" -ne "$before" ] && [ "$status" -eq 138 ] # the trap ended this wait, not the step
 do :; done
-if [ -n "$again" ] && [ "$status" -ne 0 ]; then
+if [ "$again" -ne 0 ] && [ "$status" -ne 0 ]; then
     scontrol requeue "$SLURM_JOB_ID"
 fi
 exit "$status"
