@@ -106,7 +106,7 @@ def test_offline_it_says_which_file_to_put_where(tmp_path: Path) -> None:
     assert done.returncode == 2
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert f"ViT-B-16.pt by hand and put it at {tmp_path / 'cache/ViT-B-16.pt'}" in line
-    assert line.endswith("or name the file of any CLIP with --clip FILE")
+    assert line.endswith("or give the file of any CLIP as clip (--clip FILE)")
 
 
 @pytest.mark.parametrize("words", [[], ["VIDEO=my.mp4"], ["ACTIONS=walk", "VIDEO="]])

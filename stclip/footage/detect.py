@@ -36,7 +36,7 @@ def check_names(actions: Sequence[str], none_of: Sequence[str] = ()) -> dict[str
     """
     labels = [*actions, *none_of]
     if not actions:
-        raise UserError("no actions: name at least one, such as --actions walk wave 'fall down'")
+        raise UserError("no actions: name at least one, such as walk, wave, 'fall down'")
     empty = [name for name in labels if not isinstance(name, str) or not name.strip()]
     names = [] if empty else [split_label(name)[0] for name in labels]
     twice = sorted({name for name in names if names.count(name) > 1})
@@ -46,7 +46,7 @@ def check_names(actions: Sequence[str], none_of: Sequence[str] = ()) -> dict[str
     if len(labels) == 1:
         raise UserError(
             f"actions: {labels[0]!r} alone would get a score of 1 whatever is seen; add others, or "
-            "what else people do as --none-of standing 'nothing special'"
+            "say what else people do under none_of (--none-of), such as standing"
         )
     return {"wordings": labels} if names != labels else {}
 
@@ -82,8 +82,8 @@ def load_model(
         for option, given in {"weights": weights, "clip": clip, "crop weight": crop_weight}.items():
             if given is not None:
                 raise UserError(
-                    f"{option}: {onnx} has its model in it; give either the file of --onnx or "
-                    "--weights, --clip and --crop-weight"
+                    f"{option}: {onnx} has its model in it; give either the ONNX file or weights, "
+                    "a CLIP and a crop weight"
                 )
         exported = OnnxModel(onnx)
         if exported.groups is None:
@@ -106,7 +106,7 @@ def load_model(
         return trained, facts
     if crop_weight is not None:
         raise UserError(
-            "crop weight: belongs to an ST-CLIP (--weights); CLIP as it is adds frame and crop"
+            "crop weight: belongs to the weights of an ST-CLIP; CLIP as it is adds frame and crop"
         )
     clip = _CLIP if clip is None else clip
     try:
@@ -114,7 +114,7 @@ def load_model(
     except UserError as error:
         if clip not in available_models():
             raise
-        raise UserError(f"{error}; or name the file of any CLIP with --clip FILE") from error
+        raise UserError(f"{error}; or give the file of any CLIP as clip (--clip FILE)") from error
     model = Baseline(loaded, frame=True, crop=True, temperature=_TEMPERATURE)
     detector = Detector(model.to(choose_device(device)), labels)
     name = "CLIP, frame and crop, without training"
