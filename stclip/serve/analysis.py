@@ -119,6 +119,7 @@ def _answer(
         threshold = Settings().detector_threshold
         settings = Settings(
             detector=request.detector,
+            track_threshold=request.track_threshold,
             score_every=request.score_every,
             events=EventRule(
                 window=request.window,

@@ -10,6 +10,7 @@ from stclip.serve.jobs import Request
 from stclip.serve.worker import Offer
 
 NONE_OF = "standing, sitting, walking, nothing special"  # unless the user says otherwise
+LEAST_BOX = 0.2  # as detector_threshold of Settings, which are not imported: torch is large
 _MOST_NAMES, _LONGEST_NAME = 40, 120
 
 
@@ -33,8 +34,8 @@ def _clean(name: str) -> str:
 
 def request_of(
     offer: Offer, name: str, address: str, actions: str, none_of: str, model: str, detector: str,
-    start: float | None, end: float | None, score_every: float, window: float, threshold: float,
-    min_seconds: float,
+    track_threshold: float, start: float | None, end: float | None, score_every: float,
+    window: float, threshold: float, min_seconds: float,
 ) -> Request:  # fmt: skip
     """What the fields of the page stand for.
 
@@ -65,11 +66,12 @@ def request_of(
         raise UserError(f"From second {begin:g} to {stop:g}: the second must be the larger one.")
     return Request(
         name, tuple(wanted), tuple(others), model, detector, begin, stop,
-        _within("Look every ... seconds", score_every, 0.1, 1),
-        _within("Average over ... seconds", window, 0.5, 4),
-        _within("Sure enough from", threshold, 0, 1),
-        _within("Ignore what is shorter", min_seconds, 0, 5),
+        _within("How often to look", score_every, 0.1, 1),
+        _within("Average over", window, 0.5, 4),
+        _within("Report from a score of", threshold, 0, 1),
+        _within("Leave out what is shorter", min_seconds, 0, 5),
         address.strip(),
+        _within("Follow people from a score of", track_threshold, LEAST_BOX, 1),
     )  # fmt: skip
 
 

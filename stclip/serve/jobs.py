@@ -73,6 +73,7 @@ class Request:
         threshold: averaged score that begins an event.
         min_seconds: shorter events are dropped.
         address: where the video is to be fetched from; empty for an uploaded one.
+        track_threshold: score of a box from which somebody is followed.
     """
 
     name: str
@@ -87,6 +88,7 @@ class Request:
     threshold: float = 0.5
     min_seconds: float = 0.5
     address: str = ""
+    track_threshold: float = 0.5
 
 
 # What a worker says: "progress", "done", "error" (one line for the user) or "fault" (a traceback).
@@ -153,9 +155,9 @@ class Job:
 
     @property
     def left(self) -> float | None:
-        """Seconds of work that remain, as the part that is done tells; None if too little is."""
+        """Seconds of work that remain, as the part that is done tells; None if it cannot tell."""
         share = self.progress.get("share", 0.0)
-        if self.state != RUNNING or share < 0.1:
+        if self.state != RUNNING or not 0.1 <= share < 0.98:  # at last results are written
             return None
         return (time.monotonic() - self.begun) * (1 - share) / share
 

@@ -13,3 +13,19 @@ document.addEventListener("click", event => {
     frame.scrollIntoView({ behavior: "smooth", block: "start" });
   }
 });
+
+/* A film in a form that this browser does not know is no fault of the film. */
+for (const name of ["error", "loadeddata"]) {
+  document.addEventListener(name, event => {
+    const field = event.target.tagName === "VIDEO" && event.target.closest("#st-video");
+    if (!field) { return; }
+    document.getElementById("st-unseen")?.remove();
+    if (name === "error") {
+      const note = document.createElement("p");
+      note.id = "st-unseen";
+      note.className = "st-dim";
+      note.textContent = "Your browser cannot show this film. It can be looked at all the same, unless it is damaged.";
+      field.after(note);
+    }
+  }, true);
+}

@@ -15,7 +15,7 @@ from fastapi.responses import FileResponse
 
 from stclip.errors import UserError
 from stclip.serve import view
-from stclip.serve.fields import NONE_OF, request_of, video_of
+from stclip.serve.fields import LEAST_BOX, NONE_OF, request_of, video_of
 from stclip.serve.gate import Gate
 from stclip.serve.jobs import DONE, Job, Jobs
 from stclip.serve.worker import Offer
@@ -173,26 +173,31 @@ def _blocks(jobs: Jobs, offer: Offer, examples: Sequence[Example]) -> gradio.Blo
                         label="Person detector",
                         visible=len(offer.detectors) > 1,
                     )
+                    track_threshold = gradio.Slider(
+                        LEAST_BOX, 0.9, 0.5, step=0.05, label="Follow people from a score of",
+                        info="The person detector's: lower finds more people, and more that is "
+                        "none.",
+                    )  # fmt: skip
                     with gradio.Row():
                         start = gradio.Number(0, label="From second", minimum=0, min_width=120)
                         end = gradio.Number(
                             0, label="To second (0: the end)", minimum=0, min_width=120
                         )
                     threshold = gradio.Slider(
-                        0.05, 0.95, 0.5, step=0.05, label="Sure enough from",
-                        info="The score at which an action is reported: lower finds more, and more "
-                        "that is wrong.",
+                        0.05, 0.95, 0.5, step=0.05, label="Report from a score of",
+                        info="Of an action: lower finds more, and more that is wrong. What has "
+                        "begun goes on while the score is at least 0.7 of this.",
                     )  # fmt: skip
                     score_every = gradio.Slider(
-                        0.1, 1, 0.5, step=0.1, label="Look every ... seconds",
+                        0.1, 1, 0.5, step=0.1, label="How often to look (seconds)",
                         info="Shorter is slower and finds short actions.",
                     )  # fmt: skip
                     window = gradio.Slider(
-                        0.5, 4, 2, step=0.5, label="Average over ... seconds",
+                        0.5, 4, 2, step=0.5, label="Average over (seconds)",
                         info="Longer is steadier.",
                     )  # fmt: skip
                     min_seconds = gradio.Slider(
-                        0, 5, 0.5, step=0.5, label="Ignore what is shorter than ... seconds"
+                        0, 5, 0.5, step=0.5, label="Leave out what is shorter than (seconds)"
                     )
                 with gradio.Row():
                     run = gradio.Button("3. Find out", variant="primary")
@@ -246,8 +251,8 @@ def _blocks(jobs: Jobs, offer: Offer, examples: Sequence[Example]) -> gradio.Blo
             return [str(example.path), example.actions, example.none_of, example.model]
 
         options = [
-            actions, none_of, model, detector, start, end, score_every, window, threshold,
-            min_seconds,
+            actions, none_of, model, detector, track_threshold, start, end, score_every, window,
+            threshold, min_seconds,
         ]  # fmt: skip
         # Nothing of these is an API, and none waits for another user's.
         quiet: dict[str, Any] = {

@@ -109,10 +109,10 @@ def _answer(progress: dict[str, Any]) -> list[tuple[str, list[tuple[dict[str, An
 
 
 def clock(seconds: float) -> str:
-    """0:07, 1:02:03."""
-    whole = int(seconds)
+    """0:07.4, 1:02:03.0."""
+    whole, tenth = divmod(round(10 * seconds), 10)
     front = f"{whole // 3600}:{whole // 60 % 60:02}" if whole >= 3600 else f"{whole // 60}"
-    return f"{front}:{whole % 60:02}"
+    return f"{front}:{whole % 60:02}.{tenth}"
 
 
 def duration(seconds: float) -> str:

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from stclip.errors import UserError
-from stclip.serve.fields import NONE_OF, names, request_of, video_of
+from stclip.footage.pipeline import Settings
+from stclip.serve.fields import LEAST_BOX, NONE_OF, names, request_of, video_of
 from stclip.serve.jobs import DONE, Job, Jobs, Request
 from stclip.serve.view import clock, duration, outcome
 from stclip.serve.worker import Offer
@@ -15,21 +16,22 @@ from stclip.serve.worker import Offer
 OFFER = Offer({"puppet": {"clip": "puppet"}})
 FIELDS: dict[str, Any] = {
     "actions": "wave\nclap, wave ", "none_of": "standing,  Clap\n,", "model": "puppet",
-    "detector": "nanodet", "start": 0, "end": 0, "score_every": 0.5, "window": 2,
-    "threshold": 0.5, "min_seconds": 0.5,
+    "detector": "nanodet", "track_threshold": 0.3, "start": 0, "end": 0, "score_every": 0.5,
+    "window": 2, "threshold": 0.5, "min_seconds": 0.5,
 }  # fmt: skip
 
 
 def test_fields_become_a_request() -> None:
     request = request_of(OFFER, "a.mp4", "", **FIELDS)
     assert (request.actions, request.none_of) == (("wave", "clap"), ("standing",))
-    assert (request.start, request.end) == (0, math.inf)
+    assert (request.start, request.end, request.track_threshold) == (0, math.inf, 0.3)
     for wanted, others in [
         ("sit down, wave", ["standing", "walking", "nothing special"]),
         ("Walk|walks around, stand up", ["sitting", "nothing special"]),
     ]:
         fields = {**FIELDS, "actions": wanted, "none_of": NONE_OF}
         assert list(request_of(OFFER, "a.mp4", "", **fields).none_of) == others
+    assert Settings().detector_threshold == LEAST_BOX
     assert names("a\n\nb,,a") == ["a", "b"]
 
 
@@ -49,6 +51,7 @@ def test_fields_become_a_request() -> None:
         ({"window": 1e9}, "0.5 to 4 expected"),
         ({"threshold": math.nan}, "0 to 1 expected"),
         ({"threshold": "x"}, "0 to 1 expected"),
+        ({"track_threshold": 0.1}, "0.2 to 1 expected"),
     ],
 )
 def test_fields_that_cannot_be(changed: dict[str, Any], error: str) -> None:
@@ -85,11 +88,11 @@ def test_names_are_escaped(tmp_path: Path) -> None:
         assert "<img" not in html
         assert f'data-state="{state}"' in html
     job.state = DONE
-    assert "1:01 – 1:10" in outcome(jobs, job, 1)
+    assert "1:01.5 – 1:10.0" in outcome(jobs, job, 1)
 
 
 def test_times_in_words() -> None:
     assert [duration(s) for s in (0, 12, 60, 100, 600, 3600, 7200)] == [
         "5 seconds", "10 seconds", "1 minute", "2 minutes", "10 minutes", "1 hour", "2 hours"
     ]  # fmt: skip
-    assert [clock(s) for s in (7.9, 70, 3723)] == ["0:07", "1:10", "1:02:03"]
+    assert [clock(s) for s in (7.94, 59.97, 3723)] == ["0:07.9", "1:00.0", "1:02:03.0"]

@@ -173,8 +173,8 @@ def test_from_upload_to_downloads(browser: Any, server: Server, films: dict[str,
     tab.page.reload()
     tab.page.get_by_role("button", name="More options").click()
     tab.page.get_by_label("What else may people do?").fill("")  # something has a third then
-    tab.page.get_by_label("Sure enough from").first.fill("0.05")
-    tab.page.get_by_label("Sure enough from").first.press("Tab")
+    tab.page.get_by_label("Report from a score of").first.fill("0.05")
+    tab.page.get_by_label("Report from a score of").first.press("Tab")
     tab.begin(films["film"], "walk, <img src=x onerror=alert(1)> ${alert(2)} {{alert(3)}}\nwave")
     token = tab.token()
     tab.wait("running")
@@ -263,6 +263,7 @@ def test_what_goes_wrong(browser: Any, server: Server, films: dict[str, Path]) -
         assert f"{name}.mp4: cannot be read as a video" in text
         assert str(server.files) not in text
         tab.shoot(name)
+        assert tab.page.get_by_text("Your browser cannot show this film").count() == 1
         tab.page.reload()
         tab.wait("failed")
         tab.page.goto(server.url)
