@@ -175,8 +175,8 @@ def _blocks(jobs: Jobs, offer: Offer, examples: Sequence[Example]) -> gradio.Blo
                     )
                     track_threshold = gradio.Slider(
                         LEAST_BOX, 0.9, 0.5, step=0.05, label="Follow people from a score of",
-                        info="The person detector's: lower finds more people, and more that is "
-                        "none.",
+                        info="The person detector's: lower finds more people, and boxes "
+                        "around nobody.",
                     )  # fmt: skip
                     with gradio.Row():
                         start = gradio.Number(0, label="From second", minimum=0, min_width=120)
