@@ -13,7 +13,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
 
 help:
 	@echo "make install     make .venv and install the package into it"
-	@echo "make quickstart  draw the Puppet benchmark, train and test on it, write a report (12 minutes)"
+	@echo "make quickstart  draw the Puppet benchmark, train and test on it, write a report (7 to 12 minutes)"
 	@echo "make demo VIDEO=my.mp4 ACTIONS=\"walk,fall down\""
 	@echo "                 who does what when in a video of yours (downloads CLIP once, 350 MB);"
 	@echo "                 more options of stclip detect: DETECT=\"--none-of standing --clip FILE\""
