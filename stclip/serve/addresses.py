@@ -106,10 +106,13 @@ class _Pinned(http.client.HTTPConnection):
         super().__init__(host, port, timeout=_SILENCE)
         self.default_port = port  # so that the header Host is the name alone
         self._peer, self._context = peer, context
+        self._late = False
 
     def connect(self) -> None:
         """Connect; a proxy of the environment is not used."""
         self.sock = socket.create_connection((self._peer, self.port), _SILENCE)
+        if self._late:
+            raise TimeoutError
         if self._context is not None:
             self.sock = self._context.wrap_socket(
                 self.sock, server_hostname=self.host, do_handshake_on_connect=False
@@ -118,6 +121,7 @@ class _Pinned(http.client.HTTPConnection):
 
     def abort(self) -> None:
         """End all waiting for the server, from another thread."""
+        self._late = True
         with suppress(OSError, AttributeError):  # it may be closed, or not be open yet
             self.sock.shutdown(socket.SHUT_RDWR)
 

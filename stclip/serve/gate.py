@@ -72,7 +72,8 @@ class Gate:
                 headers["referrer-policy"] = "same-origin"  # addresses hold tokens
             await send(message)
 
-        length = _length_of(scope) if scope["path"].startswith(_UPLOAD) else 0
+        uploads = scope["method"] == "POST" and scope["path"].startswith(_UPLOAD)
+        length = _length_of(scope) if uploads else 0
         self._coming += length
         try:
             await self._app(scope, receive, send_on)
