@@ -306,7 +306,7 @@ def test_the_crops_feature_beside_trained_weights(tmp_path: Path) -> None:
     assert (model.model.crop_weight, facts["crop_weight"]) == (0.5, 0.5)
     with pytest.raises(UserError, match=r"crop weight: 0 or more expected, found -1"):
         give(weights=tmp_path / "a.pth", crop_weight=-1.0)
-    with pytest.raises(UserError, match=r"crop weight: belongs to an ST-CLIP"):
+    with pytest.raises(UserError, match=r"crop weight: belongs to the weights of an ST-CLIP"):
         give(clip="puppet", crop_weight=1.0)
 
 
