@@ -259,7 +259,8 @@ def _parser() -> Parser:
     add("--resume", action="store_true", help="continue an interrupted video")
     add(
         "--export", nargs="+", default=[], choices=tuple(EXPORTS), metavar="FORMAT",
-        help=f"files for annotation tools as well: {', '.join(EXPORTS)}",
+        help=f"files for annotation tools as well: {', '.join(EXPORTS)}; cvat has one action "
+        "for a box: where events overlap, that of the highest score",
     )  # fmt: skip
     add = parser.add_argument_group("several machines").add_argument
     add(

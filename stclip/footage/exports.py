@@ -39,7 +39,7 @@ def export(footage: Footage, kind: str, folder: Path) -> list[Path]:
         UserError: there is no such format, a package is missing, or a file cannot be written.
     """
     if kind not in EXPORTS:
-        raise UserError(f"--export {kind}: choose among {', '.join(EXPORTS)}")
+        raise UserError(f"export {kind}: choose among {', '.join(EXPORTS)}")
     return EXPORTS[kind](footage, folder)
 
 
@@ -247,7 +247,7 @@ def _elan(footage: Footage, folder: Path) -> list[Path]:
     try:
         from pympi import Eaf
     except ImportError as error:
-        raise UserError("--export elan: needs pympi-ling; pip install 'stclip[elan]'") from error
+        raise UserError("export elan: needs pympi-ling; pip install 'stclip[elan]'") from error
     document = Eaf(author="stclip")
     document.remove_tier("default")
     document.add_linked_file(str(footage.video["path"]), mimetype="video/mp4")

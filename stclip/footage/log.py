@@ -73,7 +73,7 @@ class Log:
         if first != _first_line(key):
             raise UserError(
                 f"{path}: of a run with another video, model or settings, which cannot be "
-                "continued with these; without --resume it is kept under another name"
+                "continued with these; without resume (--resume) it is kept under another name"
             )
         try:
             with format_of("a log of stclip detect", str(path)):

@@ -182,7 +182,7 @@ class Detection:
         if resume and isinstance(self.source, LiveSource):
             raise UserError(
                 f"{self.source.location}: what a camera shows now is not what it showed then; "
-                "leave out --resume, and earlier results are kept under another name"
+                "leave out resume (--resume), and earlier results are kept under another name"
             )
         _make_room(folder, resume)
         log = Log.open(folder / LOG, self._key(), resume)

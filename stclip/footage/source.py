@@ -95,7 +95,7 @@ class Source(ABC):
         end: float = math.inf,
     ) -> None:
         if not start < end:
-            raise UserError(f"--start {start:g}, --end {end:g}: a start before the end expected")
+            raise UserError(f"start {start:g}, end {end:g}: a start before the end expected")
         self.name, self.location = name, location
         self.fps, self.duration = fps, duration
         self.start, self.end = start, end
@@ -111,7 +111,8 @@ class Source(ABC):
                 found = True
                 yield Frame(number, seconds, picture())
         if not found:
-            part = "" if (self.start, self.end) == (0, math.inf) else " from --start to --end"
+            part = "" if self.start == 0 else f" from second {self.start:g}"
+            part += "" if self.end == math.inf else f" before second {self.end:g}"
             raise UserError(f"{self.location}: no frame{part} can be decoded; damaged, too short?")
 
     @abstractmethod

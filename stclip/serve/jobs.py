@@ -124,6 +124,7 @@ class Job:
         progress: the last that the worker said: facts for the page.
         error: what went wrong, in words for the user.
         begun: when work began, on the clock of ``time.monotonic``.
+        heard: when the worker said the last of ``progress``, likewise.
         ended: when it ended, likewise.
         unwanted: whether it is to be cancelled.
     """
@@ -135,6 +136,7 @@ class Job:
     progress: dict[str, Any] = field(default_factory=dict)
     error: str = ""
     begun: float = 0.0
+    heard: float = 0.0
     ended: float = 0.0
     unwanted: bool = False
 
@@ -159,7 +161,9 @@ class Job:
         share = self.progress.get("share", 0.0)
         if self.state != RUNNING or not 0.1 <= share < 0.98:  # at last results are written
             return None
-        return (time.monotonic() - self.begun) * (1 - share) / share
+        silent = time.monotonic() - self.heard  # else it would grow while nothing is said
+        left = (self.heard - self.begun) * (1 - share) / share - silent
+        return left if left > 0 else None
 
 
 class Jobs:
@@ -259,16 +263,14 @@ class Jobs:
             running = [other for other in self._jobs.values() if other.state == RUNNING]
             before = self.position(job)
         now, usual = time.monotonic(), list(self._took)
-        for other in running:
-            if not self._took and other.left is not None:
-                usual.append(now - other.begun + other.left)
+        gone = [now - other.begun for other in running]
+        left = [other.left for other in running]  # once: it changes meanwhile
+        if not self._took:
+            usual = [a + b for a, b in zip(gone, left, strict=True) if b is not None]
         if not usual:
             return None
         mean = statistics.fmean(usual)
-        free = [
-            max(mean - (now - other.begun), 0.0) if other.left is None else other.left
-            for other in running
-        ]
+        free = [max(mean - a, 0.0) if b is None else b for a, b in zip(gone, left, strict=True)]
         free += [0.0] * (self._count - len(free))
         heapq.heapify(free)
         for _ in range(before):
@@ -356,7 +358,7 @@ class Jobs:
                 return False
             kind, content = message or _SILENT
             if kind == "progress":
-                job.progress = content
+                job.progress, job.heard = content, time.monotonic()
             elif kind == "done":
                 job.upload.unlink(missing_ok=True)
                 self._took.append(time.monotonic() - job.begun)

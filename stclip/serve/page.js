@@ -21,6 +21,7 @@ for (const name of ["error", "loadeddata"]) {
     if (!field) { return; }
     document.getElementById("st-unseen")?.remove();
     if (name === "error") {
+      event.stopPropagation(); /* Gradio would show "Error: Video not playable" */
       const note = document.createElement("p");
       note.id = "st-unseen";
       note.className = "st-dim";

@@ -11,14 +11,19 @@ import jinja2
 from stclip.serve.jobs import DONE, FAILED, RUNNING, WAITING, Job, Jobs
 
 PAGE = "index.html"
-# What others may read of a job: name, type, and what the link says. The page itself has no link.
+# What others may read of a job: name, type, what the link says, and its hint. The page itself has
+# no link.
 FILES = {
-    "annotated.mp4": ("video/mp4", "video with boxes"),
-    "events.csv": ("text/csv", "events (csv)"),
-    "result.json": ("application/json", "everything (json)"),
-    "cvat.xml": ("application/xml", "for CVAT (xml)"),
-    PAGE: ("text/html", ""),
-}
+    "annotated.mp4": ("video/mp4", "video with boxes", ""),
+    "events.csv": ("text/csv", "events (csv)", ""),
+    "result.json": ("application/json", "everything (json)", ""),
+    "cvat.xml": (
+        "application/xml", "for CVAT (xml)",
+        "to correct by hand; a box has one action at a time there: where events overlap, that of "
+        "the highest score",
+    ),
+    PAGE: ("text/html", "", ""),
+}  # fmt: skip
 
 
 def asset(name: str) -> str:
@@ -68,7 +73,7 @@ def outcome(jobs: Jobs, job: Job, detectors: int) -> str:
             "looking": looking,
             "phase": "Looking at the video:" if looking else f"{phase} ...",
             "share": progress.get("share"),
-            "left": None if left is None else duration(left),
+            "left": "" if left is None else _left(left),
             "persons": progress.get("persons", []),
         }
     elif state == FAILED:
@@ -83,8 +88,8 @@ def outcome(jobs: Jobs, job: Job, detectors: int) -> str:
             "some": any(found for _, found in answer),
             "detectors": detectors,
             "files": [
-                (file, text)
-                for file, (_, text) in FILES.items()
+                (file, text, hint)
+                for file, (_, text, hint) in FILES.items()
                 if text and (job.results / file).exists()
             ],
             "link": f"jobs/{job.token}",
@@ -121,6 +126,11 @@ def duration(seconds: float) -> str:
         if seconds >= 1.5 * size or seconds == size:
             return _count(round(seconds / size), name)
     return _count(max(5 * round(seconds / 5), 5), "second")
+
+
+def _left(seconds: float) -> str:
+    """The last seconds are not counted down in steps of five: it would seem to stand still."""
+    return f"about {duration(seconds)}" if seconds >= 7.5 else "a few seconds"
 
 
 def _count(number: int, word: str) -> str:

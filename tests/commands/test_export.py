@@ -204,5 +204,6 @@ def test_the_packages_are_an_extra(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_onnx_file_stands_alone(options: list[str], tmp_path: Path) -> None:
     film = write_film(tmp_path / "film.mp4", [drawn_frame(64, 48, [])] * 2)
     words = [str(film), "--actions", "wave", "sit", "--onnx", "stclip.onnx", *options]
-    with pytest.raises(UserError, match=r"stclip\.onnx has its model in it; give either the ONNX file"):
+    message = r"stclip\.onnx has its model in it; give either the ONNX file"
+    with pytest.raises(UserError, match=message):
         load_command("detect").main(words)

@@ -159,7 +159,7 @@ def test_an_interrupted_run_goes_on_and_ends_alike(
     assert 'src="annotated.mp4"' in (tmp_path / "film/index.html").read_text()
     with av.open(str(tmp_path / "film/annotated.mp4")) as container:
         assert len(list(container.decode(video=0))) == 16
-    with pytest.raises(UserError, match=r"another video, model or settings.* without --resume"):
+    with pytest.raises(UserError, match=r"another video, model or settings.* without resume"):
         command(film, "--out", str(tmp_path), "--resume", "--score-every", "0.2")
     asked = []
     monkeypatch.setattr(pipeline.Detection, "_note", plain)
@@ -421,7 +421,7 @@ def test_a_window_at_a_time_gives_what_the_detector_gives(marked: bool, tmp_path
         (["--actions", "walk", "sit", "--detector", "magic"], "magic"),
         (["--actions", "walk", "sit", "--boxes", "nowhere.jsonl"], "nowhere.jsonl"),
         (["--actions", "walk", "sit", "--clip", "nothing.pt"], "nothing.pt"),
-        (["--actions", "a", "b", "--clip", "puppet", "--start", "5", "--end", "4"], "--start 5"),
+        (["--actions", "a", "b", "--clip", "puppet", "--start", "5", "--end", "4"], "start 5,"),
     ],
 )  # fmt: skip
 def test_mistakes_are_one_line(film: Path, words, message, capsys) -> None:

@@ -198,7 +198,7 @@ def test_elan_is_read_by_pympi(tmp_path: Path) -> None:
 
 
 def test_there_is_no_such_export(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=f"choose among {', '.join(EXPORTS)}"):
+    with pytest.raises(UserError, match=f"^export [a-z]+: choose among {', '.join(EXPORTS)}"):
         export(footage(), "excel", tmp_path)
     assert action_at([], 1.0) == "none"
 

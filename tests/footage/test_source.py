@@ -61,8 +61,10 @@ def test_a_part_of_a_file(tmp_path: Path) -> None:
     times = [8.0, 8.08, 8.16, 8.24, 8.32, 8.4, 8.48]
     assert part == list(zip(range(101, 108), times, strict=True))  # numbered as in the whole
     assert source.expected == 6  # at 12.5 a second
-    with pytest.raises(UserError, match="no frame from --start to --end"):
+    with pytest.raises(UserError, match="no frame from second 100 can be"):
         list(open_source(path, start=100))
+    with pytest.raises(UserError, match="no frame from second 90 before second 95 can be"):
+        list(open_source(path, start=90, end=95))
     with pytest.raises(UserError, match="a start before the end"):
         open_source(path, start=3, end=3)
 

@@ -1,6 +1,7 @@
 """What a browser may send, and what the page makes of a job."""
 
 import math
+import time
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 from stclip.errors import UserError
 from stclip.footage.pipeline import Settings
 from stclip.serve.fields import LEAST_BOX, NONE_OF, names, request_of, video_of
-from stclip.serve.jobs import DONE, Job, Jobs, Request
+from stclip.serve.jobs import DONE, RUNNING, Job, Jobs, Request
 from stclip.serve.view import clock, duration, outcome
 from stclip.serve.worker import Offer
 
@@ -88,7 +89,38 @@ def test_names_are_escaped(tmp_path: Path) -> None:
         assert "<img" not in html
         assert f'data-state="{state}"' in html
     job.state = DONE
-    assert "1:01.5 – 1:10.0" in outcome(jobs, job, 1)
+    html = outcome(jobs, job, 1)
+    assert '1:01.5 – 1:10.0 <small title="score">0.50</small>' in html
+    assert "Somebody without a box? Lower “Follow people from a score of”" in html
+
+
+def test_the_time_left_falls_or_is_not_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = Jobs(tmp_path, lambda wait: None, 0, OFFER.limits)  # type: ignore[arg-type, return-value]
+    jobs.close()
+    job = Job("token", Request("a.mp4", ("wave",), (), "puppet", "nanodet"), tmp_path, RUNNING)
+    job.progress = {"phase": "looking", "share": 0.5, "persons": []}
+    for left, words in [
+        (300.0, ", about 5 minutes left"), (12.0, ", about 10 seconds left"),
+        (7.0, ", a few seconds left"), (0.1, ", a few seconds left"), (None, "50 %</p>"),
+    ]:  # fmt: skip
+        monkeypatch.setattr(Job, "left", left)
+        assert words in outcome(jobs, job, 1)
+
+
+def test_the_time_left_falls_while_nothing_is_said(tmp_path: Path) -> None:
+    job = Job("token", Request("a.mp4", ("wave",), (), "puppet", "nanodet"), tmp_path, RUNNING)
+    job.progress, job.begun = {"share": 0.5}, time.monotonic() - 100
+    for said in (70, 90):  # seconds after the beginning, of 100 that have gone by
+        job.heard = job.begun + said
+        assert job.left == pytest.approx(2 * said - 100, abs=1)
+    job.heard = job.begun + 40
+    assert job.left is None
+    job.heard = time.monotonic()
+    for share in (0.05, 0.99):
+        job.progress = {"share": share}
+        assert job.left is None
 
 
 def test_times_in_words() -> None:
