@@ -34,11 +34,11 @@ OPTIONS = ["--actions", "walk", "wave", "--clip", "puppet", "--no-video", "--dev
 
 @pytest.fixture(scope="module")
 def films(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """One that is none, and four with somebody who walks."""
+    """One that is none, and four with somebody who walks, for as long as a machine takes to die."""
     folder = tmp_path_factory.mktemp("films")
-    pictures = [drawn_frame(240, 160, [(80.0 + 4 * n, 30.0, 110.0)]) for n in range(8)]
+    pictures = [drawn_frame(240, 160, [(60.0 + 2 * n, 30.0, 110.0)]) for n in range(60)]
     (folder / "none.mp4").write_text("no video")
-    films = [write_film(folder / f"{n}.mp4", pictures[: 8 - n]) for n in range(4)]
+    films = [write_film(folder / f"{n}.mp4", pictures[: 60 - n]) for n in range(4)]
     return [str(folder / "none.mp4"), *map(str, films)]
 
 
