@@ -103,7 +103,8 @@ def films(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     (folder / "list.mp4").write_text("ffconcat version 1.0\nfile /etc/passwd\n")
     (folder / "large.mp4").write_bytes(b"0" * (3 << 20))
     long = write_film(folder / "long.mp4", [drawn_frame(240, 160, people[0])] * 150)
-    return {"film": film, "long": long, "empty": empty} | {
+    some = write_film(folder / "some.mp4", [drawn_frame(240, 160, p) for p in people[:6] * 6])
+    return {"film": film, "some": some, "long": long, "empty": empty} | {
         name: folder / f"{name}.mp4" for name in ("broken", "list", "large")
     }
 
@@ -315,7 +316,7 @@ def test_five_users_at_once(
     tabs, wait = [Tab(browser, server) for _ in range(5)], {}
     names = [f"user{number}.mp4" for number in range(5)]
     for tab, name in zip(tabs, names, strict=True):
-        shutil.copy(films["film"], tmp_path / name)
+        shutil.copy(films["some"], tmp_path / name)
         tab.fill(tmp_path / name, f"wave, act{name[4]}")
     for tab in tabs:
         tab.run()
@@ -329,7 +330,7 @@ def test_five_users_at_once(
             texts[name] = [*texts.get(name, []), text]
             if name not in wait and name in text and "Download" in text:
                 wait[name] = time.monotonic() - begun
-        assert time.monotonic() - begun < 120
+        assert time.monotonic() - begun < 300
         time.sleep(0.1)
     print(f"\nseconds {json.dumps(wait)}, memory {most:.2f} GB")
     assert list(wait.values()) == sorted(wait.values())
