@@ -144,11 +144,14 @@ def has_amx() -> bool:
 
 def _product(rows: Tensor, weight: Tensor, bias: Tensor | None, silu: bool = False) -> Tensor:
     """(N, I), (O, I), (O,) of one dtype -> (N, O), of which it takes ``F.silu`` if asked to."""
-    if fuses(rows) and not convolves(rows):
+    if convolves(rows):
+        out = _convolve(rows, weight, bias)
+    elif fuses(rows):
         name, values = ("swish", [1.0]) if silu else ("none", [])
-        out: Tensor = torch.ops.mkldnn._linear_pointwise(rows, weight, bias, name, values, "")
-        return out
-    out = (_convolve if convolves(rows) else F.linear)(rows, weight, bias)
+        fused: Tensor = torch.ops.mkldnn._linear_pointwise(rows, weight, bias, name, values, "")
+        return fused
+    else:
+        out = F.linear(rows, weight, bias)
     return F.silu(out, inplace=True) if silu else out
 
 

@@ -10,7 +10,8 @@ from stclip.serve.jobs import Request
 from stclip.serve.worker import Offer
 
 NONE_OF = "standing, sitting, walking, nothing special"  # unless the user says otherwise
-LEAST_BOX = 0.2  # as detector_threshold of Settings, which are not imported: torch is large
+# As detector_threshold of Settings and keep of EventRule, which are not imported: torch is large.
+LEAST_BOX, KEEP = 0.2, 0.7
 _MOST_NAMES, _LONGEST_NAME = 40, 120
 
 

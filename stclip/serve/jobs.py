@@ -321,20 +321,24 @@ class Jobs:
                 logger.exception("the worker of a job failed")
             if not usable:
                 worker.end()
-                worker = self._hire_again()
             if job.state != DONE:
                 self._discard(job)
+            if not usable:
+                again = self._hire_again()
+                if again is None:
+                    return
+                worker = again
         worker.end()
 
-    def _hire_again(self) -> Worker:
-        """A worker in the place of one that has ended, as soon as the system can start one."""
+    def _hire_again(self) -> Worker | None:
+        """A worker in the place of one that has ended, as soon as one starts; None at the end."""
         while True:
             try:
                 return self._hire(False)
             except Exception:
                 logger.exception("no worker could be started; trying again")
                 if self._closing.wait(_HIRE_SECONDS):
-                    raise
+                    return None
 
     def _next(self) -> Job | None:
         with self._condition:

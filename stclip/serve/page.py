@@ -15,7 +15,7 @@ from fastapi.responses import FileResponse
 
 from stclip.errors import UserError
 from stclip.serve import view
-from stclip.serve.fields import LEAST_BOX, NONE_OF, request_of, video_of
+from stclip.serve.fields import KEEP, LEAST_BOX, NONE_OF, request_of, video_of
 from stclip.serve.gate import Gate
 from stclip.serve.jobs import DONE, Job, Jobs
 from stclip.serve.worker import Offer
@@ -186,7 +186,7 @@ def _blocks(jobs: Jobs, offer: Offer, examples: Sequence[Example]) -> gradio.Blo
                     threshold = gradio.Slider(
                         0.05, 0.95, 0.5, step=0.05, label="Report from a score of",
                         info="Of an action: lower finds more, and more that is wrong. What has "
-                        "begun goes on while the score is at least 0.7 of this.",
+                        f"begun goes on while the score is at least {KEEP} of this.",
                     )  # fmt: skip
                     score_every = gradio.Slider(
                         0.1, 1, 0.5, step=0.1, label="How often to look (seconds)",

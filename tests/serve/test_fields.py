@@ -9,7 +9,7 @@ import pytest
 
 from stclip.errors import UserError
 from stclip.footage.pipeline import Settings
-from stclip.serve.fields import LEAST_BOX, NONE_OF, names, request_of, video_of
+from stclip.serve.fields import KEEP, LEAST_BOX, NONE_OF, names, request_of, video_of
 from stclip.serve.jobs import DONE, RUNNING, Job, Jobs, Request
 from stclip.serve.view import clock, duration, outcome
 from stclip.serve.worker import Offer
@@ -32,7 +32,7 @@ def test_fields_become_a_request() -> None:
     ]:
         fields = {**FIELDS, "actions": wanted, "none_of": NONE_OF}
         assert list(request_of(OFFER, "a.mp4", "", **fields).none_of) == others
-    assert Settings().detector_threshold == LEAST_BOX
+    assert (Settings().detector_threshold, Settings().events.keep) == (LEAST_BOX, KEEP)
     assert names("a\n\nb,,a") == ["a", "b"]
 
 
