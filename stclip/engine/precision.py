@@ -13,15 +13,35 @@ A test casts weights, and adds LoRA to them, once (models/fast.py). Training cas
 weights in every forward: 86 million took some 10 ms of one core, too little to keep a second copy.
 """
 
+import functools
+import logging
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
+
+_log = logging.getLogger(__name__)
 
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def autocast(precision: str, device: torch.device) -> AbstractContextManager[None]:
-    """The context of a forward: fp32, bf16 or fp16."""
+    """The context of a forward: fp32, bf16 or fp16; the first one of a slow precision says so."""
     if precision == "fp32":
         return nullcontext()
+    if device.type == "cpu":
+        _warn_if_slow(precision)
     return torch.autocast(device.type, dtype=AUTOCAST[precision])
+
+
+@functools.cache
+def _warn_if_slow(precision: str) -> None:
+    """Log, once, that the processor has no instructions for products in 16 bits."""
+    # oneDNN asks the processor; builds of PyTorch without it say nothing.
+    asked = getattr(torch.ops.mkldnn, f"_is_mkldnn_{precision}_supported", None)
+    if asked is not None and not asked():
+        _log.warning(
+            "%s: this processor has no instructions for products in %s, and takes several times "
+            "as long for them as in float32; choose fp32 (MODEL.PRECISION, --precision)",
+            precision,
+            str(AUTOCAST[precision]).removeprefix("torch."),
+        )
