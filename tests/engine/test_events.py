@@ -1,11 +1,14 @@
 import json
+import logging
+import sys
 from pathlib import Path
 
 import pytest
 import torch
+from tqdm import tqdm
 
 from stclip.engine import events
-from stclip.engine.events import EventWriter, watch_loader
+from stclip.engine.events import EventWriter, setup_logging, watch_loader
 
 
 def record(iteration: int) -> dict[str, float]:
@@ -77,3 +80,15 @@ def test_a_gpu_that_waits_for_data_is_told_once(monkeypatch, caplog, wait, warni
     assert len(caplog.messages) == warnings
     assert all("50 %" in m and "NUM_WORKERS" in m for m in caplog.messages)
     assert watch_loader(seen, torch.device("cpu")) is seen
+
+
+def test_a_line_beside_a_progress_bar_is_a_line_of_its_own(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    setup_logging(None)
+    with tqdm(total=3, file=sys.stderr, desc="frames") as bar:
+        bar.update()
+        logging.getLogger("stclip").info("something to say")
+    lines = capsys.readouterr().err.split("\n")
+    said = next(line for line in lines if "something to say" in line)
+    assert "frames" not in said.rpartition("\r")[2]
