@@ -37,6 +37,7 @@ from stclip.data.build import build_dataset, build_test_loader
 from stclip.data.labels import Labels, choices
 from stclip.data.transforms import patch_boxes
 from stclip.engine.distributed import choose_device
+from stclip.engine.events import Console
 from stclip.engine.infer import infer
 from stclip.errors import UserError
 from stclip.evaluation.pictures import (
@@ -62,7 +63,7 @@ def main(argv: list[str] | None = None) -> int:
     cfg = load_config(args.config_file, args.opts)
     if args.what == "tokens":
         check_interest_tokens(cfg)
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    logging.basicConfig(format="%(levelname)s: %(message)s", handlers=[Console()])
     classes = Labels.read(cfg, "test")
     labels = classes.vocabulary("test")
     dataset = build_dataset(cfg, "test", classes)

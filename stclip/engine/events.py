@@ -33,7 +33,7 @@ def setup_logging(output_dir: str | Path | None, rank: int = 0) -> None:
     root.setLevel(logging.INFO if rank == 0 else logging.WARNING)
     root.propagate = False
     root.handlers.clear()
-    root.addHandler(_Console(sys.stderr))
+    root.addHandler(Console(sys.stderr))
     if output_dir is not None and rank == 0:
         Path(output_dir).mkdir(parents=True, exist_ok=True)
         root.addHandler(logging.FileHandler(Path(output_dir) / "log.txt", encoding="utf-8"))
@@ -41,8 +41,8 @@ def setup_logging(output_dir: str | Path | None, rank: int = 0) -> None:
         handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
 
 
-class _Console(logging.StreamHandler):  # type: ignore[type-arg]  # not before Python 3.11
-    """Lines of their own, beside a progress bar too."""
+class Console(logging.StreamHandler):  # type: ignore[type-arg]  # not before Python 3.11
+    """Writes lines of their own, beside a progress bar too."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write a record; the bar, if there is one, goes on below it."""
