@@ -212,7 +212,7 @@ class Attack:
 def test_code_in_a_checkpoint_is_refused_and_not_run(tmp_path: Path) -> None:
     torch.save({"model": {"a": Attack(tmp_path / "ran")}}, tmp_path / "bad.pth")
     with open(tmp_path / "bare.pth", "wb") as file:
-        pickle.dump(Attack(tmp_path / "ran"), file)
+        pickle.dump(Attack(tmp_path / "ran"), file, protocol=2)
     for name in ("bad.pth", "bare.pth"):
         with pytest.raises(UserError, match=name) as caught:
             read_checkpoint(tmp_path / name)
