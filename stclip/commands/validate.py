@@ -133,6 +133,10 @@ def read_labels(cfg: CfgNode, findings: Findings) -> Labels:
         groups = {}
         with reporting(findings.report(kinds.UNREADABLE)):
             groups = read_group_file(cfg.ALL_GROUP, found["all"], "ALL_GROUP")
+    if not findings.counts.keys() & {kinds.UNREADABLE, kinds.UNKNOWN_LABELS}:
+        # What is left to see: ALL_WORDING and TEST.NONE_OF.
+        with reporting(findings.report(kinds.UNREADABLE)):
+            Labels.read(cfg, "test" if found["test"] else "train")
     return Labels(found["all"], found["train"], found["test"], cfg.TEST.GENERALIZED, groups)
 
 

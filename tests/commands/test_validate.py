@@ -103,6 +103,24 @@ def test_labels_outside_of_the_vocabulary(
     assert "train.txt: 'run' is not in ALL_LABEL" in text
 
 
+def test_names_that_are_worded_or_scored_beside_the_tested_ones(
+    capsys: pytest.CaptureFixture[str], mine: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "words.txt").write_text("wave | a person who waves\njump | a person who jumps\n")
+    worded = ("ALL_WORDING", tmp_path / "words.txt")
+    status, text = validate(capsys, "--config-file", mine, *worded)
+    assert status == 1
+    assert f"ALL_WORDING {tmp_path}/words.txt, line 2: label 'jump' is not in ALL_LABEL" in text
+    (tmp_path / "words.txt").write_text("wave | a person who waves\n")
+    beside = ("TEST.NONE_OF", tmp_path / "test.txt")
+    status, text = validate(capsys, "--config-file", mine, *worded, *beside)
+    assert status == 1
+    assert f"TEST.NONE_OF {tmp_path}/test.txt, line 1: label 'wave' is one of the tested" in text
+    beside = ("TEST.NONE_OF", "TRAIN_LABEL")
+    assert validate(capsys, "--config-file", mine, *worded, *beside)[0] == 0
+    assert validate(capsys, "--config-file", mine, *worded, "TEST_LABEL", "")[0] == 0
+
+
 def test_one_part_only(capsys: pytest.CaptureFixture[str], mine: Path) -> None:
     status, text = validate(capsys, "--config-file", mine, "TRAIN_LABEL", "")
     assert status == 0
