@@ -98,10 +98,24 @@ def launch(command: str) -> NoReturn:
     """Run a command with the arguments in ``sys.argv``, and end the process with its status."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _leave)
+    _let_waiting_threads_sleep()
     module = importlib.import_module(f"stclip.commands.{COMMANDS[command][0]}")
     from stclip.cli import run
 
     run(module.main)
+
+
+def _let_waiting_threads_sleep() -> None:
+    """Unless the user says how OpenMP's threads wait; read when torch is imported.
+
+    Threads that spin while they wait hold cores that loader workers and other programs need, and
+    all wait for the one that has lost its core: detection took ten times as long beside a busy
+    process, training with a worker 1.4 times. GNU's OpenMP may spin for some microseconds: else a
+    quiet machine takes a quarter longer for small layers (benchmarks/2026-11-28-avx2.md).
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 
 def _leave(number: int, frame: FrameType | None) -> NoReturn:

@@ -1,5 +1,6 @@
 """The program stclip itself, and tools/*.py under the names they always had."""
 
+import os
 import re
 import subprocess
 import sys
@@ -64,6 +65,28 @@ def test_a_tool_is_a_script(tmp_path: Path) -> None:
     done = subprocess.run(words, capture_output=True, text=True, check=False, cwd=tmp_path)
     assert done.returncode == 2
     assert done.stderr.startswith("error: absent.pth: ")
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="of the OpenMP of GNU")
+@pytest.mark.parametrize(
+    ("given", "policy", "spins"),
+    [
+        ({}, "PASSIVE", "1000"),
+        pytest.param({"OMP_WAIT_POLICY": "passive"}, "PASSIVE", "0", marks=pytest.mark.slow),
+        pytest.param({"GOMP_SPINCOUNT": "7"}, "PASSIVE", "7", marks=pytest.mark.slow),
+    ],
+)
+def test_threads_that_wait_leave_their_cores_to_others(
+    given: dict[str, str], policy: str, spins: str
+) -> None:
+    """As long as the user does not want it otherwise."""
+    words = [sys.executable, "-m", "stclip", "train", "--help"]
+    ours = {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"}
+    environment = {name: value for name, value in os.environ.items() if name not in ours}
+    environment |= {"OMP_DISPLAY_ENV": "VERBOSE", **given}  # OpenMP tells what it has read
+    done = subprocess.run(words, capture_output=True, text=True, check=True, env=environment)
+    assert f"OMP_WAIT_POLICY = '{policy}'" in done.stderr
+    assert f"GOMP_SPINCOUNT = '{spins}'" in done.stderr
 
 
 @pytest.mark.parametrize("words", [[], ["--help"], ["-h"], ["help"]])

@@ -271,12 +271,8 @@ def clock(seconds: float) -> str:
 
 def start_tool(words: list[str], output: TextIO, jobs: int = 1) -> subprocess.Popen[bytes]:
     """Start a process that prints into a file, one of so many at a time."""
-    # Threads that spin while they wait lose their cores to whatever else is busy there, and all the
-    # others wait for them: a test of 5 s has taken 120 s next to other work.
-    environment = {"OMP_WAIT_POLICY": "PASSIVE"}
-    if jobs > 1:
-        environment["OMP_NUM_THREADS"] = str(max((os.cpu_count() or 1) // jobs, 1))
-    environment |= os.environ
+    threads = str(max((os.cpu_count() or 1) // jobs, 1))
+    environment = {"OMP_NUM_THREADS": threads, **os.environ} if jobs > 1 else None
     return subprocess.Popen(words, stdout=output, stderr=subprocess.STDOUT, env=environment)
 
 
