@@ -345,7 +345,10 @@ def positive(text: str) -> int:
 
 def numbers(text: str) -> list[int]:
     """An option's list of distinct whole numbers from 0, such as 0,1,2."""
-    found = [int(word) for word in text.split(",")]
-    if len(set(found)) < len(found) or min(found) < 0:
+    words = text.split(",")
+    if not all(word.strip().isdecimal() for word in words):
+        raise argparse.ArgumentTypeError(f"whole numbers such as 0,1,2 expected, found {text!r}")
+    found = [int(word) for word in words]
+    if len(set(found)) < len(found):
         raise argparse.ArgumentTypeError(f"distinct numbers from 0 expected, found {text}")
     return found

@@ -13,8 +13,8 @@ from stclip.files import read_json
 # The fields that say what was done, and where.
 SETTINGS = (
     "work", "model", "backbone", "persons", "classes", "keyframes", "interest_tokens", "chunk",
-    "iterations", "precision", "compile", "workers", "resize", "processes", "threads", "device",
-    "torch",
+    "iterations", "accumulation", "recompute", "precision", "compile", "workers", "resize", "size",
+    "processes", "threads", "device", "torch",
 )  # fmt: skip
 
 

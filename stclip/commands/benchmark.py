@@ -267,6 +267,7 @@ def run_work(args: argparse.Namespace) -> None:
         )
         with closing(Runs(work, dataset, device, args.repeats)) as runs:
             result = measure(runs, clock, args.repeats, device)
+            result["size"] = "{}x{}".format(*args.size)
             table = profile(runs, device) if args.profile is not None else ""
         if rank() == 0:
             _finish(args, result, work_table(result), clock)
@@ -277,6 +278,8 @@ def run_work(args: argparse.Namespace) -> None:
 def run_data(args: argparse.Namespace) -> None:
     """``data``."""
     keys = ("DATALOADER.RESIZE", "DATALOADER.STORE", "DATALOADER.STORE_GB")
+    if len(args.opts) % 2:
+        raise UserError(f"{args.opts[-1]}: KEY VALUE pairs expected, found {len(args.opts)} words")
     foreign = [key for key in args.opts[::2] if key not in keys]
     if foreign:
         raise UserError(f"{foreign[0]}: data takes the keys {', '.join(keys)} only")
@@ -302,6 +305,7 @@ def run_data(args: argparse.Namespace) -> None:
         "persons": args.persons,
         "chunk": args.chunk,
         "keys": args.opts,
+        "size": "{}x{}".format(*args.size),
         "keyframes": FRAMES,
         "rows": rows,
         "yardstick_s": [round(units.yardstick, 4) for units in clock.moments],

@@ -46,8 +46,11 @@ def main(argv: list[str] | None = None) -> int:
         raise UserError("export: give either --weights or --clip; see stclip export --help")
     if args.model and args.weights:
         raise UserError("--model: belongs to --clip; weights say themselves what they are of")
-    if out.suffix != ".onnx":
-        raise UserError(f"--out {out}: a name that ends in .onnx expected")
+    if out.suffix != ".onnx" or out.stem.endswith(".text"):
+        raise UserError(
+            f"--out {out}: a name that ends in .onnx expected, and not in .text.onnx, which names "
+            "the second file"
+        )
     for path in (out, text_path(out)):
         if path.exists() and not args.overwrite:
             raise UserError(f"{path}: exists already; choose another --out or add --overwrite")

@@ -24,9 +24,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
-from stclip.benchmark.measure import MatrixRate, machine
+from stclip.benchmark.measure import MatrixRate, count_flops, machine
 from stclip.benchmark.work import LORA_RANK, MODELS
 from stclip.cli import Parser, positive
 from stclip.data.windows import window
@@ -237,8 +236,7 @@ def cost(
         with torch.inference_mode(), autocast(precision, device), fixed:
             class_scores(model(batch, vocabulary).logits)
 
-    with FlopCounterMode(display=False) as counter:
-        once()
+    flops = sum(count_flops(model, once).values())
     rows = 512 if device.type == "cpu" else None  # some CPUs have no fast bfloat16
     rate = MatrixRate(device, precision, rows).flops_per_second()
     if device.type == "cuda":
@@ -246,7 +244,6 @@ def cost(
         torch.cuda.reset_peak_memory_stats(device)
     once()
     seconds = statistics.median(seconds_of(once, device) for _ in range(args.repeats))
-    flops = counter.get_total_flops()
     result: dict[str, Any] = {
         "precision": precision,
         "chunk": chunk,

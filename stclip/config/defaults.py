@@ -173,8 +173,9 @@ _C.DATALOADER = CfgNode()
 _C.DATALOADER.NUM_WORKERS = 2
 # Resizing of frames and crops: by pillow (as CLIP and the reference do; published weights were
 # trained with it), by torch (faster; a few values differ by 1 of 255, rarely 2), or by the device
-# that the model is on (a GPU; a few in 100,000 values differ from pillow's; without STORE). Not
-# for X-CLIP's clips (MODEL.NAME xclip), which have their own preprocessing.
+# that the model is on (a GPU; a few in 100,000 values differ from pillow's, DATA.md has the
+# exceptions; without STORE). Not for X-CLIP's clips (MODEL.NAME xclip), which have their own
+# preprocessing.
 _C.DATALOADER.RESIZE = "pillow"
 # Picture files with more pixels are rejected before decoding; at most 178956970.
 _C.DATALOADER.MAX_PIXELS = 67108864

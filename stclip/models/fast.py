@@ -167,6 +167,7 @@ def fuses(rows: Tensor) -> bool:
         and not torch.compiler.is_compiling()
         and bool(torch.backends.mkldnn.enabled)
         and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+        and torch.ops.mkldnn._is_mkldnn_bf16_supported()  # the user may have limited oneDNN
     )
 
 
@@ -457,7 +458,7 @@ _Kept = dict[tuple[int, Hashable], tuple[object, Tensor]]
 class FixedWeights:
     """While it is entered, and no gradients are taken, weights are cast, and LoRA added, only once.
 
-    They must not change from the first time that it is entered to the last.
+    They must not change from the first time that it is entered to the last, by one thread.
     """
 
     def __init__(self) -> None:

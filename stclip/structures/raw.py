@@ -46,8 +46,9 @@ class RawPictures:
         """Frames (F, 3, S, S) and crops (N, 3, S, S), uint8, made on the device of the pictures.
 
         They are what Pillow makes of the same pictures, but for values close to the middle of two
-        whole ones, of which a few in 100,000 are rounded the other way; with ``squash`` up to a
-        ninth, by 1 or 2, as Pillow 13 then sometimes takes the rows first.
+        whole ones, of which a few in 100,000 are rounded the other way; with ``bilinear`` some
+        percent, by 1 or 2; with ``squash`` up to a ninth, as Pillow 13 then sometimes takes the
+        rows first.
         """
         _, height, width, _ = self.pictures.shape
         whole = torch.tensor([[0, 0, width, height]]).to(self.pictures.device, non_blocking=True)

@@ -160,6 +160,8 @@ def test_data(tmp_path, capsys):
     assert "processor ms" in capsys.readouterr().out
     with pytest.raises(UserError, match=r"SEED: data takes the keys DATALOADER\.RESIZE"):
         tool.main(["data", "SEED", "3"])
+    with pytest.raises(UserError, match=r"DATALOADER\.RESIZE: KEY VALUE pairs expected, found 1 "):
+        tool.main(["data", "DATALOADER.RESIZE"])
 
 
 @pytest.mark.parametrize("source", tool.SOURCES)
@@ -238,7 +240,7 @@ def result(path, **changes):
 def test_compare_shows_ratios_of_one_process_only(tmp_path, capsys):
     faster = {"u_per_keyframe": 2.0, "u_per_keyframe_min": 1.9, "u_per_keyframe_max": 2.2}
     one = result(tmp_path / "one.json")
-    two = result(tmp_path / "two.json", precision="bf16", **faster)
+    two = result(tmp_path / "two.json", precision="bf16", size="1280x720", recompute=True, **faster)
     three = result(tmp_path / "three.json", u_per_keyframe_max=5.0)
     four = result(tmp_path / "four.json", u_per_keyframe_min=4.2, u_per_keyframe_max=9.0)
     tool.main(["compare", one, two, three, four])
@@ -247,6 +249,8 @@ def test_compare_shows_ratios_of_one_process_only(tmp_path, capsys):
     assert lines["against the first"][-4:] == ["-", "lower", "overlap", "higher"]
     assert lines["u per keyframe"][-4:] == ["4.00", "2.00", "4.00", "4.00"]
     assert lines["precision"][-4:] == ["fp32", "bf16", "fp32", "fp32"]
+    assert lines["size"][-4:] == ["-", "1280x720", "-", "-"]
+    assert lines["recompute"][-4:] == ["-", "True", "-", "-"]
     for seconds_or_quotients in ("77.7", "88.8", "99.9", "0.50", "2.00x"):
         assert seconds_or_quotients not in text
 

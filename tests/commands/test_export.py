@@ -141,6 +141,7 @@ def test_clip_without_training(tmp_path: Path) -> None:
         (["--weights", "a.pth", "--clip", "puppet", "--out", "stclip.onnx"], "give either"),
         (["--weights", "a.pth", "--model", "crop", "--out", "stclip.onnx"], "--model: belongs to"),
         (["--clip", "puppet", "--out", "a.pt"], "ends in .onnx"),
+        (["--clip", "puppet", "--out", "a.text.onnx"], "not in .text.onnx, which names the second"),
         (
             ["--clip", "puppet", "--out", "stclip.onnx", "--opset", "7"],
             "--opset: invalid choice: 7",
