@@ -337,10 +337,9 @@ def _in_process_group() -> bool:
 
 def positive(text: str) -> int:
     """An option's whole number, from 1."""
-    number = int(text)
-    if number < 1:
+    if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"1 or more expected, found {text}")
-    return number
+    return int(text)
 
 
 def numbers(text: str) -> list[int]:

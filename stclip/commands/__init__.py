@@ -109,8 +109,8 @@ def _let_waiting_threads_sleep() -> None:
     """Unless the user says how OpenMP's threads wait; read when torch is imported.
 
     Threads that spin while they wait hold cores that loader workers and other programs need, and
-    all wait for the one that has lost its core: detection took ten times as long beside a busy
-    process, training with a worker 1.4 times. GNU's OpenMP may spin for some microseconds: else a
+    all wait for the one that has lost its core: on two cores detection took 1.5 to 10 times as long
+    beside busy programs, training with a worker 1.4 times. GNU's OpenMP may spin a little: else a
     quiet machine takes a quarter longer for small layers (benchmarks/2026-11-28-avx2.md).
     """
     if "OMP_WAIT_POLICY" not in os.environ:

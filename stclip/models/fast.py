@@ -458,7 +458,7 @@ _Kept = dict[tuple[int, Hashable], tuple[object, Tensor]]
 class FixedWeights:
     """While it is entered, and no gradients are taken, weights are cast, and LoRA added, only once.
 
-    They must not change from the first time that it is entered to the last, by one thread.
+    They must not change from the first time that it is entered to the last. For one thread only.
     """
 
     def __init__(self) -> None:

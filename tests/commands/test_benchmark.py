@@ -44,7 +44,8 @@ SMALL = ("--model", "small", "--workers", "0", "--repeats", "2")
 
 def test_pictures_of_another_size_resized_by_the_device(tmp_path, capsys):
     words = ("--keyframes", "3", "--persons", "2", "--size", "96x48", "--resize", "device")
-    assert outcome(tmp_path, "infer", *SMALL, *words)["resize"] == "device"
+    found = outcome(tmp_path, "infer", *SMALL, *words)
+    assert (found["resize"], found["size"]) == ("device", "96x48")
     assert "resize device" in capsys.readouterr().out
     with pytest.raises(UserError, match="WIDTHxHEIGHT, such as 1280x720, expected, found 96"):
         tool.main(["infer", "--size", "96"])

@@ -82,6 +82,7 @@ def test_the_whole_benchmark(
         (["benchmark", "--seeds", "1,1"], "distinct numbers from 0"),
         (["benchmark", "--seeds", "1,x"], "whole numbers such as 0,1,2 expected, found '1,x'"),
         (["benchmark", "--jobs", "0"], "--jobs: 1 or more expected"),
+        (["benchmark", "--jobs", "two"], "--jobs: 1 or more expected, found two"),
         (["benchmark", "--ablations", "temporal,attention"], "'attention': choices are temporal,"),
         (["benchmark", "--config-dir", "nowhere"], "nowhere/split_1.yaml: there is no such config"),
         (
